@@ -1,0 +1,31 @@
+"""Pure functions on plain tensors: Gram, CKA, consensus, canonical frame, one-shot alignment.
+
+Shape letters: K anchors of the whole set, k anchors that a node holds, F features, r frame coordinates, n rows.
+Everything is computed in float64; what a message carries is rounded to float32 by the message, not here.
+"""
+
+from isogram.alignment.cka import cka, cka_debiased, hsic, hsic_unbiased
+from isogram.alignment.consensus import consensus
+from isogram.alignment.frame import canonical_frame, continue_frame
+from isogram.alignment.gram import center, gram, pack, shrink, unpack
+from isogram.alignment.oneshot import LinearMap, Standardizer, cross_fit, feature_metric, fit_map
+
+__all__ = [
+    "LinearMap",
+    "Standardizer",
+    "canonical_frame",
+    "center",
+    "cka",
+    "cka_debiased",
+    "consensus",
+    "continue_frame",
+    "cross_fit",
+    "feature_metric",
+    "fit_map",
+    "gram",
+    "hsic",
+    "hsic_unbiased",
+    "pack",
+    "shrink",
+    "unpack",
+]

@@ -1,0 +1,142 @@
+"""One-shot alignment: each node's ridge regression from its own features onto the frame. No training, one message."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from isogram.alignment.gram import center, gram
+from isogram.errors import AnchorError
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """Per-feature standardisation fitted on the public anchors alone, so what follows says nothing of private rows.
+
+    mean [F], scale [F]; results are clipped at +-clip standard deviations.
+    """
+
+    mean: Float[Tensor, " F"]
+    scale: Float[Tensor, " F"]
+    clip: float
+
+    @classmethod
+    def fit(cls, anchors: Float[Tensor, "k F"], clip: float) -> "Standardizer":
+        """Mean and standard deviation of the anchors; a feature constant over them gets scale infinity, that is, 0."""
+        anchors = anchors.double()
+        scale = anchors.std(0, correction=0)
+        return cls(anchors.mean(0), torch.where(scale > 1e-6 * (1 + anchors.mean(0).abs()), scale, torch.inf), clip)
+
+    def __call__(self, features: Float[Tensor, "n F"]) -> Float[Tensor, "n F"]:
+        """Standardised float64 features."""
+        return ((features.double() - self.mean) / self.scale).clamp(-self.clip, self.clip)
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """Standardise, then an affine map: u = s(x) @ weight + bias. weight [F, r], bias [r]."""
+
+    standardize: Standardizer
+    weight: Float[Tensor, "F r"]
+    bias: Float[Tensor, " r"]
+
+    def __call__(self, features: Float[Tensor, "n F"]) -> Float[Tensor, "n r"]:
+        """Frame coordinates of raw features."""
+        return self.standardize(features) @ self.weight + self.bias
+
+
+def _dual(kernel: Float[Tensor, "k k"], target: Float[Tensor, "k r"], rho: float) -> Float[Tensor, "k r"]:
+    ridge = rho * kernel.trace() / len(kernel)
+    return torch.linalg.solve(kernel + ridge * torch.eye(len(kernel), dtype=kernel.dtype), target)
+
+
+def fit_map(
+    anchors: Float[Tensor, "k F"],
+    target: Float[Tensor, "k r"],
+    rho: float,
+    clip: float,
+    metric: Float[Tensor, " F"] | None = None,
+) -> LinearMap:
+    """Kernel ridge (linear kernel, solved in the k x k dual) from a node's anchor features onto its rows of the frame.
+
+    The node's rows of the frame are centred before the fit and their mean is added back, because a node that holds only
+    some of the anchors sees the frame off-centre. The ridge is rho times the mean eigenvalue of the Gram matrix.
+
+    Args:
+        anchors: raw features of the k anchors the node holds.
+        target: their coordinates in the frame.
+        rho: ridge relative to the Gram's mean eigenvalue.
+        clip: bound on standardised features.
+        metric: non-negative feature weights, see `feature_metric`.
+
+    Raises:
+        AnchorError: the anchors' features do not vary.
+    """
+    standardize = Standardizer.fit(anchors, clip)
+    features = standardize(anchors)
+    middle = features.mean(0)
+    centred = features - middle
+    weighted = centred if metric is None else centred * metric
+    kernel = weighted @ centred.T
+    if not kernel.trace() > 0:
+        raise AnchorError("the anchors' features do not vary at this node; nothing can be fitted to them")
+    mean = target.mean(0)
+    weight = weighted.T @ _dual(kernel, target - mean, rho)
+    return LinearMap(standardize, weight, mean - middle @ weight)
+
+
+def cross_fit(
+    anchors: Float[Tensor, "k F"],
+    target: Float[Tensor, "k r"],
+    folds: Sequence[Int[Tensor, " _"]],
+    rho: float,
+    clip: float,
+    metric: Float[Tensor, " F"] | None = None,
+) -> Float[Tensor, "k r"]:
+    """Coordinates of each anchor by a map fitted without its fold: how an anchor would look had it been a new row.
+
+    Shapes and errors as in `fit_map`; `folds` holds positions 0..k-1, each once.
+    """
+    out = torch.empty(len(anchors), target.shape[1], dtype=torch.float64)
+    for fold in folds:
+        keep = torch.ones(len(anchors), dtype=torch.bool)
+        keep[fold] = False
+        out[fold] = fit_map(anchors[keep], target[keep], rho, clip, metric)(anchors[fold])
+    return out
+
+
+def feature_metric(
+    features: Float[Tensor, "k F"],
+    others: Float[Tensor, "k k"],
+    power: int = 4,
+    sharpness: float = 4.0,
+    floor: float = 1e-3,
+) -> Float[Tensor, " F"]:
+    """Feature weights by HSIC with the consensus of the *other* modalities: the gain that exchanging Grams pays.
+
+    Feature j scores s_j = x_j^T M^power x_j / (x_j^T x_j) over its mean under chance, tr(M^power) / (k - 1), and
+    weighs max(s_j, floor)^sharpness, scaled to mean 1. A feature that tells anchors apart as the others do counts.
+
+    Args:
+        features: standardised features of the k anchors.
+        others: mean shrunk Gram of the other modalities on the same anchors.
+        power, sharpness, floor: see above.
+
+    Returns:
+        Weights of the squared features; use them as `metric` in `fit_map`.
+    """
+    centred = features - features.mean(0)
+    target = center(torch.linalg.matrix_power(others, power))
+    norm = (centred**2).sum(0)
+    score = (centred * (target @ centred)).sum(0) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    chance = target.trace() / (len(features) - 1)
+    weight = (score / chance).clamp_min(floor) ** sharpness
+    weight = torch.where(norm > 0, weight, torch.zeros_like(weight))
+    return weight / weight.mean()
+
+
+def metric_gram(features: Float[Tensor, "k F"], metric: Float[Tensor, " F"] | None) -> Float[Tensor, "k k"]:
+    """Centred Gram of standardised features under a metric."""
+    return gram(features if metric is None else features * metric.sqrt())

@@ -1,0 +1,178 @@
+"""Who holds what: nodes with private rows, the public anchor set, and the sealed held-out rows.
+
+Shapes: N private rows, K anchor concepts, k of them present in one modality, T tokens, c values per token.
+"""
+
+import contextlib
+import contextvars
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isogram.errors import AnchorError, DataError, HeldOutError
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class NodeData:
+    """Private rows of one node. Nothing here may leave it, not even a count per row.
+
+    tokens [N, T, c] float32; labels [N] int64 with `UNLABELLED` where unknown, or None if the node has none.
+    """
+
+    name: str
+    modality: str
+    tokens: FloatArray
+    labels: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        _check_tokens(self.tokens, f"node {self.name!r}")
+        if self.labels is not None and self.labels.shape != (len(self.tokens),):
+            raise DataError(
+                f"node {self.name!r}: {len(self.tokens)} rows but labels of shape {self.labels.shape}; give one label per row"
+            )
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes that this node labels, in ascending order."""
+        if self.labels is None:
+            return ()
+        return tuple(int(c) for c in np.unique(self.labels) if c != UNLABELLED)
+
+
+@dataclass(frozen=True)
+class AnchorItems:
+    """The public anchors that exist in one modality.
+
+    index [k] positions in the anchor set, ascending; tokens [k, T, c]; quality [k] in (0, 1], 1 for a real item.
+    """
+
+    index: IntArray
+    tokens: FloatArray
+    quality: FloatArray
+
+    def __post_init__(self) -> None:
+        _check_tokens(self.tokens, "anchors")
+        if not len(self.index) == len(self.tokens) == len(self.quality):
+            raise AnchorError("anchor index, tokens and quality must have the same length")
+        if np.any(np.diff(self.index) <= 0):
+            raise AnchorError("anchor positions must be ascending and distinct; sort the items and drop duplicates")
+        if np.any(self.quality <= 0) or np.any(self.quality > 1):
+            raise AnchorError("anchor quality must lie in (0, 1]; leave an anchor out instead of giving it weight 0")
+
+
+@dataclass(frozen=True)
+class AnchorSet:
+    """K public concepts and, per modality, the items that stand for them."""
+
+    ids: tuple[str, ...]
+    items: Mapping[str, AnchorItems]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def hash(self) -> str:
+        """What all nodes must agree on: sha256 over ids, items and their positions."""
+        digest = hashlib.sha256("\n".join(self.ids).encode())
+        for modality in sorted(self.items):
+            item = self.items[modality]
+            digest.update(modality.encode())
+            for array in (item.index, item.tokens, item.quality):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def subset(self, keep: IntArray) -> "AnchorSet":
+        """The anchor set with only the concepts at positions `keep` (ascending), renumbered from 0."""
+        new = np.full(len(self), -1)
+        new[keep] = np.arange(len(keep))
+        items = {}
+        for modality, item in self.items.items():
+            present = new[item.index] >= 0
+            items[modality] = AnchorItems(
+                new[item.index[present]].astype(np.int64), item.tokens[present], item.quality[present]
+            )
+        return AnchorSet(tuple(self.ids[i] for i in keep), items)
+
+
+_evaluating: contextvars.ContextVar[bool] = contextvars.ContextVar("isogram_evaluating", default=False)
+
+
+@contextlib.contextmanager
+def evaluation() -> Iterator[None]:
+    """The only scope in which held-out rows may be read."""
+    token = _evaluating.set(True)
+    try:
+        yield
+    finally:
+        _evaluating.reset(token)
+
+
+class HeldOut:
+    """Held-out rows, sealed: any read outside `evaluation()` fails the run.
+
+    paired: row i is the same patient (machine, concept) in every modality, so retrieval has a right answer.
+    """
+
+    def __init__(self, tokens: Mapping[str, FloatArray], labels: Mapping[str, IntArray], *, paired: bool) -> None:
+        for modality, rows in tokens.items():
+            _check_tokens(rows, f"held-out {modality}")
+        self._tokens, self._labels, self.paired = dict(tokens), dict(labels), paired
+        self.modalities = tuple(tokens)
+
+    def tokens(self, modality: str) -> FloatArray:
+        """[n, T, c] held-out rows of one modality."""
+        self._check()
+        return self._tokens[modality]
+
+    def labels(self, modality: str) -> IntArray:
+        """[n] their true classes."""
+        self._check()
+        return self._labels[modality]
+
+    @staticmethod
+    def _check() -> None:
+        if not _evaluating.get():
+            raise HeldOutError("held-out rows were read outside evaluation; only `isogram.evaluation` may open them")
+
+
+@dataclass(frozen=True)
+class FederatedData:
+    """A federation's data as one object: what a benchmark needs, and no single party ever sees."""
+
+    name: str
+    nodes: tuple[NodeData, ...]
+    anchors: AnchorSet
+    held_out: HeldOut
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        names = [node.name for node in self.nodes]
+        if len(set(names)) != len(names):
+            raise DataError(f"node names must be distinct, got {names}")
+        for node in self.nodes:
+            if node.modality not in self.anchors.items:
+                raise AnchorError(
+                    f"node {node.name!r} holds {node.modality!r}, of which no anchor exists; add anchors of that modality"
+                )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities in order of their first node."""
+        return tuple(dict.fromkeys(node.modality for node in self.nodes))
+
+
+def _check_tokens(tokens: FloatArray, where: str) -> None:
+    if tokens.ndim != 3 or tokens.dtype != np.float32:
+        raise DataError(f"{where}: tokens must be float32 [rows, tokens, values], got {tokens.dtype} {tokens.shape}")
+    if not np.isfinite(tokens).all():
+        bad = int(np.flatnonzero(~np.isfinite(tokens).all(axis=(1, 2)))[0])
+        raise DataError(f"{where}: row {bad} holds NaN or infinity; drop or impute it")

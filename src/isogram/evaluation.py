@@ -1,0 +1,76 @@
+"""What the coordinates are worth on held-out rows: retrieval, classes, CKA. The only place that opens held-out rows.
+
+Where a modality has several nodes, each embeds the held-out rows itself and figures are averaged over pairs of nodes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from isogram.alignment import cka_debiased, gram
+from isogram.data import FederatedData, evaluation
+from isogram.data.base import FloatArray
+
+Embed = Callable[[FloatArray], Tensor]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure: metric, direction such as "rna->meth", value."""
+
+    metric: str
+    direction: str
+    value: float
+
+
+def retrieval(queries: Tensor, gallery: Tensor, at: Sequence[int]) -> list[float]:
+    """Recall at each of `at` by cosine; row i of the gallery [n, r] is the answer to query i [n, r]. Ties count against."""
+    similarity = normalize(queries, dim=1) @ normalize(gallery, dim=1).T
+    own = similarity.diagonal()[:, None]
+    rank = (similarity >= own).sum(1) - 1
+    return [float((rank < k).double().mean()) for k in at]
+
+
+def classify(rows: Tensor, head: Tensor) -> Tensor:
+    """[n] class whose direction has the largest cosine; a class without evidence (NaN row) is never named."""
+    return (normalize(rows, dim=1) @ head.double().T).nan_to_num(nan=-torch.inf).argmax(1)
+
+
+def evaluate(data: FederatedData, embed: Mapping[str, Embed], head: Tensor | None) -> list[Score]:
+    """All figures of one solution: `embed` per node name, and class directions in the same coordinates.
+
+    r1, r10 for every ordered pair of modalities, cka for every unordered one (both only where rows are paired);
+    balanced accuracy per modality, called pam50 on the TCGA sets and accuracy elsewhere.
+    """
+    scores: list[Score] = []
+    with evaluation():
+        rows = {node.name: embed[node.name](data.held_out.tokens(node.modality)) for node in data.nodes}
+        of = {m: [rows[node.name] for node in data.nodes if node.modality == m] for m in data.modalities}
+        if data.held_out.paired:
+            for a, b in permutations(data.modalities, 2):
+                both = [retrieval(x, y, (1, 10)) for x, y in _pairs(of[a], of[b])]
+                scores += [Score(f"r{k}", f"{a}->{b}", _mean(pair[i] for pair in both)) for i, k in enumerate((1, 10))]
+            for a, b in combinations(data.modalities, 2):
+                value = _mean(float(cka_debiased(gram(x), gram(y))) for x, y in _pairs(of[a], of[b]))
+                scores.append(Score("cka", f"{a}->{b}", value))
+        if head is not None and not head.isnan().all():
+            metric = "pam50" if data.name.startswith("tcga") else "accuracy"
+            for modality in data.modalities:
+                truth = data.held_out.labels(modality)
+                value = _mean(balanced_accuracy_score(truth, classify(x, head).numpy()) for x in of[modality])
+                scores.append(Score(metric, modality, float(value)))
+    return scores
+
+
+def _pairs(left: list[Tensor], right: list[Tensor]) -> Iterable[tuple[Tensor, Tensor]]:
+    return ((x, y) for x in left for y in right)
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)

@@ -1,0 +1,146 @@
+"""The whole algorithm in one process: the reference that any engine has to reproduce.
+
+Nodes and server exchange nothing but `messages.Up` and `messages.Down`, and every one goes through the ledger.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from isogram import aggregation
+from isogram.alignment import canonical_frame, continue_frame, pack
+from isogram.config import Config
+from isogram.data import FederatedData
+from isogram.errors import ConfigError
+from isogram.local import Node, stream
+from isogram.messages import Down, Ledger, Up
+from isogram.model import SharedModel
+
+RANDOM_WIDTH = 96
+"""Embedding width of methods that have no frame to take their rank from."""
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called after each round with its number, the number of rounds, and the mean of each loss term."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Nodes and what the server knows: frame [K, r], consensus [K, K], head [C, r] with NaN rows for unseen classes."""
+
+    config: Config
+    nodes: tuple[Node, ...]
+    n_anchors: int
+    anchor_hash: str
+    n_classes: int
+    ledger: Ledger
+    consensus: Tensor | None = None
+    frame: Tensor | None = None
+    head: Tensor | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def gather(data: FederatedData, config: Config) -> Federation:
+    """Nodes with their data and anchors; nothing is sent yet."""
+    nodes = tuple(
+        Node(node, data.anchors.items[node.modality], len(data.anchors), data.anchors.hash, config)
+        for node in sorted(data.nodes, key=lambda node: node.name)
+    )
+    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger())
+
+
+def align(data: FederatedData, config: Config) -> Federation:
+    """One-shot alignment: each node sends one Gram (two, if it learns a feature metric), gets the frame, fits its map.
+
+    Raises:
+        AnchorError: the anchors cannot carry it; see `alignment.consensus`.
+    """
+    fed = gather(data, config)
+    grams = [fed.ledger.carry(node.send_gram(0)) for node in fed.nodes]
+    if config.align.metric:
+        for node in fed.nodes:
+            others = aggregation.merge_other_grams(grams, fed.n_anchors, node.modality)
+            node.learn_metric(fed.ledger.carry(_down(fed, node, 0, others=pack(others))))
+        grams = [fed.ledger.carry(node.send_gram(1)) for node in fed.nodes]
+    consensus = aggregation.merge_grams(grams, fed.n_anchors)
+    frame = canonical_frame(consensus, min(config.align.rank, fed.n_anchors - 1), config.align.power)
+    for node in fed.nodes:
+        down = fed.ledger.carry(_down(fed, node, 1, frame=frame))
+        assert down.frame is not None
+        node.fit(down.frame)
+    return replace(fed, consensus=consensus, frame=frame.float().double(), head=class_directions(fed, 1))
+
+
+def class_directions(fed: Federation, round: int) -> Tensor | None:
+    """[C, r] class directions from a secure sum over the nodes that have labels; None if none has."""
+    keys = [fed.ledger.carry(up) for node in fed.nodes if (up := node.send_key(round)) is not None]
+    if not keys:
+        return None
+    listed = torch.stack([up.key for up in aggregation.in_order(keys) if up.key is not None])
+    sums: list[Up] = []
+    for node in fed.nodes:
+        if node.data.classes:
+            down = fed.ledger.carry(_down(fed, node, round, keys=listed))
+            sums.append(fed.ledger.carry(node.send_head(down, fed.n_classes)))
+    return aggregation.merge_heads(sums)
+
+
+def train(fed: Federation, progress: Progress | None = None) -> Federation:
+    """Federated rounds from the nodes' current maps: local steps, then averages of adapters, head and frame.
+
+    Before the first step the model computes the starting maps exactly; a method without a frame starts from
+    `Node.start_at_random`.
+
+    Raises:
+        ConfigError: a term is asked for whose target does not exist.
+        MessageError: an update that does not fit.
+    """
+    config, weights = fed.config, fed.config.train.weights
+    if weights.frame and fed.frame is None:
+        raise ConfigError("the loss term `frame` needs a frame: align first, or set its weight to 0")
+    coordinates = {node.map.weight.shape[1] for node in fed.nodes if node.map is not None}
+    if len(coordinates) != 1:
+        raise ConfigError("align the nodes, or start them at random, before training")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=stream(config.seed, "shared"))))
+        shared = SharedModel(config.model, coordinates.pop())
+    for node in fed.nodes:
+        node.start_training(shared, fed.frame)
+    frame, consensus, head = fed.frame, fed.consensus, fed.head
+    adapters = shared.adapters()
+    for round in range(2, 2 + config.train.rounds):
+        prototypes = _prototypes(fed, round) if weights.prototype else None
+        updates: list[Up] = []
+        terms: dict[str, list[float]] = {}
+        for node in fed.nodes:
+            down = _down(fed, node, round, adapters=adapters, head=head, prototypes=prototypes)
+            if weights.frame:
+                down = replace(down, frame=frame)
+            if weights.cka and consensus is not None:
+                down = replace(down, consensus=pack(consensus))
+            up, values = node.train_round(fed.ledger.carry(down))
+            updates.append(fed.ledger.carry(up))
+            for name, value in values.items():
+                terms.setdefault(name, []).append(value)
+        adapters = aggregation.average_adapters(updates)
+        shared.load_adapters(adapters)
+        if config.train.frame_update and frame is not None and fed.consensus is not None:
+            share = config.train.frame_update
+            now = aggregation.merge_grams([fed.ledger.carry(n.send_trained_gram(round)) for n in fed.nodes], fed.n_anchors)
+            consensus = (1 - share) * fed.consensus + share * now
+            frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
+        head = class_directions(fed, round)
+        fed.history.append({name: sum(values) / len(values) for name, values in terms.items()})
+        if progress is not None:
+            progress(round - 1, config.train.rounds, fed.history[-1])
+    return replace(fed, frame=frame, consensus=consensus, head=head)
+
+
+def _prototypes(fed: Federation, round: int) -> Tensor:
+    ups = [fed.ledger.carry(replace(node.send_trained_gram(round), gram=None, embeddings=node.embed_anchors())) for node in fed.nodes]
+    return aggregation.mean_embeddings(ups, fed.n_anchors)
+
+
+def _down(fed: Federation, node: Node, round: int, **fields: object) -> Down:
+    return Down(node=node.name, round=round, anchor_hash=fed.anchor_hash, **fields)  # type: ignore[arg-type]

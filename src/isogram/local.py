@@ -1,0 +1,208 @@
+"""One node: its private rows, its anchors, its projector; what it computes and what it agrees to send."""
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from isogram.alignment import LinearMap, Standardizer, feature_metric, fit_map, gram, pack, shrink, unpack
+from isogram.alignment.oneshot import metric_gram
+from isogram.config import Config
+from isogram.data import AnchorItems, NodeData
+from isogram.data.base import FloatArray
+from isogram.errors import AnchorError
+from isogram.messages import Down, Up
+from isogram.model import NodeModel, SharedModel
+from isogram.objective import Step, loss
+from isogram.secure_sum import SumParty
+
+
+def stream(*parts: object) -> torch.Generator:
+    """A generator of its own for each purpose: seeded by what it is for, so that no draw depends on another's count."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _flat(tokens: FloatArray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(tokens)).double().flatten(1)
+
+
+class Node:
+    """A silo. Methods named `send_*` return a message; all others keep what they compute.
+
+    Raises:
+        AnchorError: fewer than four anchors of this node's modality.
+    """
+
+    def __init__(self, data: NodeData, anchors: AnchorItems, n_anchors: int, anchor_hash: str, config: Config) -> None:
+        if len(anchors.index) < 4:
+            raise AnchorError(f"node {data.name!r} holds {len(anchors.index)} anchors of {data.modality!r}; it needs 4 or more")
+        self.name, self.modality, self.config = data.name, data.modality, config
+        self.data, self.anchor_hash = data, anchor_hash
+        self.index = torch.from_numpy(anchors.index)
+        self.holds_all = len(anchors.index) == n_anchors
+        self.quality = None if (anchors.quality == 1).all() else torch.from_numpy(anchors.quality)
+        self.anchors = _flat(anchors.tokens)
+        self.standardize = Standardizer.fit(self.anchors, config.align.clip)
+        self.metric: Tensor | None = None
+        self.map: LinearMap | None = None
+        self.model: NodeModel | None = None
+
+    def _up(self, round: int, **fields: object) -> Up:
+        return Up(
+            node=self.name,
+            modality=self.modality,
+            round=round,
+            anchor_hash=self.anchor_hash,
+            index=None if self.holds_all else self.index.int(),
+            **fields,  # type: ignore[arg-type]
+        )
+
+    # One-shot alignment.
+
+    def features_gram(self) -> Tensor:
+        """[k, k] shrunk Gram of the anchors' features under the current metric."""
+        return shrink(metric_gram(self.standardize(self.anchors), self.metric), self.config.align.rho)
+
+    def send_gram(self, round: int) -> Up:
+        """The shrunk Gram of the anchors' features: a function of public data alone."""
+        return self._up(round, gram=pack(self.features_gram()), quality=self.quality)
+
+    def learn_metric(self, down: Down) -> None:
+        """Feature weights from the other modalities' consensus."""
+        assert down.others is not None
+        others = unpack(down.others.double())[self.index][:, self.index]
+        self.metric = feature_metric(self.standardize(self.anchors), others)
+
+    def fit(self, frame: Tensor) -> None:
+        """The one-shot map onto this node's rows of the frame."""
+        align = self.config.align
+        self.map = fit_map(self.anchors, frame.double()[self.index], align.rho, align.clip, self.metric)
+
+    def start_at_random(self, width: int) -> None:
+        """A random projection in a basis of this node's own: where methods without a frame start."""
+        weight = torch.randn(self.anchors.shape[1], width, generator=stream(self.config.seed, self.name, "projector"))
+        weight = weight.double() / self.anchors.shape[1] ** 0.5
+        self.map = LinearMap(self.standardize, weight, torch.zeros(width, dtype=torch.float64))
+
+    # Coordinates.
+
+    def embed(self, tokens: FloatArray) -> Tensor:
+        """[n, r] coordinates of raw tokens [n, T, c], by the trained model if there is one, else by the map."""
+        assert self.map is not None, "fit or start the node first"
+        if self.model is None:
+            return self.map(_flat(tokens))
+        with torch.no_grad():
+            return self.model(self._standard_tokens(_flat(tokens))).double()
+
+    def _standard_tokens(self, flat: Tensor) -> Tensor:
+        return self.standardize(flat).float().reshape(len(flat), self.data.tokens.shape[1], -1)
+
+    def embed_anchors(self) -> Tensor:
+        """[k, r] coordinates of this node's anchors."""
+        return self.embed(self.anchors.float().reshape(len(self.anchors), self.data.tokens.shape[1], -1).numpy())
+
+    # Labels.
+
+    def send_key(self, round: int) -> Up | None:
+        """Public key for the secure sum of class means, if this node has labels."""
+        if not self.data.classes:
+            return None
+        self.party = SumParty()
+        return self._up(round, key=self.party.key)
+
+    def send_head(self, down: Down, n_classes: int) -> Up:
+        """Class sums of private rows' unit coordinates, with counts, masked so that only the total over nodes shows."""
+        assert down.keys is not None and self.data.labels is not None
+        rows = normalize(self.embed(self.data.tokens), dim=1)
+        labels = torch.from_numpy(self.data.labels)
+        known = labels >= 0
+        one_hot = torch.zeros(len(rows), n_classes, dtype=torch.float64)
+        one_hot[known, labels[known]] = 1
+        sums = torch.cat([one_hot.T @ rows, one_hot.sum(0)[:, None]], 1)
+        return self._up(down.round, head=self.party.masked(sums, down.keys, down.round))
+
+    # Rounds of training.
+
+    def start_training(self, shared: SharedModel, frame: Tensor | None) -> None:
+        """Build the model on the current map. With a frame, training sees cross-fitted anchors: each by a map that was
+        fitted without it, as new rows will be seen; by the full map their residual would say nothing about new rows."""
+        assert self.map is not None
+        self.model = NodeModel(self.map, self.data.tokens.shape[1], shared)
+        self.x_anchors = self._standard_tokens(self.anchors)
+        self.x_rows = self._standard_tokens(_flat(self.data.tokens))
+        self.base_rows = self.model.projector.base(self.x_rows)
+        self.teacher = self.base_rows.sum(1) + self.model.bias
+        self.base_anchors = self.model.projector.base(self.x_anchors)
+        self.shift = torch.zeros(len(self.anchors), self.model.bias.shape[0])
+        if frame is not None:
+            self._cross_fit(frame.double()[self.index])
+
+    def _cross_fit(self, target: Tensor) -> None:
+        align, folds = self.config.align, min(self.config.train.folds, len(self.anchors))
+        order = torch.randperm(len(self.anchors), generator=stream(self.anchor_hash, self.modality, "folds"))
+        assert self.model is not None
+        for fold in order.chunk(folds):
+            keep = torch.ones(len(order), dtype=torch.bool)
+            keep[fold] = False
+            without = fit_map(self.anchors[keep], target[keep], align.rho, align.clip, self.metric)
+            x = without.standardize(self.anchors[fold]).float().reshape(len(fold), *self.x_anchors.shape[1:])
+            weight = without.weight.float().reshape(self.model.projector.start.shape)
+            self.base_anchors[fold] = torch.einsum("btc,tcd->btd", x, weight)
+            self.shift[fold] = (without.bias - self.map.bias).float() if self.map is not None else 0.0
+
+    def train_round(self, down: Down) -> tuple[Up, dict[str, float]]:
+        """Local steps from the broadcast adapters; the reply carries adapters and the Gram of the new embeddings."""
+        assert self.model is not None
+        train = self.config.train
+        self.model.shared.load_adapters(down.adapters)
+        optimiser = torch.optim.AdamW(
+            [
+                {"params": self.model.shared.trained(), "lr": train.lr},
+                {"params": self.model.projector.parameters(), "lr": train.projector_lr},
+            ],
+            weight_decay=train.weight_decay,
+        )
+        draw = stream(self.config.seed, self.name, "round", down.round)
+        values: dict[str, float] = {}
+        for _ in range(train.steps):
+            total, terms = loss(self._step(down, draw), train)
+            optimiser.zero_grad()
+            total.backward()
+            optimiser.step()
+            for name, value in terms.items():
+                values[name] = values.get(name, 0.0) + value / train.steps
+        up = self._up(down.round, adapters=self.model.shared.adapters(), samples=len(self.data.tokens))
+        return up, values
+
+    def send_trained_gram(self, round: int) -> Up:
+        """Shrunk Gram of the anchors' current coordinates."""
+        return self._up(round, gram=pack(shrink(gram(self.embed_anchors()), self.config.align.rho)), quality=self.quality)
+
+    def _step(self, down: Down, draw: torch.Generator) -> Step:
+        assert self.model is not None
+        train = self.config.train
+        rows = torch.randperm(len(self.x_rows), generator=draw)[: train.batch]
+        some = torch.randperm(len(self.x_anchors), generator=draw)[: train.anchor_batch]
+        x = torch.cat([self.x_anchors[some], self.x_rows[rows]])
+        base = torch.cat([self.base_anchors[some], self.base_rows[rows]])
+        z = self.model(x, base)
+        place = self.index[some]
+        labels = head = None
+        if self.data.labels is not None and down.head is not None:
+            classes = torch.tensor(self.data.classes)
+            head = down.head[classes]
+            own = torch.from_numpy(self.data.labels)[rows]
+            labels = torch.where(own >= 0, torch.searchsorted(classes, own.clamp_min(0)), -1)
+        return Step(
+            anchors=z[: len(some)] + self.shift[some],
+            rows=z[len(some) :],
+            teacher=self.teacher[rows],
+            frame=None if down.frame is None else down.frame[place],
+            consensus=None if down.consensus is None else unpack(down.consensus)[place][:, place],
+            prototypes=None if down.prototypes is None else down.prototypes[place],
+            labels=labels,
+            head=head,
+        )

@@ -1,0 +1,162 @@
+"""All that crosses a node's boundary: one typed message up, one down, as safetensors; and the ledger of their bytes.
+
+Shape letters: K anchors, k of them at the node, h held-out anchors, r frame coordinates, d embedding width, C classes.
+"""
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self, TypeVar
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from isogram.errors import MessageError
+
+_ADAPTERS = "adapters/"
+M = TypeVar("M", bound="Message")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """What both directions share. Floats travel as float32; absent fields cost nothing."""
+
+    node: str
+    round: int
+    anchor_hash: str
+    adapters: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def arrays(self) -> Iterator[tuple[str, Tensor]]:
+        """Every array that travels, by its name on the wire, in a fixed order."""
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, Tensor):
+                yield entry.name, value
+        for name in sorted(self.adapters):
+            yield _ADAPTERS + name, self.adapters[name]
+
+    def to_bytes(self) -> bytes:
+        """The message as one safetensors blob."""
+        header = {"type": type(self).__name__}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, str | int):
+                header[entry.name] = str(value)
+        arrays = {name: _wire(value) for name, value in self.arrays()}
+        return safetensors.torch.save(arrays, metadata=header)
+
+    @classmethod
+    def from_bytes(cls, blob: bytes) -> Self:
+        """Parse a message of this type.
+
+        Raises:
+            MessageError: not safetensors, another type of message, or a field that the type does not have.
+        """
+        try:
+            arrays = safetensors.torch.load(blob)
+            length = struct.unpack("<Q", blob[:8])[0]
+            header: dict[str, str] = json.loads(blob[8 : 8 + length]).get("__metadata__", {})
+        except (SafetensorError, struct.error, ValueError) as error:
+            raise MessageError(f"not a {cls.__name__} message: {error}") from error
+        if header.pop("type", None) != cls.__name__:
+            raise MessageError(f"expected a {cls.__name__} message; the sender and the receiver must run the same protocol")
+        values: dict[str, Any] = {"adapters": {}}
+        known = {entry.name: entry.type for entry in fields(cls)}
+        for name, array in arrays.items():
+            if name.startswith(_ADAPTERS):
+                values["adapters"][name.removeprefix(_ADAPTERS)] = array
+            else:
+                values[name] = array
+        for name, text in header.items():
+            values[name] = int(text) if known.get(name) is int else text
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise MessageError(f"{cls.__name__} message has unknown fields {unknown}; is the sender's version the same?")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Up(Message):
+    """Node to server.
+
+    gram [k(k+1)/2]: packed shrunk Gram of the anchors; index [k] int32: which anchors, absent if all;
+    quality [k]: the anchors' weights, absent if all 1; head [C, r+1] int64: masked class sums and counts
+    (`isogram.secure_sum`); key [32] uint8: public key of that sum; block_start, block_trained [h, k]: similarities of
+    held-out anchors to the frame's anchors, before and after training; embeddings [k, d]: only in the
+    prototype-sharing baseline; samples: private rows, the weight of the adapters.
+    """
+
+    modality: str
+    samples: int = 0
+    gram: Tensor | None = None
+    index: Tensor | None = None
+    quality: Tensor | None = None
+    key: Tensor | None = None
+    head: Tensor | None = None
+    block_start: Tensor | None = None
+    block_trained: Tensor | None = None
+    embeddings: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Down(Message):
+    """Server to node.
+
+    frame [K, r]: canonical frame; consensus, others [K(K+1)/2]: packed consensus of all nodes, and of those of other
+    modalities; keys [m, 32] uint8: public keys for the secure sum, in node order; head [C, r]: class directions, NaN
+    rows where evidence is missing; prototypes [K, d]: only in the prototype-sharing baseline.
+    """
+
+    frame: Tensor | None = None
+    consensus: Tensor | None = None
+    others: Tensor | None = None
+    keys: Tensor | None = None
+    head: Tensor | None = None
+    prototypes: Tensor | None = None
+
+
+def _wire(value: Tensor) -> Tensor:
+    return (value.detach().float() if value.is_floating_point() else value.detach()).contiguous()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array (or, with field "header", the framing) of one message."""
+
+    direction: str
+    node: str
+    round: int
+    field: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+class Ledger:
+    """Counts every byte that crosses a boundary, by field, because it is the only way across: see `carry`."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def carry(self, message: M) -> M:
+        """Serialise, count and parse: the receiver gets what the wire gives, never the sender's object."""
+        blob = message.to_bytes()
+        direction = type(message).__name__.lower()
+        payload = 0
+        for name, value in message.arrays():
+            size = _wire(value).nbytes
+            payload += size
+            self.entries.append(Entry(direction, message.node, message.round, name, tuple(value.shape), size))
+        self.entries.append(Entry(direction, message.node, message.round, "header", (), len(blob) - payload))
+        return type(message).from_bytes(blob)
+
+    def sent_per_node(self) -> float:
+        """Bytes that a node sent, mean over the nodes, headers included."""
+        sent: dict[str, int] = {}
+        for entry in self.entries:
+            if entry.direction == "up":
+                sent[entry.node] = sent.get(entry.node, 0) + entry.bytes
+        return sum(sent.values()) / len(sent) if sent else 0.0
+
+

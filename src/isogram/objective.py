@@ -1,0 +1,93 @@
+"""The loss as named terms. A new one is a function here and a weight in `config.TermWeights`.
+
+Shape letters: a anchors in the step, b private rows, d coordinates, C classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+
+from isogram.alignment import cka, gram
+from isogram.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the terms see of one optimiser step.
+
+    anchors [a, d], rows [b, d]: embeddings; frame [a, d]: the anchors' places in the frame; consensus [a, a];
+    prototypes [a, d]: mean of the nodes' anchor embeddings; teacher [b, d]: the rows under the starting map;
+    labels [b]: index into `head`, negative if unknown; head [C, d]: directions of the classes this node labels.
+    """
+
+    anchors: Tensor
+    rows: Tensor
+    teacher: Tensor
+    frame: Tensor | None = None
+    consensus: Tensor | None = None
+    prototypes: Tensor | None = None
+    labels: Tensor | None = None
+    head: Tensor | None = None
+
+
+def task(step: Step, temperature: float) -> Tensor | None:
+    """Cross-entropy of a cosine head, softmax over the classes that this node labels and the head knows."""
+    if step.labels is None or step.head is None:
+        return None
+    known = ~step.head.isnan().any(1)
+    keep = (step.labels >= 0) & known[step.labels.clamp_min(0)]
+    if not keep.any() or known.sum() < 2:
+        return None
+    place = torch.cumsum(known, 0) - 1
+    logits = normalize(step.rows[keep], dim=1) @ step.head[known].T / temperature
+    return cross_entropy(logits, place[step.labels[keep]])
+
+
+def cka_term(step: Step, temperature: float) -> Tensor | None:
+    """1 - CKA between the Gram of the anchors and the consensus."""
+    return None if step.consensus is None else 1 - cka(gram(step.anchors), step.consensus)
+
+
+def frame(step: Step, temperature: float) -> Tensor | None:
+    """Anchors onto the frame: each anchor must find its own place among all (InfoNCE on cosines, both ways)."""
+    if step.frame is None:
+        return None
+    logits = normalize(step.anchors, dim=1) @ normalize(step.frame, dim=1).T / temperature
+    own = torch.arange(len(logits))
+    return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
+
+
+def teacher(step: Step, temperature: float) -> Tensor | None:
+    """Structure of private data kept: rows stay, in direction, where the starting map puts them."""
+    return 1 - cosine_similarity(step.rows, step.teacher, dim=1).mean()
+
+
+def prototype(step: Step, temperature: float) -> Tensor | None:
+    """Anchors onto their mean embedding over the nodes: the prototype-sharing baseline."""
+    if step.prototypes is None:
+        return None
+    return 1 - cosine_similarity(step.anchors, step.prototypes, dim=1).mean()
+
+
+TERMS: dict[str, Callable[[Step, float], Tensor | None]] = {
+    "task": task,
+    "cka": cka_term,
+    "frame": frame,
+    "teacher": teacher,
+    "prototype": prototype,
+}
+
+
+def loss(step: Step, config: TrainConfig) -> tuple[Tensor, dict[str, float]]:
+    """Weighted sum of the terms, and each term's own value; a term that does not apply at this node is left out."""
+    total = torch.zeros(())
+    values: dict[str, float] = {}
+    for name, weight in config.weights:
+        value = TERMS[name](step, config.temperature) if weight else None
+        if value is not None:
+            total = total + weight * value
+            values[name] = float(value.detach())
+    return total, values

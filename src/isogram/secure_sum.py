@@ -1,0 +1,61 @@
+"""A sum over nodes of which the server sees only the total: class sums of private rows, too small to be sent bare.
+
+Pairwise masks (Bonawitz et al. 2017, section 4) without dropout recovery: every two nodes agree on a mask by X25519, one
+adds it and the other subtracts it. Values are fixed-point integers modulo 2^64, so masks cancel exactly and the total
+does not depend on the keys.
+"""
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from torch import Tensor
+
+from isogram.errors import MessageError
+
+_SCALE = 2.0**24
+
+
+class SumParty:
+    """One node's side of one secure sum; a fresh key each time."""
+
+    def __init__(self) -> None:
+        self._secret = X25519PrivateKey.generate()
+        self.key = torch.frombuffer(bytearray(self._secret.public_key().public_bytes_raw()), dtype=torch.uint8)
+
+    def masked(self, values: Tensor, keys: Tensor, round: int) -> Tensor:
+        """Fixed-point `values` under this node's masks, int64 of the same shape.
+
+        Args:
+            values: float, |v| < 2^38.
+            keys: [m, 32] uint8 public keys of all parties in one order for all, this one's among them.
+            round: makes masks of different rounds differ.
+
+        Raises:
+            MessageError: this node's own key is not among the keys.
+        """
+        own = self.key.numpy().tobytes()
+        parties = [row.numpy().tobytes() for row in keys]
+        if own not in parties:
+            raise MessageError("the server's list of keys for the secure sum lacks this node's own key")
+        mine = parties.index(own)
+        total = (values.double() * _SCALE).round().to(torch.int64).numpy().view(np.uint64).copy()
+        for position, key in enumerate(parties):
+            if position != mine:
+                mask = self._mask(key, round, total.size).reshape(total.shape)
+                total = total + mask if mine < position else total - mask
+        return torch.from_numpy(total.view(np.int64))
+
+    def _mask(self, key: bytes, round: int, size: int) -> np.ndarray:
+        shared = self._secret.exchange(X25519PublicKey.from_public_bytes(key))
+        derived = HKDF(hashes.SHA256(), 32, None, b"isogram secure sum %d" % round).derive(shared)
+        stream = Cipher(algorithms.ChaCha20(derived, bytes(16)), mode=None).encryptor().update(bytes(8 * size))
+        return np.frombuffer(stream, dtype="<u8")
+
+
+def total(masked: list[Tensor]) -> Tensor:
+    """Sum over all parties as float64; noise if one of them is missing."""
+    summed = torch.stack(masked).numpy().view(np.uint64).sum(0, dtype=np.uint64)
+    return torch.from_numpy(summed.view(np.int64) / _SCALE)
