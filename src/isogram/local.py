@@ -14,7 +14,7 @@ from isogram.data import AnchorItems, NodeData
 from isogram.data.base import FloatArray
 from isogram.errors import AnchorError
 from isogram.messages import Down, Up
-from isogram.model import NodeModel, SharedModel
+from isogram.model import NodeModel, Projector, SharedModel
 from isogram.objective import Step, loss
 from isogram.secure_sum import SumParty
 
@@ -131,11 +131,9 @@ class Node:
         fitted without it, as new rows will be seen; by the full map their residual would say nothing about new rows."""
         assert self.map is not None
         self.model = NodeModel(self.map, self.data.tokens.shape[1], shared)
-        self.x_anchors = self._standard_tokens(self.anchors)
-        self.x_rows = self._standard_tokens(_flat(self.data.tokens))
-        self.base_rows = self.model.projector.base(self.x_rows)
+        self.base_rows = self.model.projector.base(self._standard_tokens(_flat(self.data.tokens)))
         self.teacher = self.base_rows.sum(1) + self.model.bias
-        self.base_anchors = self.model.projector.base(self.x_anchors)
+        self.base_anchors = self.model.projector.base(self._standard_tokens(self.anchors))
         self.shift = torch.zeros(len(self.anchors), self.model.bias.shape[0])
         if frame is not None:
             self._cross_fit(frame.double()[self.index])
@@ -148,9 +146,9 @@ class Node:
             keep = torch.ones(len(order), dtype=torch.bool)
             keep[fold] = False
             without = fit_map(self.anchors[keep], target[keep], align.rho, align.clip, self.metric)
-            x = without.standardize(self.anchors[fold]).float().reshape(len(fold), *self.x_anchors.shape[1:])
-            weight = without.weight.float().reshape(self.model.projector.start.shape)
-            self.base_anchors[fold] = torch.einsum("btc,tcd->btd", x, weight)
+            start = Projector(without.weight, self.data.tokens.shape[1])
+            x = without.standardize(self.anchors[fold]).float().reshape(len(fold), self.data.tokens.shape[1], -1)
+            self.base_anchors[fold] = start.base(x)
             self.shift[fold] = (without.bias - self.map.bias).float() if self.map is not None else 0.0
 
     def train_round(self, down: Down) -> tuple[Up, dict[str, float]]:
@@ -184,11 +182,9 @@ class Node:
     def _step(self, down: Down, draw: torch.Generator) -> Step:
         assert self.model is not None
         train = self.config.train
-        rows = torch.randperm(len(self.x_rows), generator=draw)[: train.batch]
-        some = torch.randperm(len(self.x_anchors), generator=draw)[: train.anchor_batch]
-        x = torch.cat([self.x_anchors[some], self.x_rows[rows]])
-        base = torch.cat([self.base_anchors[some], self.base_rows[rows]])
-        z = self.model(x, base)
+        rows = torch.randperm(len(self.base_rows), generator=draw)[: train.batch]
+        some = torch.randperm(len(self.base_anchors), generator=draw)[: train.anchor_batch]
+        z = self.model.from_base(torch.cat([self.base_anchors[some], self.base_rows[rows]]))
         place = self.index[some]
         labels = head = None
         if self.data.labels is not None and down.head is not None:

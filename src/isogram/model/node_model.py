@@ -15,9 +15,11 @@ from isogram.model.trunk import Trunk
 
 
 class Projector(nn.Module):
-    """Private to a node: standardised tokens [B, T, c] -> [B, T, d], one linear map per token position.
+    """Private to a node: standardised tokens [B, T, c] -> [B, T, d].
 
-    Starts as a given map (frozen) plus a trained change (zero), so that summed over tokens the start is that map.
+    A frozen map per token position (the start) and a trained d x d change of its output, zero at first. The change acts
+    on coordinates, not on raw features: F is in the thousands and anchors are few, so a trained F x d map only learns
+    the anchors by heart (docs/log.md).
     """
 
     start: Tensor
@@ -25,15 +27,15 @@ class Projector(nn.Module):
     def __init__(self, weight: Tensor, tokens: int) -> None:
         super().__init__()
         self.register_buffer("start", weight.float().reshape(tokens, -1, weight.shape[1]))
-        self.change = nn.Parameter(torch.zeros_like(self.start))
+        self.change = nn.Parameter(torch.zeros(weight.shape[1], weight.shape[1]))
 
     def base(self, x: Tensor) -> Tensor:
-        """[B, T, d] by the starting map alone."""
+        """[B, T, d] by the start alone."""
         return torch.einsum("btc,tcd->btd", x, self.start)
 
-    def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
-        """[B, T, d]; `base` replaces the starting map's part, where it was fitted without these rows."""
-        return (self.base(x) if base is None else base) + torch.einsum("btc,tcd->btd", x, self.change)
+    def forward(self, base: Tensor) -> Tensor:
+        """[B, T, d] from the start's output [B, T, d]."""
+        return base + base @ self.change
 
 
 class SharedModel(nn.Module):
@@ -99,7 +101,11 @@ class NodeModel(nn.Module):
         self.register_buffer("bias", start.bias.float())
         self.shared = shared
 
-    def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Coordinates [B, d] of standardised tokens [B, T, c]."""
-        projected = self.projector(x, base)
+        return self.from_base(self.projector.base(x))
+
+    def from_base(self, base: Tensor) -> Tensor:
+        """Coordinates [B, d] from the start's output [B, T, d]: frozen, hence computed once for rows seen often."""
+        projected = self.projector(base)
         return projected.sum(1) + self.bias + self.shared(projected)
