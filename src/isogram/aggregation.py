@@ -38,11 +38,13 @@ def average_adapters(updates: Sequence[Up]) -> dict[str, Tensor]:
     The weights are normalised per key: a tensor that only some nodes have keeps its scale.
 
     Raises:
-        MessageError: one key with two shapes, or a value that is not finite; names node and key.
+        MessageError: one key with two shapes, a value that is not finite, or no rows behind it; names node and key.
     """
     sums: dict[str, Tensor] = {}
     weights: dict[str, float] = {}
     for update in in_order(updates):
+        if update.adapters and update.samples < 1:
+            raise MessageError(f"node {update.node!r} sent adapters trained on {update.samples} rows; leave it out")
         for key, value in sorted(update.adapters.items()):
             if not torch.isfinite(value).all():
                 raise MessageError(f"node {update.node!r} sent NaN or infinity in {key!r}; leave it out of this round")
@@ -66,7 +68,9 @@ def merge_grams(updates: Sequence[Up], n_anchors: int, *, connected: bool = True
         [everything if update.index is None else update.index.long() for update in senders],
         n_anchors,
         [
-            torch.ones(n_anchors if update.index is None else len(update.index)) if update.quality is None else update.quality
+            torch.ones(n_anchors if update.index is None else len(update.index))
+            if update.quality is None
+            else update.quality
             for update in senders
         ],
         connected=connected,
@@ -81,7 +85,9 @@ def merge_other_grams(updates: Sequence[Up], n_anchors: int, modality: str) -> T
     """
     others = [update for update in updates if update.modality != modality]
     if not others:
-        raise MessageError(f"all nodes hold {modality!r}: no other modality to learn a feature metric from; set metric=false")
+        raise MessageError(
+            f"all nodes hold {modality!r}: no other modality to learn a feature metric from; set metric=false"
+        )
     return merge_grams(others, n_anchors, connected=False)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self, TypeVar
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -52,29 +53,33 @@ class Message:
         """Parse a message of this type.
 
         Raises:
-            MessageError: not safetensors, another type of message, or a field that the type does not have.
+            MessageError: not safetensors, another type of message, a field that the type does not have, or one missing.
         """
         try:
             arrays = safetensors.torch.load(blob)
             length = struct.unpack("<Q", blob[:8])[0]
-            header: dict[str, str] = json.loads(blob[8 : 8 + length]).get("__metadata__", {})
+            header: dict[str, str] = json.loads(blob[8 : 8 + length]).get("__metadata__") or {}
         except (SafetensorError, struct.error, ValueError) as error:
             raise MessageError(f"not a {cls.__name__} message: {error}") from error
         if header.pop("type", None) != cls.__name__:
-            raise MessageError(f"expected a {cls.__name__} message; the sender and the receiver must run the same protocol")
-        values: dict[str, Any] = {"adapters": {}}
-        known = {entry.name: entry.type for entry in fields(cls)}
-        for name, array in arrays.items():
-            if name.startswith(_ADAPTERS):
-                values["adapters"][name.removeprefix(_ADAPTERS)] = array
-            else:
-                values[name] = array
-        for name, text in header.items():
-            values[name] = int(text) if known.get(name) is int else text
-        unknown = sorted(set(values) - set(known))
+            raise MessageError(
+                f"expected a {cls.__name__} message; the sender and the receiver must run the same protocol"
+            )
+        adapters = {
+            name.removeprefix(_ADAPTERS): arrays.pop(name) for name in list(arrays) if name.startswith(_ADAPTERS)
+        }
+        kinds = {entry.name: entry.type for entry in fields(cls)}
+        plain = {name for name, kind in kinds.items() if kind in (str, int)}
+        unknown = sorted((set(header) - plain) | (set(arrays) - (set(kinds) - plain - {"adapters"})))
         if unknown:
-            raise MessageError(f"{cls.__name__} message has unknown fields {unknown}; is the sender's version the same?")
-        return cls(**values)
+            raise MessageError(
+                f"{cls.__name__} message has unknown fields {unknown}; is the sender's version the same?"
+            )
+        try:
+            values: dict[str, Any] = {name: int(text) if kinds[name] is int else text for name, text in header.items()}
+            return cls(adapters=adapters, **values, **arrays)
+        except (TypeError, ValueError) as error:
+            raise MessageError(f"incomplete {cls.__name__} message: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +123,9 @@ class Down(Message):
 
 
 def _wire(value: Tensor) -> Tensor:
-    return (value.detach().float() if value.is_floating_point() else value.detach()).contiguous()
+    # A copy, because safetensors refuses tensors that overlap in memory.
+    value = value.detach().clone(memory_format=torch.contiguous_format)
+    return value.float() if value.is_floating_point() else value
 
 
 @dataclass(frozen=True)
@@ -158,5 +165,3 @@ class Ledger:
             if entry.direction == "up":
                 sent[entry.node] = sent.get(entry.node, 0) + entry.bytes
         return sum(sent.values()) / len(sent) if sent else 0.0
-
-

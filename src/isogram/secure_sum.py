@@ -16,6 +16,7 @@ from torch import Tensor
 from isogram.errors import MessageError
 
 _SCALE = 2.0**24
+_LIMIT = 2.0**38
 
 
 class SumParty:
@@ -34,8 +35,12 @@ class SumParty:
             round: makes masks of different rounds differ.
 
         Raises:
-            MessageError: this node's own key is not among the keys.
+            MessageError: a value that fixed point cannot hold, or this node's own key is not among the keys.
         """
+        if not (values.abs() < _LIMIT).all():
+            raise MessageError(
+                "a value for the secure sum is NaN or too large; it would spoil the sum of all nodes unseen"
+            )
         own = self.key.numpy().tobytes()
         parties = [row.numpy().tobytes() for row in keys]
         if own not in parties:

@@ -20,7 +20,9 @@ def canonical_frame(consensus: Float[Tensor, "K K"], rank: int, power: float) ->
         AnchorError: rank above K - 1, the most that a centred K x K matrix can have.
     """
     if not 1 <= rank < len(consensus):
-        raise AnchorError(f"the frame's rank must lie in 1..{len(consensus) - 1} with {len(consensus)} anchors, got {rank}")
+        raise AnchorError(
+            f"the frame's rank must lie in 1..{len(consensus) - 1} with {len(consensus)} anchors, got {rank}"
+        )
     values, vectors = torch.linalg.eigh(consensus)
     values, vectors = values.flip(0)[:rank].clamp_min(0), vectors.flip(1)[:, :rank]
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))

@@ -27,7 +27,7 @@ class Standardizer:
         """Mean and standard deviation of the anchors; a feature constant over them gets scale infinity, that is, 0."""
         anchors = anchors.double()
         scale = anchors.std(0, correction=0)
-        return cls(anchors.mean(0), torch.where(scale > 1e-6 * (1 + anchors.mean(0).abs()), scale, torch.inf), clip)
+        return cls(anchors.mean(0), torch.where(scale > 1e-6 * anchors.mean(0).abs(), scale, torch.inf), clip)
 
     def __call__(self, features: Float[Tensor, "n F"]) -> Float[Tensor, "n F"]:
         """Standardised float64 features."""
@@ -118,6 +118,7 @@ def feature_metric(
 
     Feature j scores s_j = x_j^T M^power x_j / (x_j^T x_j) over its mean under chance, tr(M^power) / (k - 1), and
     weighs max(s_j, floor)^sharpness, scaled to mean 1. A feature that tells anchors apart as the others do counts.
+    Where the others hold none of these anchors, all features count the same.
 
     Args:
         features: standardised features of the k anchors.
@@ -132,7 +133,9 @@ def feature_metric(
     norm = (centred**2).sum(0)
     score = (centred * (target @ centred)).sum(0) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
     chance = target.trace() / (len(features) - 1)
-    weight = (score / chance).clamp_min(floor) ** sharpness
+    # Where the others hold none of these anchors, what is left is roundoff, which the power would blow up.
+    informed = center(others).trace() > 1e-9
+    weight = (score / chance).clamp_min(floor) ** sharpness if informed else torch.ones_like(score)
     weight = torch.where(norm > 0, weight, torch.zeros_like(weight))
     return weight / weight.mean()
 
