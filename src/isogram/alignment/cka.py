@@ -40,12 +40,14 @@ def cka(a: Float[Tensor, "k k"], b: Float[Tensor, "k k"]) -> Float[Tensor, ""]:
 def cka_debiased(a: Float[Tensor, "k k"], b: Float[Tensor, "k k"]) -> Float[Tensor, ""]:
     """CKA from unbiased HSIC: zero in expectation for unrelated features, and therefore sometimes below zero.
 
-    Where an unbiased self-HSIC is not positive, nothing distinguishes the features from noise and 0 is returned.
+    Where an unbiased self-HSIC is not positive beyond roundoff, as for anchors that are all equally far apart, nothing
+    distinguishes the features from noise and 0 is returned.
 
     Raises:
         AnchorError: fewer than four rows.
     """
-    norm = hsic_unbiased(a, a) * hsic_unbiased(b, b)
-    if hsic_unbiased(a, a) <= 0 or hsic_unbiased(b, b) <= 0:
+    own_a, own_b = hsic_unbiased(a, a), hsic_unbiased(b, b)
+    roundoff = 100 * torch.finfo(a.dtype).eps
+    if own_a <= roundoff * hsic(a, a) or own_b <= roundoff * hsic(b, b):
         return torch.zeros((), dtype=a.dtype)
-    return hsic_unbiased(a, b) / norm.sqrt()
+    return hsic_unbiased(a, b) / (own_a.sqrt() * own_b.sqrt())
