@@ -62,7 +62,8 @@ def test_adapters_are_averaged_per_key_over_the_nodes_that_sent_it(seed):
         expected = torch.zeros(SHAPES[key], dtype=torch.float64)
         for place in np.ndindex(SHAPES[key]):
             expected[place] = sum(up.samples * float(up.adapters[key][place]) for up in senders) / rows
-        torch.testing.assert_close(value, expected.float())
+        # To one unit in the last place: sums in float32 would lose more.
+        torch.testing.assert_close(value, expected.float(), rtol=1.2e-7, atol=1e-12)
 
 
 def test_a_tensor_that_one_node_alone_has_keeps_its_scale():

@@ -162,6 +162,13 @@ def test_the_metric_has_mean_1_and_ignores_units_and_origins(seed, log_units):
     torch.testing.assert_close(feature_metric(moved, others), metric, rtol=1e-4, atol=1e-9)
 
 
+def test_the_metric_weighs_each_features_share_of_the_gram():
+    features, metric = normal(7, 5, seed=0), normal(5, seed=1).exp()
+    expected = sum(w * gram(x[:, None]) for w, x in zip(metric, features.T, strict=True))
+    torch.testing.assert_close(metric_gram(features, metric), expected)
+    torch.testing.assert_close(metric_gram(features, None), gram(features))
+
+
 def test_features_that_agree_with_the_others_outweigh_noise():
     latent = normal(40, 3, seed=0)
     others = shrink(gram(latent @ normal(3, 20, seed=1)), 0.1)
