@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from isogram.alignment import consensus, unpack
 from isogram.errors import MessageError
 from isogram.messages import Up
-from isogram.secure_sum import total
-
-MIN_EVIDENCE = 5
-"""Samples of a class, over all nodes in the sum, below which the class has no direction."""
+from isogram.secure_sum import MIN_EVIDENCE, total
 
 
 def in_order(updates: Sequence[Up]) -> list[Up]:
@@ -92,10 +90,21 @@ def merge_other_grams(updates: Sequence[Up], n_anchors: int, modality: str) -> T
 
 
 def merge_heads(updates: Sequence[Up]) -> Tensor | None:
-    """Class directions [C, r] in the frame from the secure sum of class sums; NaN rows where evidence is missing."""
-    sums = [update.head for update in in_order(updates) if update.head is not None]
+    """Class directions [C, r] in the frame from the secure sum of class sums; NaN rows where evidence is missing.
+
+    Raises:
+        MessageError: sums of different shapes; names the nodes.
+    """
+    senders = [update for update in in_order(updates) if update.head is not None]
+    sums = [update.head for update in senders if update.head is not None]
     if not sums:
         return None
+    for sender, values in zip(senders, sums, strict=True):
+        if values.shape != sums[0].shape:
+            raise MessageError(
+                f"nodes {senders[0].node!r} and {sender.node!r} sent class sums of shapes {tuple(sums[0].shape)} and "
+                f"{tuple(values.shape)}; all nodes need the same classes and rank"
+            )
     summed = total(sums)
     means, count = summed[:, :-1], summed[:, -1:]
     directions = torch.nn.functional.normalize(means, dim=1)
@@ -103,15 +112,61 @@ def merge_heads(updates: Sequence[Up]) -> Tensor | None:
 
 
 def mean_embeddings(updates: Sequence[Up], n_anchors: int) -> Tensor:
-    """[K, d] mean anchor embedding over the nodes that hold each anchor: the prototype-sharing baseline."""
-    sums = torch.zeros(())
+    """[K, d] mean anchor embedding over the nodes that hold each anchor: the prototype-sharing baseline.
+
+    Raises:
+        MessageError: no update carries embeddings.
+    """
+    sent = [(update.index, update.embeddings.double()) for update in in_order(updates) if update.embeddings is not None]
+    if not sent:
+        raise MessageError("no node sent anchor embeddings; prototype sharing needs them from at least one")
+    sums = torch.zeros(n_anchors, sent[0][1].shape[1], dtype=torch.float64)
     count = torch.zeros(n_anchors, 1, dtype=torch.float64)
-    for update in in_order(updates):
-        if update.embeddings is None:
-            continue
-        index = torch.arange(n_anchors) if update.index is None else update.index.long()
-        if sums.ndim == 0:
-            sums = torch.zeros(n_anchors, update.embeddings.shape[1], dtype=torch.float64)
-        sums[index] += update.embeddings.double()
+    for held, embeddings in sent:
+        index = torch.arange(n_anchors) if held is None else held.long()
+        sums[index] += embeddings
         count[index] += 1
     return sums / count.clamp_min(1)
+
+
+def trained_is_better(updates: Sequence[Up], frame: Tensor, temperature: float) -> dict[str, bool]:
+    """Per node: does training find held-out anchors better than the start, by more than one standard error?
+
+    An anchor's score at a node is the mean log-probability of its true partner among the held-out anchors at the nodes
+    of other modalities (softmax of cosines, both ways), these taken at their start. A node whose held-out anchors are
+    held by no other modality stays with its start.
+
+    Args:
+        updates: with `block_start` and `block_trained`, similarities to the frame's anchors, and `index`.
+        frame: [K, r], of full rank.
+        temperature: of the softmax.
+    """
+    senders = in_order(updates)
+    inverse = torch.linalg.pinv(frame.double(), rtol=1e-6).T
+    start = [_coordinates(update.block_start, inverse) for update in senders]
+    trained = [_coordinates(update.block_trained, inverse) for update in senders]
+    better: dict[str, bool] = {}
+    for position, update in enumerate(senders):
+        gains: dict[int, list[float]] = {}
+        for other, partner in zip(senders, start, strict=True):
+            if other.modality == update.modality or update.index is None or other.index is None:
+                continue
+            common, mine, theirs = np.intersect1d(update.index.numpy(), other.index.numpy(), return_indices=True)
+            before = _match(start[position][mine], partner[theirs], temperature)
+            after = _match(trained[position][mine], partner[theirs], temperature)
+            for anchor, gain in zip(common, (after - before).tolist(), strict=True):
+                gains.setdefault(int(anchor), []).append(gain)
+        means = np.array([np.mean(values) for values in gains.values()])
+        better[update.node] = len(means) > 1 and bool(means.mean() > means.std(ddof=1) / len(means) ** 0.5)
+    return better
+
+
+def _coordinates(block: Tensor | None, inverse: Tensor) -> Tensor:
+    assert block is not None, "an update without its blocks"
+    return torch.nn.functional.normalize(block.double() @ inverse, dim=1)
+
+
+def _match(left: Tensor, right: Tensor, temperature: float) -> Tensor:
+    """[h] log-probability of row i's true partner, mean of both directions."""
+    logits = left @ right.T / temperature
+    return (logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()) / 2

@@ -43,13 +43,13 @@ class TermWeights(_Settings):
 class TrainConfig(_Settings):
     """Federated rounds of local training."""
 
-    rounds: int = Field(8, ge=0)
+    rounds: int = Field(4, ge=0)
     steps: int = Field(8, ge=1, description="optimiser steps per node and round")
     batch: int = Field(32, ge=1, description="private rows per step")
     anchor_batch: int = Field(128, ge=4, description="anchors per step, drawn anew each step if there are more")
     folds: int = Field(10, ge=2, description="folds of the cross-fitted anchors that training sees")
-    lr: float = Field(1e-3, gt=0, description="adapters and output map")
-    projector_lr: float = Field(1e-4, ge=0, description="a node's own projector")
+    lr: float = Field(1e-4, gt=0, description="adapters and output map")
+    projector_lr: float = Field(0.0, ge=0, description="a node's own projector; 0 leaves it at the one-shot map")
     frame_update: float = Field(0.0, ge=0, le=1, description="share of the trained Grams in each round's consensus")
     weight_decay: float = Field(0.01, ge=0)
     temperature: float = Field(0.1, gt=0, description="of the frame and task terms' softmax")

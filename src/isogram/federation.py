@@ -4,8 +4,10 @@ Nodes and server exchange nothing but `messages.Up` and `messages.Down`, and eve
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +20,8 @@ from isogram.local import Node, stream
 from isogram.messages import Down, Ledger, Up
 from isogram.model import SharedModel
 
-RANDOM_WIDTH = 96
-"""Embedding width of methods that have no frame to take their rank from."""
+HELD_OUT_SHARE = 0.2
+"""Of the anchors, while choosing between the trained model and its start."""
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after each round with its number, the number of rounds, and the mean of each loss term."""
@@ -39,6 +41,11 @@ class Federation:
     frame: Tensor | None = None
     head: Tensor | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def last_round(self) -> int:
+        """Number of the round after training: 0 and 1 are alignment."""
+        return self.config.train.rounds + 2
 
 
 def gather(data: FederatedData, config: Config) -> Federation:
@@ -68,8 +75,67 @@ def align(data: FederatedData, config: Config) -> Federation:
     for node in fed.nodes:
         down = fed.ledger.carry(_down(fed, node, 1, frame=frame))
         assert down.frame is not None
-        node.fit(down.frame)
+        node.fit(down.frame.double()[node.index])
     return replace(fed, consensus=consensus, frame=frame.float().double(), head=class_directions(fed, 1))
+
+
+def start_apart(data: FederatedData, config: Config) -> Federation:
+    """Nodes in bases of their own (`Node.fit_apart`): the start of methods without a frame.
+
+    Grams are sent only where the loss asks for their consensus.
+    """
+    fed = gather(data, config)
+    for node in fed.nodes:
+        node.fit_apart()
+    consensus = None
+    if config.train.weights.cka:
+        consensus = aggregation.merge_grams([fed.ledger.carry(node.send_gram(0)) for node in fed.nodes], fed.n_anchors)
+    return replace(fed, consensus=consensus, head=class_directions(fed, 1))
+
+
+def read_through_frame(fed: Federation) -> Federation:
+    """Trained embeddings read in a common basis; the nodes given stay as they are.
+
+    Grams of the anchors' embeddings go up, their consensus' frame comes down, and each node fits a ridge onto it.
+    """
+    last = fed.last_round
+    consensus = aggregation.merge_grams(
+        [fed.ledger.carry(node.send_trained_gram(last)) for node in fed.nodes], fed.n_anchors
+    )
+    align = fed.config.align
+    frame = canonical_frame(consensus, min(align.rank, fed.n_anchors - 1), align.power)
+    fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), consensus=consensus, frame=frame)
+    for node in fed.nodes:
+        down = fed.ledger.carry(_down(fed, node, last, frame=frame))
+        assert down.frame is not None
+        node.fit_readout(down.frame.double()[node.index])
+    return replace(fed, head=class_directions(fed, last))
+
+
+def keep_better(fed: Federation, data: FederatedData, progress: Progress | None = None) -> tuple[Federation, list[str]]:
+    """Per node the trained model or, where held-out anchors do not speak for it, the one-shot start.
+
+    A second run decides: `HELD_OUT_SHARE` of the anchors, picked by the anchor-set hash, are in none of its Grams and
+    none of its steps; the server compares how nodes of different modalities find them.
+
+    Returns:
+        The federation, and the names of the nodes that fell back.
+    """
+    order = torch.randperm(fed.n_anchors, generator=stream(fed.anchor_hash, "held-out"))
+    held_out = order[: max(4, round(HELD_OUT_SHARE * fed.n_anchors))].sort().values.numpy()
+    rest = np.setdiff1d(np.arange(fed.n_anchors), held_out)
+    trial = train(align(replace(data, anchors=data.anchors.subset(rest)), fed.config), progress)
+    items = data.anchors.subset(held_out).items
+    assert trial.frame is not None
+    blocks = [trial.ledger.carry(n.send_blocks(items[n.modality], trial.frame, trial.last_round)) for n in trial.nodes]
+    better = aggregation.trained_is_better(blocks, trial.frame, fed.config.train.temperature)
+    fell_back = [node.name for node in fed.nodes if not better[node.name]]
+    fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes))
+    for node in fed.nodes:
+        if node.name in fell_back:
+            node.fall_back()
+    fed.ledger.entries.extend(trial.ledger.entries)
+    return replace(fed, head=class_directions(fed, fed.last_round)), fell_back
 
 
 def class_directions(fed: Federation, round: int) -> Tensor | None:
@@ -89,8 +155,7 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
 def train(fed: Federation, progress: Progress | None = None) -> Federation:
     """Federated rounds from the nodes' current maps: local steps, then averages of adapters, head and frame.
 
-    Before the first step the model computes the starting maps exactly; a method without a frame starts from
-    `Node.start_at_random`.
+    Before the first step the model computes the starting maps exactly.
 
     Raises:
         ConfigError: a term is asked for whose target does not exist.
@@ -99,14 +164,16 @@ def train(fed: Federation, progress: Progress | None = None) -> Federation:
     config, weights = fed.config, fed.config.train.weights
     if weights.frame and fed.frame is None:
         raise ConfigError("the loss term `frame` needs a frame: align first, or set its weight to 0")
-    coordinates = {node.map.weight.shape[1] for node in fed.nodes if node.map is not None}
+    coordinates = {node.target.shape[1] for node in fed.nodes if node.target is not None}
     if len(coordinates) != 1:
-        raise ConfigError("align the nodes, or start them at random, before training")
+        raise ConfigError(
+            f"nodes start in {sorted(coordinates)} coordinates; align them first, or lower align.rank to the smallest"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=stream(config.seed, "shared"))))
         shared = SharedModel(config.model, coordinates.pop())
     for node in fed.nodes:
-        node.start_training(shared, fed.frame)
+        node.start_training(shared)
     frame, consensus, head = fed.frame, fed.consensus, fed.head
     adapters = shared.adapters()
     for round in range(2, 2 + config.train.rounds):
@@ -127,7 +194,9 @@ def train(fed: Federation, progress: Progress | None = None) -> Federation:
         shared.load_adapters(adapters)
         if config.train.frame_update and frame is not None and fed.consensus is not None:
             share = config.train.frame_update
-            now = aggregation.merge_grams([fed.ledger.carry(n.send_trained_gram(round)) for n in fed.nodes], fed.n_anchors)
+            now = aggregation.merge_grams(
+                [fed.ledger.carry(n.send_trained_gram(round)) for n in fed.nodes], fed.n_anchors
+            )
             consensus = (1 - share) * fed.consensus + share * now
             frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
         head = class_directions(fed, round)
@@ -138,7 +207,10 @@ def train(fed: Federation, progress: Progress | None = None) -> Federation:
 
 
 def _prototypes(fed: Federation, round: int) -> Tensor:
-    ups = [fed.ledger.carry(replace(node.send_trained_gram(round), gram=None, embeddings=node.embed_anchors())) for node in fed.nodes]
+    ups = [
+        fed.ledger.carry(replace(node.send_trained_gram(round), gram=None, embeddings=node.embed_anchors()))
+        for node in fed.nodes
+    ]
     return aggregation.mean_embeddings(ups, fed.n_anchors)
 
 

@@ -1,13 +1,25 @@
 """One node: its private rows, its anchors, its projector; what it computes and what it agrees to send."""
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from isogram.alignment import LinearMap, Standardizer, feature_metric, fit_map, gram, pack, shrink, unpack
+from isogram.alignment import (
+    LinearMap,
+    Standardizer,
+    canonical_frame,
+    feature_metric,
+    fit_map,
+    gram,
+    pack,
+    shrink,
+    unpack,
+)
 from isogram.alignment.oneshot import metric_gram
 from isogram.config import Config
 from isogram.data import AnchorItems, NodeData
@@ -16,13 +28,17 @@ from isogram.errors import AnchorError
 from isogram.messages import Down, Up
 from isogram.model import NodeModel, Projector, SharedModel
 from isogram.objective import Step, loss
-from isogram.secure_sum import SumParty
+from isogram.secure_sum import MIN_EVIDENCE, SumParty
 
 
 def stream(*parts: object) -> torch.Generator:
     """A generator of its own for each purpose: seeded by what it is for, so that no draw depends on another's count."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+Map = Callable[[Tensor], Tensor]
+"""Raw features [n, F] -> coordinates [n, r]; training starts from a `LinearMap` only."""
 
 
 def _flat(tokens: FloatArray) -> Tensor:
@@ -38,7 +54,9 @@ class Node:
 
     def __init__(self, data: NodeData, anchors: AnchorItems, n_anchors: int, anchor_hash: str, config: Config) -> None:
         if len(anchors.index) < 4:
-            raise AnchorError(f"node {data.name!r} holds {len(anchors.index)} anchors of {data.modality!r}; it needs 4 or more")
+            raise AnchorError(
+                f"node {data.name!r} holds {len(anchors.index)} anchors of {data.modality!r}; it needs 4 or more"
+            )
         self.name, self.modality, self.config = data.name, data.modality, config
         self.data, self.anchor_hash = data, anchor_hash
         self.index = torch.from_numpy(anchors.index)
@@ -47,8 +65,10 @@ class Node:
         self.anchors = _flat(anchors.tokens)
         self.standardize = Standardizer.fit(self.anchors, config.align.clip)
         self.metric: Tensor | None = None
-        self.map: LinearMap | None = None
+        self.target: Tensor | None = None
+        self.map: Map | None = None
         self.model: NodeModel | None = None
+        self.readout: LinearMap | None = None
 
     def _up(self, round: int, **fields: object) -> Up:
         return Up(
@@ -76,33 +96,53 @@ class Node:
         others = unpack(down.others.double())[self.index][:, self.index]
         self.metric = feature_metric(self.standardize(self.anchors), others)
 
-    def fit(self, frame: Tensor) -> None:
-        """The one-shot map onto this node's rows of the frame."""
+    def fit(self, target: Tensor) -> None:
+        """Ridge onto the coordinates `target` [k, r] of this node's anchors: its rows of the frame, for one-shot."""
         align = self.config.align
-        self.map = fit_map(self.anchors, frame.double()[self.index], align.rho, align.clip, self.metric)
+        self.target = target.double()
+        self.map = fit_map(self.anchors, self.target, align.rho, align.clip, self.metric)
 
-    def start_at_random(self, width: int) -> None:
-        """A random projection in a basis of this node's own: where methods without a frame start."""
-        weight = torch.randn(self.anchors.shape[1], width, generator=stream(self.config.seed, self.name, "projector"))
-        weight = weight.double() / self.anchors.shape[1] ** 0.5
-        self.map = LinearMap(self.standardize, weight, torch.zeros(width, dtype=torch.float64))
+    def fit_apart(self) -> None:
+        """The same ridge, onto a frame made of this node's own Gram in a basis of its own. No message.
+
+        By every measure that is blind to rotation as good a start as one-shot's; the basis is what any encoder trained
+        alone has. Nodes of one modality hold the same anchors and share it.
+        """
+        align, k = self.config.align, len(self.anchors)
+        frame = canonical_frame(self.features_gram(), min(align.rank, k - 1), align.power)
+        noise = torch.randn(frame.shape[1], frame.shape[1], generator=stream(self.config.seed, self.modality, "basis"))
+        basis, _ = torch.linalg.qr(noise.double())
+        self.fit(frame @ basis)
+
+    def fit_readout(self, target: Tensor) -> None:
+        """A second ridge, from the embeddings as they are onto `target` [k, r]: a frame read after training."""
+        self.readout = fit_map(self.seen_as_new(), target.double(), self.config.align.rho, torch.inf)
 
     # Coordinates.
 
     def embed(self, tokens: FloatArray) -> Tensor:
-        """[n, r] coordinates of raw tokens [n, T, c], by the trained model if there is one, else by the map."""
-        assert self.map is not None, "fit or start the node first"
+        """[n, r] coordinates of raw tokens [n, T, c]: by the trained model if there is one, else by the map."""
+        assert self.map is not None, "fit the node first"
+        flat = _flat(tokens)
         if self.model is None:
-            return self.map(_flat(tokens))
-        with torch.no_grad():
-            return self.model(self._standard_tokens(_flat(tokens))).double()
-
-    def _standard_tokens(self, flat: Tensor) -> Tensor:
-        return self.standardize(flat).float().reshape(len(flat), self.data.tokens.shape[1], -1)
+            z = self.map(flat)
+        else:
+            with torch.no_grad():
+                z = self.model(self._standard_tokens(flat)).double()
+        return z if self.readout is None else self.readout(z)
 
     def embed_anchors(self) -> Tensor:
         """[k, r] coordinates of this node's anchors."""
         return self.embed(self.anchors.float().reshape(len(self.anchors), self.data.tokens.shape[1], -1).numpy())
+
+    def seen_as_new(self) -> Tensor:
+        """[k, r] coordinates of the anchors under training, each as if the starting map had never seen it."""
+        assert self.model is not None
+        with torch.no_grad():
+            return (self.model.from_base(self.base_anchors) + self.shift).double()
+
+    def _standard_tokens(self, flat: Tensor) -> Tensor:
+        return self.standardize(flat).float().reshape(len(flat), self.data.tokens.shape[1], -1)
 
     # Labels.
 
@@ -114,45 +154,47 @@ class Node:
         return self._up(round, key=self.party.key)
 
     def send_head(self, down: Down, n_classes: int) -> Up:
-        """Class sums of private rows' unit coordinates, with counts, masked so that only the total over nodes shows."""
+        """Class sums of private rows' unit coordinates, with counts, masked so that only the total over nodes shows.
+
+        A node that is alone with its labels has nobody to hide among: it leaves out classes of too few rows.
+        """
         assert down.keys is not None and self.data.labels is not None
         rows = normalize(self.embed(self.data.tokens), dim=1)
         labels = torch.from_numpy(self.data.labels)
         known = labels >= 0
         one_hot = torch.zeros(len(rows), n_classes, dtype=torch.float64)
         one_hot[known, labels[known]] = 1
+        if len(down.keys) == 1:
+            one_hot[:, one_hot.sum(0) < MIN_EVIDENCE] = 0
         sums = torch.cat([one_hot.T @ rows, one_hot.sum(0)[:, None]], 1)
         return self._up(down.round, head=self.party.masked(sums, down.keys, down.round))
 
     # Rounds of training.
 
-    def start_training(self, shared: SharedModel, frame: Tensor | None) -> None:
-        """Build the model on the current map. With a frame, training sees cross-fitted anchors: each by a map that was
-        fitted without it, as new rows will be seen; by the full map their residual would say nothing about new rows."""
-        assert self.map is not None
-        self.model = NodeModel(self.map, self.data.tokens.shape[1], shared)
+    def start_training(self, shared: SharedModel) -> None:
+        """Build the model on the current map.
+
+        Training sees cross-fitted anchors, each by a map that was fitted without it, as new rows will be seen; by the
+        full map their residual would say nothing about new rows.
+        """
+        assert isinstance(self.map, LinearMap) and self.target is not None, "fit the node first"
+        align, n_tokens = self.config.align, self.data.tokens.shape[1]
+        self.model = NodeModel(self.map, n_tokens, shared)
         self.base_rows = self.model.projector.base(self._standard_tokens(_flat(self.data.tokens)))
         self.teacher = self.base_rows.sum(1) + self.model.bias
-        self.base_anchors = self.model.projector.base(self._standard_tokens(self.anchors))
-        self.shift = torch.zeros(len(self.anchors), self.model.bias.shape[0])
-        if frame is not None:
-            self._cross_fit(frame.double()[self.index])
-
-    def _cross_fit(self, target: Tensor) -> None:
-        align, folds = self.config.align, min(self.config.train.folds, len(self.anchors))
+        self.base_anchors = torch.empty(len(self.anchors), n_tokens, self.target.shape[1])
+        self.shift = torch.empty(len(self.anchors), self.target.shape[1])
         order = torch.randperm(len(self.anchors), generator=stream(self.anchor_hash, self.modality, "folds"))
-        assert self.model is not None
-        for fold in order.chunk(folds):
+        for fold in order.chunk(self.config.train.folds):
             keep = torch.ones(len(order), dtype=torch.bool)
             keep[fold] = False
-            without = fit_map(self.anchors[keep], target[keep], align.rho, align.clip, self.metric)
-            start = Projector(without.weight, self.data.tokens.shape[1])
-            x = without.standardize(self.anchors[fold]).float().reshape(len(fold), self.data.tokens.shape[1], -1)
-            self.base_anchors[fold] = start.base(x)
-            self.shift[fold] = (without.bias - self.map.bias).float() if self.map is not None else 0.0
+            without = fit_map(self.anchors[keep], self.target[keep], align.rho, align.clip, self.metric)
+            x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
+            self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x)
+            self.shift[fold] = (without.bias - self.map.bias).float()
 
     def train_round(self, down: Down) -> tuple[Up, dict[str, float]]:
-        """Local steps from the broadcast adapters; the reply carries adapters and the Gram of the new embeddings."""
+        """Local steps from the broadcast adapters; returns the new adapters and the mean of each loss term."""
         assert self.model is not None
         train = self.config.train
         self.model.shared.load_adapters(down.adapters)
@@ -167,9 +209,10 @@ class Node:
         values: dict[str, float] = {}
         for _ in range(train.steps):
             total, terms = loss(self._step(down, draw), train)
-            optimiser.zero_grad()
-            total.backward()
-            optimiser.step()
+            if terms:  # a node without labels has nothing to learn from the task term alone
+                optimiser.zero_grad()
+                total.backward()
+                optimiser.step()
             for name, value in terms.items():
                 values[name] = values.get(name, 0.0) + value / train.steps
         up = self._up(down.round, adapters=self.model.shared.adapters(), samples=len(self.data.tokens))
@@ -177,7 +220,23 @@ class Node:
 
     def send_trained_gram(self, round: int) -> Up:
         """Shrunk Gram of the anchors' current coordinates."""
-        return self._up(round, gram=pack(shrink(gram(self.embed_anchors()), self.config.align.rho)), quality=self.quality)
+        return self._up(
+            round, gram=pack(shrink(gram(self.embed_anchors()), self.config.align.rho)), quality=self.quality
+        )
+
+    def send_blocks(self, items: AnchorItems, frame: Tensor, round: int) -> Up:
+        """Similarities of held-out anchors to the frame's anchors, under the starting map and under the trained model.
+
+        The server needs them to say which of the two finds held-out anchors better.
+        """
+        assert self.map is not None
+        flat, frame = _flat(items.tokens), frame.double()
+        blocks = {"block_start": self.map(flat) @ frame.T, "block_trained": self.embed(items.tokens) @ frame.T}
+        return replace(self._up(round, **blocks), index=torch.from_numpy(items.index).int())
+
+    def fall_back(self) -> None:
+        """Use the starting map again."""
+        self.model = None
 
     def _step(self, down: Down, draw: torch.Generator) -> Step:
         assert self.model is not None

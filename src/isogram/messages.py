@@ -77,7 +77,7 @@ class Message:
             )
         try:
             values: dict[str, Any] = {name: int(text) if kinds[name] is int else text for name, text in header.items()}
-            return cls(adapters=adapters, **values, **arrays)
+            return cls(**values, **arrays, adapters=adapters)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise MessageError(f"incomplete {cls.__name__} message: {error}") from error
 
@@ -158,10 +158,6 @@ class Ledger:
         self.entries.append(Entry(direction, message.node, message.round, "header", (), len(blob) - payload))
         return type(message).from_bytes(blob)
 
-    def sent_per_node(self) -> float:
-        """Bytes that a node sent, mean over the nodes, headers included."""
-        sent: dict[str, int] = {}
-        for entry in self.entries:
-            if entry.direction == "up":
-                sent[entry.node] = sent.get(entry.node, 0) + entry.bytes
-        return sum(sent.values()) / len(sent) if sent else 0.0
+    def sent(self, node: str) -> int:
+        """Bytes that a node sent, headers included."""
+        return sum(entry.bytes for entry in self.entries if entry.direction == "up" and entry.node == node)

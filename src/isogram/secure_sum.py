@@ -1,8 +1,8 @@
 """A sum over nodes of which the server sees only the total: class sums of private rows, too small to be sent bare.
 
-Pairwise masks (Bonawitz et al. 2017, section 4) without dropout recovery: every two nodes agree on a mask by X25519, one
-adds it and the other subtracts it. Values are fixed-point integers modulo 2^64, so masks cancel exactly and the total
-does not depend on the keys.
+Pairwise masks (Bonawitz et al. 2017, section 4) without dropout recovery: every two nodes agree on a mask by X25519,
+one adds it and the other subtracts it. Values are fixed-point integers modulo 2^64, so masks cancel exactly and the
+total does not depend on the keys.
 """
 
 import numpy as np
@@ -14,6 +14,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torch import Tensor
 
 from isogram.errors import MessageError
+
+MIN_EVIDENCE = 5
+"""Samples of a class, over all nodes in the sum, below which its sum would speak of single rows."""
 
 _SCALE = 2.0**24
 _LIMIT = 2.0**38

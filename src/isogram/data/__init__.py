@@ -13,6 +13,7 @@ DATASETS: dict[str, Callable[..., FederatedData]] = {
     "tcga-brca": load_tcga,
     "tcga-brca-chain": partial(load_tcga, overlap=0.0),
     "tcga-brca-chain20": partial(load_tcga, overlap=0.2),
+    "tcga-brca-tuning": partial(load_tcga, tuning=True),
     "digits": load_digits,
     "machines": load_machines,
 }

@@ -6,7 +6,7 @@ Shapes: N private rows, K anchor concepts, k of them present in one modality, T 
 import contextlib
 import contextvars
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,7 +37,7 @@ class NodeData:
         _check_tokens(self.tokens, f"node {self.name!r}")
         if self.labels is not None and self.labels.shape != (len(self.tokens),):
             raise DataError(
-                f"node {self.name!r}: {len(self.tokens)} rows but labels of shape {self.labels.shape}; give one label per row"
+                f"node {self.name!r}: {len(self.tokens)} rows, labels {self.labels.shape}; give one label per row"
             )
 
     @property
@@ -120,13 +120,20 @@ class HeldOut:
     """Held-out rows, sealed: any read outside `evaluation()` fails the run.
 
     paired: row i is the same patient (machine, concept) in every modality, so retrieval has a right answer.
+    private: true classes of each node's private rows, also where the node was not told: for upper bounds.
     """
 
-    def __init__(self, tokens: Mapping[str, FloatArray], labels: Mapping[str, IntArray], *, paired: bool) -> None:
+    def __init__(
+        self,
+        tokens: Mapping[str, FloatArray],
+        labels: Mapping[str, IntArray],
+        *,
+        paired: bool,
+        private: Mapping[str, IntArray],
+    ) -> None:
         for modality, rows in tokens.items():
             _check_tokens(rows, f"held-out {modality}")
-        self._tokens, self._labels, self.paired = dict(tokens), dict(labels), paired
-        self.modalities = tuple(tokens)
+        self._tokens, self._labels, self._private, self.paired = dict(tokens), dict(labels), dict(private), paired
 
     def tokens(self, modality: str) -> FloatArray:
         """[n, T, c] held-out rows of one modality."""
@@ -138,6 +145,11 @@ class HeldOut:
         self._check()
         return self._labels[modality]
 
+    def private_labels(self, node: str) -> IntArray:
+        """[N] true classes of one node's private rows."""
+        self._check()
+        return self._private[node]
+
     @staticmethod
     def _check() -> None:
         if not _evaluating.get():
@@ -146,13 +158,18 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class FederatedData:
-    """A federation's data as one object: what a benchmark needs, and no single party ever sees."""
+    """A federation's data as one object: what a benchmark needs, and no single party ever sees.
+
+    all_paired: the anchor set of everything that is not held out, where rows of all modalities belong together: what
+    nobody may have, for the upper bound.
+    """
 
     name: str
     nodes: tuple[NodeData, ...]
     anchors: AnchorSet
     held_out: HeldOut
     classes: tuple[str, ...]
+    all_paired: Callable[[], AnchorSet] | None = None
 
     def __post_init__(self) -> None:
         names = [node.name for node in self.nodes]
@@ -161,7 +178,7 @@ class FederatedData:
         for node in self.nodes:
             if node.modality not in self.anchors.items:
                 raise AnchorError(
-                    f"node {node.name!r} holds {node.modality!r}, of which no anchor exists; add anchors of that modality"
+                    f"node {node.name!r} holds {node.modality!r}, of which no anchor exists; add anchors of it"
                 )
 
     @property

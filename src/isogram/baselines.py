@@ -1,0 +1,89 @@
+"""What the method is measured against, where it is not the same code under other settings: see `methods`."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from sklearn.linear_model import RidgeClassifierCV
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from isogram.alignment import Standardizer
+from isogram.config import Config
+from isogram.data import FederatedData, evaluation
+from isogram.evaluation import Embed
+from isogram.federation import Federation, class_directions, gather
+from isogram.local import Node
+
+
+def local(data: FederatedData, config: Config) -> Federation:
+    """Each modality in a basis of its own: nothing aligns them, so retrieval is at chance."""
+    fed = gather(data, config)
+    for node in fed.nodes:
+        node.fit_apart()
+    return replace(fed, head=class_directions(fed, 1))
+
+
+def no_message(data: FederatedData, config: Config) -> Federation:
+    """Coordinates are the anchors themselves: each node's ridge onto the columns of its own shrunk Gram.
+
+    What anchors give without any exchange. A node that lacks an anchor is 0 in its coordinate.
+    """
+    fed = gather(data, config)
+    for node in fed.nodes:
+        target = torch.zeros(len(node.index), fed.n_anchors, dtype=torch.float64)
+        target[:, node.index] = node.features_gram()
+        node.fit(target)
+    return replace(fed, head=class_directions(fed, 1))
+
+
+@dataclass(frozen=True)
+class RelativeMap:
+    """Cosines to the anchors (Moschella et al. 2023, arXiv 2209.15430). anchors [k, F] raw; index [k] of n_anchors."""
+
+    standardize: Standardizer
+    anchors: Tensor
+    index: Tensor
+    n_anchors: int
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """[n, n_anchors] cosines of standardised features; 0 for an anchor that the node lacks."""
+        rows, anchors = (normalize(self.standardize(x), dim=1) for x in (features, self.anchors))
+        out = torch.zeros(len(rows), self.n_anchors, dtype=torch.float64)
+        out[:, self.index] = rows @ anchors.T
+        return out
+
+
+def relative(data: FederatedData, config: Config) -> Federation:
+    """Relative representations: coordinates are cosines to the anchors. Nothing is fitted, nothing is sent."""
+    fed = gather(data, config)
+    for node in fed.nodes:
+        node.map = RelativeMap(node.standardize, node.anchors, node.index, fed.n_anchors)
+    return replace(fed, head=class_directions(fed, 1))
+
+
+def own_labels(data: FederatedData, config: Config) -> tuple[dict[str, Embed], Tensor]:
+    """Upper bound for classes: class scores as coordinates per node, and their directions.
+
+    Each node is told the true class of all its private rows and trains a ridge classifier on its standardised features,
+    penalty by leave-one-out.
+    """
+    fed = gather(data, config)
+    with evaluation():
+        fitted = {node.name: _classifier(node, data) for node in fed.nodes}
+    return fitted, torch.eye(len(data.classes), dtype=torch.float64)
+
+
+def _classifier(node: Node, data: FederatedData) -> Embed:
+    standardize = Standardizer.fit(torch.from_numpy(node.data.tokens).flatten(1), node.config.align.clip)
+    labels = data.held_out.private_labels(node.name)
+    model = RidgeClassifierCV(alphas=[10.0**e for e in range(1, 7)], class_weight="balanced")
+    model.fit(standardize(torch.from_numpy(node.data.tokens).flatten(1)).numpy(), labels)
+
+    def scores(tokens: object) -> Tensor:
+        rows = standardize(torch.as_tensor(tokens).flatten(1)).numpy()
+        decision = torch.from_numpy(model.decision_function(rows))
+        out = torch.full((len(rows), len(data.classes)), -1e3, dtype=torch.float64)
+        out[:, torch.from_numpy(model.classes_)] = decision
+        return out
+
+    return scores

@@ -1,0 +1,149 @@
+"""Benchmarks: methods x anchors x seeds -> tidy rows, one JSON object a line. Interrupted ones can go on."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from isogram.config import Config
+from isogram.data import FederatedData, load
+from isogram.errors import ConfigError, DataError
+from isogram.evaluation import evaluate
+from isogram.federation import Progress
+from isogram.methods import METHODS, RECIPES, Recipe, Solution
+
+DEFAULT_TRUNK = Config().model.trunk
+
+
+@dataclass(frozen=True, order=True)
+class Row:
+    """One figure of one method on one split. anchors: K, on `digits` per class; direction: "" where there is none."""
+
+    dataset: str
+    method: str
+    anchors: int
+    seed: int
+    metric: str
+    direction: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe on one split: what a worker does at a time."""
+
+    config: Config
+    recipe: int
+    names: tuple[str, ...]
+
+
+def score(solution: Solution, data: FederatedData, config: Config, seconds: float) -> list[Row]:
+    """All rows of one solution: figures on held-out rows, bytes, seconds of the run that led to it."""
+    name = solution.method if config.model.trunk == DEFAULT_TRUNK else f"{solution.method}@{config.model.trunk}"
+
+    def row(metric: str, direction: str, value: float) -> Row:
+        return Row(config.data, name, config.anchors, config.seed, metric, direction, round(value, 6))
+
+    scores = evaluate(data, solution.embed, solution.head)
+    rows = [row(s.metric, s.direction, s.value) for s in scores if s.metric in solution.metrics]
+    rows += [row("bytes_per_node", "", solution.bytes_per_node), row("seconds", "", seconds)]
+    if solution.fell_back is not None:
+        rows.append(row("fell_back", "", len(solution.fell_back)))
+    return rows
+
+
+def solutions(
+    recipe: Recipe, data: FederatedData, config: Config, progress: Progress | None
+) -> Iterator[tuple[Solution, float]]:
+    """What a recipe leaves, each with the seconds since the recipe began."""
+    start = time.perf_counter()
+    for solution in recipe.run(data, config, progress):
+        yield solution, time.perf_counter() - start
+
+
+def run_cell(cell: Cell) -> list[Row]:
+    """Load the split, run the recipe, score what was asked for. One thread, so that cells can run side by side."""
+    torch.set_num_threads(1)
+    config, rows = cell.config, []
+    data, left = load(config.data, anchors=config.anchors, seed=config.seed), set(cell.names)
+    for solution, seconds in solutions(RECIPES[cell.recipe], data, config, None):
+        if solution.method in left:
+            rows += score(solution, data, config, seconds)
+            left.remove(solution.method)
+        if not left:
+            break
+    return rows
+
+
+def plan(configs: Iterable[Config], methods: Sequence[str], done: Iterable[Row]) -> list[Cell]:
+    """Cells that are not in the rows already written, cheap recipes first.
+
+    Raises:
+        ConfigError: a method that does not exist.
+    """
+    unknown = sorted(set(methods) - set(METHODS))
+    if unknown:
+        raise ConfigError(f"no method {', '.join(unknown)}; choose from {', '.join(METHODS)}")
+    have = {
+        (row.dataset, row.method.partition("@")[0], row.anchors, row.seed, row.method.partition("@")[2]) for row in done
+    }
+    cells = []
+    for config in configs:
+        trunk = "" if config.model.trunk == DEFAULT_TRUNK else config.model.trunk
+        for number, recipe in enumerate(RECIPES):
+            asked = [name for name in recipe.names if name in methods]
+            missing = tuple(n for n in asked if (config.data, n, config.anchors, config.seed, trunk) not in have)
+            if missing:
+                cells.append(Cell(config, number, missing))
+    return sorted(cells, key=lambda cell: RECIPES[cell.recipe].trained)
+
+
+def bench(cells: Sequence[Cell], path: Path, jobs: int, finished: Callable[[Cell], None]) -> None:
+    """Run cells in `jobs` processes and append each one's rows to `path` as it is done; sort the file at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _rewrite(path)  # an interrupted run may have left half a line
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(run_cell, cell): cell for cell in cells}
+        try:
+            for future in as_completed(futures):
+                with path.open("a") as file:
+                    file.write("".join(json.dumps(asdict(row)) + "\n" for row in future.result()))
+                    file.flush()
+                    os.fsync(file.fileno())
+                finished(futures[future])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    _rewrite(path)
+
+
+def _rewrite(path: Path) -> None:
+    rows = sorted(read_rows([path])) if path.exists() else []
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    temporary.replace(path)
+
+
+def read_rows(paths: Iterable[Path]) -> list[Row]:
+    """All rows of some files; a last line cut off by an interruption is left out.
+
+    Raises:
+        DataError: a line that is not a row; names file and line.
+    """
+    rows = []
+    for path in paths:
+        lines = path.read_text().split("\n")
+        for number, line in enumerate(lines, 1):
+            if not line or (number == len(lines) and not line.endswith("}")):
+                continue
+            try:
+                rows.append(Row(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{path}:{number}: not a benchmark row ({error}); delete the line") from error
+    return rows
