@@ -124,7 +124,20 @@ def test_a_message_cut_short_is_refused(message, share):
 )
 def test_well_formed_safetensors_that_are_no_message_are_refused(header, sent, named):
     with pytest.raises(MessageError, match=named):
-        Up.from_bytes(safetensors.torch.save(sent, metadata=header))
+        Up.from_bytes(safetensors.torch.save(sent, metadata=header and {"message": json.dumps(header)}))
+
+
+@pytest.mark.parametrize("header", ["[]", "7", '{"type": "Up", "node": 1}', "{", '{"type": null}'])
+def test_a_header_that_is_no_mapping_of_texts_is_refused(header):
+    with pytest.raises(MessageError):
+        Up.from_bytes(safetensors.torch.save({}, metadata={"message": header}))
+
+
+def test_the_same_message_is_the_same_bytes():
+    assert (
+        len({Up(node="a", modality="rna", round=1, anchor_hash="h", gram=torch.ones(3)).to_bytes() for _ in range(20)})
+        == 1
+    )
 
 
 def test_a_null_header_is_refused():

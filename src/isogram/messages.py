@@ -17,6 +17,7 @@ from torch import Tensor
 from isogram.errors import MessageError
 
 _ADAPTERS = "adapters/"
+_HEADER = "message"
 M = TypeVar("M", bound="Message")
 
 
@@ -46,7 +47,8 @@ class Message:
             if isinstance(value, str | int):
                 header[entry.name] = str(value)
         arrays = {name: _wire(value) for name, value in self.arrays()}
-        return safetensors.torch.save(arrays, metadata=header)
+        # One metadata entry, for the order of several is not fixed and the same message should be the same bytes.
+        return safetensors.torch.save(arrays, metadata={_HEADER: json.dumps(header)})
 
     @classmethod
     def from_bytes(cls, blob: bytes) -> Self:
@@ -58,9 +60,12 @@ class Message:
         try:
             arrays = safetensors.torch.load(blob)
             length = struct.unpack("<Q", blob[:8])[0]
-            header: dict[str, str] = json.loads(blob[8 : 8 + length]).get("__metadata__") or {}
+            metadata = json.loads(blob[8 : 8 + length]).get("__metadata__") or {}
+            header = json.loads(metadata.get(_HEADER, "{}"))
         except (SafetensorError, struct.error, ValueError) as error:
             raise MessageError(f"not a {cls.__name__} message: {error}") from error
+        if not isinstance(header, dict) or not all(isinstance(text, str) for text in header.values()):
+            raise MessageError(f"not a {cls.__name__} message: its header is no mapping of names to texts")
         if header.pop("type", None) != cls.__name__:
             raise MessageError(
                 f"expected a {cls.__name__} message; the sender and the receiver must run the same protocol"
@@ -109,9 +114,10 @@ class Up(Message):
 class Down(Message):
     """Server to node.
 
-    frame [K, r]: canonical frame; consensus, others [K(K+1)/2]: packed consensus of all nodes, and of those of other
-    modalities; keys [m, 32] uint8: public keys for the secure sum, in node order; head [C, r]: class directions, NaN
-    rows where evidence is missing; prototypes [K, d]: only in the prototype-sharing baseline.
+    frame [K, r]: canonical frame; consensus [K(K+1)/2]: packed Gram of the frame, the target of CKA; others
+    [K(K+1)/2]: packed consensus of the nodes of other modalities; keys [m, 32] uint8: of the secure sum, in node order;
+    head [C, r]: class directions, NaN rows where evidence is missing; prototypes [K, d]: only in the
+    prototype-sharing baseline.
     """
 
     frame: Tensor | None = None

@@ -30,7 +30,8 @@ class Trunk(nn.Module):
             target_modules=["query", "key", "value", "dense"],
             lora_dropout=0.0,
         )
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for names that will go
             torch.manual_seed(_BASE_SEED)
             self.transformer = get_peft_model(base, lora)
 
