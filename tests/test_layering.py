@@ -25,6 +25,7 @@ LAYERS = (
     "methods",
     "bench",
     "report",
+    "demo",
     "cli",
     "__main__",
     "__init__",
