@@ -43,6 +43,11 @@ class Federation:
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
+    def width(self) -> int:
+        """Coordinates of the frame, r."""
+        return min(self.config.align.rank, self.n_anchors - 1)
+
+    @property
     def last_round(self) -> int:
         """Number of the round after training: 0 and 1 are alignment."""
         return self.config.train.rounds + 2
@@ -71,7 +76,7 @@ def align(data: FederatedData, config: Config) -> Federation:
             node.learn_metric(fed.ledger.carry(_down(fed, node, 0, others=pack(others))))
         grams = [fed.ledger.carry(node.send_gram(1)) for node in fed.nodes]
     consensus = aggregation.merge_grams(grams, fed.n_anchors)
-    frame = canonical_frame(consensus, min(config.align.rank, fed.n_anchors - 1), config.align.power)
+    frame = canonical_frame(consensus, fed.width, config.align.power)
     for node in fed.nodes:
         down = fed.ledger.carry(_down(fed, node, 1, frame=frame))
         assert down.frame is not None
@@ -86,7 +91,7 @@ def start_apart(data: FederatedData, config: Config) -> Federation:
     """
     fed = gather(data, config)
     for node in fed.nodes:
-        node.fit_apart()
+        node.fit_apart(fed.width)
     consensus = None
     if config.train.weights.cka:
         consensus = aggregation.merge_grams([fed.ledger.carry(node.send_gram(0)) for node in fed.nodes], fed.n_anchors)
@@ -102,8 +107,7 @@ def read_through_frame(fed: Federation) -> Federation:
     consensus = aggregation.merge_grams(
         [fed.ledger.carry(node.send_trained_gram(last)) for node in fed.nodes], fed.n_anchors
     )
-    align = fed.config.align
-    frame = canonical_frame(consensus, min(align.rank, fed.n_anchors - 1), align.power)
+    frame = canonical_frame(consensus, fed.width, fed.config.align.power)
     fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), consensus=consensus, frame=frame)
     for node in fed.nodes:
         down = fed.ledger.carry(_down(fed, node, last, frame=frame))
@@ -185,7 +189,7 @@ def train(fed: Federation, progress: Progress | None = None) -> Federation:
             if weights.frame:
                 down = replace(down, frame=frame)
             if weights.cka and consensus is not None:
-                down = replace(down, consensus=pack(_geometry(consensus, config)))
+                down = replace(down, consensus=pack(_geometry(consensus, fed)))
             up, values = node.train_round(fed.ledger.carry(down))
             updates.append(fed.ledger.carry(up))
             for name, value in values.items():
@@ -214,12 +218,12 @@ def _prototypes(fed: Federation, round: int) -> Tensor:
     return aggregation.mean_embeddings(ups, fed.n_anchors)
 
 
-def _geometry(consensus: Tensor, config: Config) -> Tensor:
+def _geometry(consensus: Tensor, fed: Federation) -> Tensor:
     """The Gram that anchors in the frame have: the consensus with its directions weighted by how far nodes agree.
 
     The bare consensus weighs them nearly alike; as a target of CKA it lowers CKA on held-out rows (docs/log.md).
     """
-    return gram(canonical_frame(consensus, min(config.align.rank, len(consensus) - 1), config.align.power))
+    return gram(canonical_frame(consensus, fed.width, fed.config.align.power))
 
 
 def _down(fed: Federation, node: Node, round: int, **fields: object) -> Down:

@@ -102,17 +102,17 @@ class Node:
         self.target = target.double()
         self.map = fit_map(self.anchors, self.target, align.rho, align.clip, self.metric)
 
-    def fit_apart(self) -> None:
-        """The same ridge, onto a frame made of this node's own Gram in a basis of its own. No message.
+    def fit_apart(self, width: int) -> None:
+        """The same ridge, onto a frame of `width` coordinates made of this node's own Gram in a basis of its own.
 
         By every measure that is blind to rotation as good a start as one-shot's; the basis is what any encoder trained
-        alone has. Nodes of one modality hold the same anchors and share it.
+        alone has. Nodes of one modality hold the same anchors and share it. Nothing is sent.
         """
         align, k = self.config.align, len(self.anchors)
-        frame = canonical_frame(self.features_gram(), min(align.rank, k - 1), align.power)
-        noise = torch.randn(frame.shape[1], frame.shape[1], generator=stream(self.config.seed, self.modality, "basis"))
+        frame = canonical_frame(self.features_gram(), min(width, k - 1), align.power)
+        noise = torch.randn(width, width, generator=stream(self.config.seed, self.modality, "basis"))
         basis, _ = torch.linalg.qr(noise.double())
-        self.fit(frame @ basis)
+        self.fit(frame @ basis[: frame.shape[1]])
 
     def fit_readout(self, target: Tensor) -> None:
         """A second ridge, from the embeddings as they are onto `target` [k, r]: a frame read after training."""

@@ -1,7 +1,7 @@
 """From tidy rows to tables and the picture. Nothing here is typed by hand: `isogram table` writes what the rows say."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,14 +129,19 @@ def main_table(results: Results, dataset: str, anchors: int) -> str:
 
 
 def by_anchors(
-    results: Results, dataset: str, metric: str, direction: str | None = None, base: str | None = None
+    results: Results,
+    dataset: str,
+    metric: str,
+    direction: str | None = None,
+    base: str | None = None,
+    show: Callable[[Mean | None], str] = figure,
 ) -> str:
     """One line a method, one column a number of anchors: means, or paired differences to `base`."""
     counts = results.anchors(dataset)
     lines = []
     for method in results.methods(dataset):
         if base is None:
-            cells = [figure(results.mean(dataset, method, k, metric, direction)) for k in counts]
+            cells = [show(results.mean(dataset, method, k, metric, direction)) for k in counts]
         else:
             cells = [difference(results.gain(dataset, method, base, k, metric, direction)) for k in counts]
         if set(cells) != {"–"} and method != base:
@@ -184,6 +189,8 @@ def blocks(results: Results) -> dict[str, str]:
         out[name] = by_anchors(results, "tcga-brca", metric, direction)
         for base in BASES:
             out[f"{name}-over-{base}"] = by_anchors(results, "tcga-brca", metric, direction, base)
+    out["bytes"] = by_anchors(results, "tcga-brca", "bytes_per_node", show=size)
+    out["fell-back"] = by_anchors(results, "tcga-brca", "fell_back", show=lambda mean: figure(mean, 1))
     for name in ("tcga-brca-chain", "tcga-brca-chain20"):
         out[name] = directions(results, name, "r1", ("rna->meth", "meth->rna", "rna->mirna", "mirna->meth"))
     out["digits"] = directions(results, "digits", "accuracy", ("image", "speech", "pen"))

@@ -49,7 +49,7 @@ class SharedModel(nn.Module):
         self.trunk = None if config.trunk == "none" else Trunk(config)
         if self.trunk is not None:
             if coordinates > self.trunk.width:
-                raise MessageError(
+                raise ConfigError(
                     f"{coordinates} coordinates do not fit a trunk of width {self.trunk.width}; lower rank"
                 )
             self.out = nn.Linear(self.trunk.width, coordinates, bias=False)

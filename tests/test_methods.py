@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+from planted import planted
+from torch.testing import assert_close
+
+from isogram.config import AlignConfig, Config, ModelConfig, TrainConfig
+from isogram.data import evaluation, load
+from isogram.errors import ConfigError
+from isogram.evaluation import evaluate
+from isogram.methods import METHODS, RECIPES, solve
+
+CONFIG = Config(
+    data="planted",
+    anchors=40,
+    align=AlignConfig(rank=16),
+    model=ModelConfig(width=48, layers=1),
+    train=TrainConfig(rounds=2, steps=4),
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return planted(noise=0.3)
+
+
+@pytest.fixture(scope="module")
+def solutions(data):
+    """Every method once; those of one run are held beside each other."""
+    return {s.method: s for recipe in RECIPES for s in recipe.run(data, CONFIG, None)}
+
+
+@pytest.fixture(scope="module")
+def figures(data, solutions):
+    out = {}
+    for name, solution in solutions.items():
+        for s in evaluate(data, solution.embed, solution.head):
+            out.setdefault((name, s.metric), {})[s.direction] = s.value
+    return {key: float(np.mean(list(values.values()))) for key, values in out.items()}
+
+
+def test_every_recipe_yields_the_methods_that_it_names(solutions):
+    assert tuple(solutions) == METHODS
+
+
+@pytest.mark.parametrize("name", ["local", "fedavg-lora", "cka"])
+def test_methods_without_a_common_basis_find_nobody(figures, name):
+    assert figures[name, "r1"] < 0.12  # chance is .02
+
+
+@pytest.mark.parametrize(
+    "name", ["no-message", "relative", "oneshot", "oneshot-hsic", "isogram", "isogram+oneshot", "paired"]
+)
+def test_methods_with_one_do(figures, name):
+    assert figures[name, "r1"] > 0.25
+
+
+def test_cka_is_blind_and_not_broken(figures):
+    assert figures["cka", "cka"] > figures["oneshot", "cka"] - 0.1
+    assert figures["cka-frame", "r1"] > 3 * figures["cka", "r1"]
+
+
+def test_labels_reach_other_modalities_through_the_frame_alone(data, solutions):
+    def elsewhere(name):
+        found = evaluate(data, solutions[name].embed, solutions[name].head)
+        return np.mean([s.value for s in found if s.metric == "accuracy" and s.direction in ("b", "c")])
+
+    assert elsewhere("oneshot") > 0.7 > 0.55 > elsewhere("local")  # chance is .33
+    assert elsewhere("own-labels") > 0.85
+
+
+def test_bytes_tell_methods_apart(solutions):
+    sent = {name: solution.bytes_per_node for name, solution in solutions.items()}
+    gram = 4 * 40 * 41 // 2
+    assert sent["no-message"] == pytest.approx(sent["relative"], rel=0.01) and sent["no-message"] < gram
+    assert sent["oneshot-hsic"] - sent["oneshot"] == pytest.approx(gram, rel=0.15)
+    assert sent["isogram"] > sent["oneshot-hsic"] and sent["isogram+oneshot"] > 1.5 * sent["isogram"]
+    assert sent["prototypes"] > sent["fedavg-lora"]
+    assert sent["own-labels"] == 0
+
+
+def test_a_later_row_of_a_run_leaves_an_earlier_one_as_it_was(data):
+    recipe = next(r for r in RECIPES if "cka" in r.names)
+    with evaluation():
+        rows = data.held_out.tokens("b")
+    run = recipe.run(data, CONFIG, None)
+    first = next(run)
+    before = first.embed["b"](rows)
+    second = next(run)
+    assert_close(first.embed["b"](rows), before, rtol=0, atol=0)
+    assert not torch.allclose(second.embed["b"](rows), before)
+
+
+def test_what_does_not_exist_is_refused_with_what_does(data):
+    with pytest.raises(ConfigError, match="oneshot-hsic"):
+        solve("one-shot", data, CONFIG)
+
+
+def test_digits_have_no_upper_bound_by_pairs():
+    with pytest.raises(ConfigError, match="leave out the method `paired`"):
+        solve("paired", load("digits", anchors=5, seed=0), Config(data="digits", anchors=5))
+
+
+def test_digits_labelled_as_images_are_recognised_when_spoken_and_drawn():
+    data = load("digits", anchors=5, seed=0)
+    solution = solve("oneshot", data, Config(data="digits", anchors=5))
+    found = {s.direction: s.value for s in evaluate(data, solution.embed, solution.head)}
+    assert found["speech"] > 0.45 and found["pen"] > 0.65  # chance is .10
+
+
+def test_machine_states_labelled_in_logs_are_recognised_from_vibration():
+    """At least nine tenths as well as by a classifier that was told the states of the sensor's own rows."""
+    ratios = []
+    for seed in range(3):
+        data = load("machines", anchors=100, seed=seed)
+        values = []
+        for name in ("oneshot-hsic", "own-labels"):
+            solution = solve(name, data, Config(data="machines", anchors=100, seed=seed))
+            found = evaluate(data, solution.embed, solution.head)
+            values.append(next(s.value for s in found if s.direction == "vibration:elsewhere"))
+        ratios.append(values[0] / values[1])
+    assert np.mean(ratios) > 0.9
