@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -124,7 +124,8 @@ def bench(cells: Sequence[Cell], path: Path, jobs: int, finished: Callable[[Cell
 
 
 def _rewrite(path: Path) -> None:
-    rows = sorted(read_rows([path])) if path.exists() else []
+    kept = {astuple(row)[:-1]: row for row in read_rows([path])} if path.exists() else {}
+    rows = [kept[key] for key in sorted(kept)]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
     temporary.replace(path)

@@ -62,8 +62,8 @@ def _numbers(text: str) -> list[int]:
     """Numbers that "0-4,7" stands for: 0, 1, 2, 3, 4, 7."""
     numbers: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
             raise ConfigError(f"cannot read {text!r} as numbers; write for example 0-4 or 25,50,100")
         numbers += range(int(first), int(last or first) + 1)
     return numbers

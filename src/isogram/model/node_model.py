@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isogram.alignment import LinearMap
 from isogram.config import ModelConfig
-from isogram.errors import MessageError
+from isogram.errors import ConfigError, MessageError
 from isogram.model.trunk import Trunk
 
 

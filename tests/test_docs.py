@@ -1,0 +1,50 @@
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def tree():
+    """Paths that the README's annotated tree shows."""
+    folders, shown = [], set()
+    for line in re.search(r"```\nsrc/isogram/\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1].splitlines():
+        indent, name = re.match(r"([│ ]*)[├└]── (\S+)", line).groups()
+        folders = folders[: len(indent) // 4]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            shown.add("".join(folders) + name)
+    return shown
+
+
+def test_the_tree_of_the_readme_is_the_folder():
+    package = ROOT / "src" / "isogram"
+    there = {str(p.relative_to(package)) for p in package.rglob("*.py") if p.name != "__init__.py"}
+    assert tree() == there
+
+
+def test_every_test_that_the_method_names_exists():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "method.md").read_text()))
+    written = {
+        name for p in (ROOT / "tests").glob("test_*.py") for name in re.findall(r"def (test_\w+)", p.read_text())
+    }
+    assert len(named) > 20 and named <= written
+
+
+def test_every_proposition_names_a_test():
+    text = (ROOT / "docs" / "method.md").read_text()
+    parts = re.split(r"\*\*P\d+\.", text)[1:]
+    assert len(parts) >= 15
+    for part in parts:
+        assert re.search(r"`test_\w+(\.py)?`", part.split("\n#")[0]), part[:80]
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_code_of_the_readme_runs():
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
+        exec(compile(block, "README.md", "exec"), {})
