@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from isogram import federation
 from isogram.aggregation import trained_is_better
+from isogram.alignment import fit_map
 from isogram.config import Config, ModelConfig, TermWeights, TrainConfig
 from isogram.data import evaluation
 from isogram.data.base import HeldOut
@@ -83,6 +84,19 @@ def test_before_the_first_step_the_model_is_the_one_shot_map(data, trunk):
         assert node.model is not None
         assert_close(node.embed(rows[node.name]), before[node.name], rtol=1e-5, atol=1e-5)
     assert_close(after.head, start.head, rtol=1e-4, atol=1e-5)
+
+
+def test_training_sees_each_anchor_as_a_row_that_its_map_was_not_fitted_to():
+    data = planted(noise=0.3)
+    train = TrainConfig(rounds=0, folds=40)  # one anchor a fold
+    fed = federation.train(federation.align(data, CONFIG.model_copy(update={"train": train})))
+    align = CONFIG.align
+    for node in fed.nodes:
+        for i in (0, 17, 39):
+            keep = torch.arange(40) != i
+            without = fit_map(node.anchors[keep], node.target[keep], align.rho, align.clip, node.metric)
+            assert_close(node.seen_as_new()[i], without(node.anchors[i : i + 1])[0], rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(node.seen_as_new(), node.embed_anchors(), atol=0.01)
 
 
 def test_training_moves_what_is_shared_alike_and_what_is_private_apart(data, trained):

@@ -13,7 +13,6 @@ from isogram.alignment import (
     canonical_frame,
     center,
     consensus,
-    cross_fit,
     feature_metric,
     fit_map,
     gram,
@@ -112,30 +111,6 @@ def test_a_feature_of_weight_0_has_no_influence():
 def test_anchors_that_look_all_the_same_are_refused():
     with pytest.raises(AnchorError, match="do not vary"):
         fit_map(torch.ones(6, 3), normal(6, 2, seed=0), 0.1, CLIP)
-
-
-@given(k=st.integers(6, 15), n_folds=st.integers(2, 6), seed=SEEDS)
-def test_cross_fit_is_a_ridge_per_fold_on_the_other_anchors(k, n_folds, seed):
-    anchors, target = normal(k, 4, seed=seed), normal(k, 2, seed=seed + 1)
-    folds = torch.randperm(k, generator=torch.Generator().manual_seed(seed)).chunk(n_folds)
-    found = cross_fit(anchors, target, folds, 0.1, CLIP)
-    for fold in folds:
-        keep = [i for i in range(k) if i not in fold.tolist()]
-        np.testing.assert_allclose(found[fold], ridge(anchors[keep], target[keep], anchors[fold], 0.1), atol=1e-8)
-
-
-def test_a_fold_does_not_influence_its_own_map():
-    anchors, target = normal(12, 6, seed=0), normal(12, 2, seed=1)
-    folds = list(torch.arange(12).chunk(3))  # 0-3, 4-7, 8-11
-    before = cross_fit(anchors, target, folds, 0.1, CLIP)
-    moved, retold = anchors.clone(), target.clone()
-    moved[5] += 10
-    retold[5] += 10
-    after = cross_fit(moved, retold, folds, 0.1, CLIP)
-    same = (after == before).all(1)
-    assert same[[4, 6, 7]].all()  # the fold's other anchors, to the last bit
-    assert not same[[0, 1, 2, 3, 5, 8, 9, 10, 11]].any()  # a function that ignored the anchors would pass without this
-    assert (cross_fit(anchors, retold, folds, 0.1, CLIP)[5] == before[5]).all()
 
 
 def test_feature_metric_against_a_loop_over_features():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from types import TracebackType
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -133,12 +134,13 @@ def _table(results: report.Results, data: FederatedData, config: Config, found: 
             for name, column in columns.items()
             if column[0] in ("r1", "r10", "cka") and data.held_out.paired
         }
-        columns |= {f"accuracy {m}": ("accuracy", m) for m in data.modalities}
+        columns |= {f"accuracy {d}": ("accuracy", d) for d in results.directions(config.data, "accuracy")}
     table = Table(
+        box=SIMPLE_HEAD,
         title=f"{config.data}, {len(data.anchors)} public anchors, seed {config.seed}: held-out rows",
         title_justify="left",
     )
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for name in (*columns, "kB sent", "seconds"):
         table.add_column(name, justify="right")
     for solution in found:

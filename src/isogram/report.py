@@ -61,6 +61,11 @@ class Results:
         """Numbers of anchors that have rows."""
         return sorted({anchors for name, _, anchors, _ in self._values if name == dataset})
 
+    def directions(self, dataset: str, metric: str) -> list[str]:
+        """Directions that a metric has rows for."""
+        entries = [v for (name, _, _, what), v in self._values.items() if (name, what) == (dataset, metric)]
+        return sorted({direction for seeds in entries for values in seeds.values() for direction in values})
+
     def per_seed(self, dataset: str, method: str, anchors: int, metric: str, direction: str | None) -> dict[int, float]:
         """Figure of each seed: of one direction, or the mean over all."""
         seeds = self._values.get((dataset, method, anchors, metric), {})

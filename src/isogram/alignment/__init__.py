@@ -8,7 +8,7 @@ from isogram.alignment.cka import cka, cka_debiased, hsic, hsic_unbiased
 from isogram.alignment.consensus import consensus
 from isogram.alignment.frame import canonical_frame, continue_frame
 from isogram.alignment.gram import center, gram, pack, shrink, unpack
-from isogram.alignment.oneshot import LinearMap, Standardizer, cross_fit, feature_metric, fit_map
+from isogram.alignment.oneshot import LinearMap, Standardizer, feature_metric, fit_map
 
 __all__ = [
     "LinearMap",
@@ -19,7 +19,6 @@ __all__ = [
     "cka_debiased",
     "consensus",
     "continue_frame",
-    "cross_fit",
     "feature_metric",
     "fit_map",
     "gram",

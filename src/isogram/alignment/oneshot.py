@@ -1,10 +1,9 @@
 """One-shot alignment: each node's ridge regression from its own features onto the frame. No training, one message."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from isogram.alignment.gram import center, gram
@@ -85,26 +84,6 @@ def fit_map(
     mean = target.mean(0)
     weight = weighted.T @ _dual(kernel, target - mean, rho)
     return LinearMap(standardize, weight, mean - middle @ weight)
-
-
-def cross_fit(
-    anchors: Float[Tensor, "k F"],
-    target: Float[Tensor, "k r"],
-    folds: Sequence[Int[Tensor, " _"]],
-    rho: float,
-    clip: float,
-    metric: Float[Tensor, " F"] | None = None,
-) -> Float[Tensor, "k r"]:
-    """Coordinates of each anchor by a map fitted without its fold: how an anchor would look had it been a new row.
-
-    Shapes and errors as in `fit_map`; `folds` holds positions 0..k-1, each once.
-    """
-    out = torch.empty(len(anchors), target.shape[1], dtype=torch.float64)
-    for fold in folds:
-        keep = torch.ones(len(anchors), dtype=torch.bool)
-        keep[fold] = False
-        out[fold] = fit_map(anchors[keep], target[keep], rho, clip, metric)(anchors[fold])
-    return out
 
 
 def feature_metric(
