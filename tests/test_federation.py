@@ -127,6 +127,14 @@ def test_the_same_seed_gives_the_same_bits_and_the_order_of_nodes_does_not_matte
         assert_close(turned[name], value, rtol=0, atol=0)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_training_on_cuda_is_training_on_the_cpu(trained):
+    train = CONFIG.train.model_copy(update={"device": "cuda"})
+    cuda = federation.train(federation.align(planted(), CONFIG.model_copy(update={"train": train})))
+    for node, other in zip(trained.nodes, cuda.nodes, strict=True):
+        assert_close(other.embed_anchors(), node.embed_anchors(), rtol=1e-3, atol=1e-3)
+
+
 def test_training_takes_nothing_from_the_global_random_state(data):
     torch.manual_seed(1)
     before = torch.get_rng_state()

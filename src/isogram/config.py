@@ -43,6 +43,7 @@ class TermWeights(_Settings):
 class TrainConfig(_Settings):
     """Federated rounds of local training."""
 
+    device: str = Field("cpu", description="where nodes train: cpu, cuda, or another name that PyTorch knows")
     rounds: int = Field(4, ge=0)
     steps: int = Field(8, ge=1, description="optimiser steps per node and round")
     batch: int = Field(32, ge=1, description="private rows per step")

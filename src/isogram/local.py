@@ -64,6 +64,7 @@ class Node:
         self.quality = None if (anchors.quality == 1).all() else torch.from_numpy(anchors.quality)
         self.anchors = _flat(anchors.tokens)
         self.standardize = Standardizer.fit(self.anchors, config.align.clip)
+        self.device = torch.device(config.train.device)
         self.metric: Tensor | None = None
         self.target: Tensor | None = None
         self.map: Map | None = None
@@ -128,7 +129,7 @@ class Node:
             z = self.map(flat)
         else:
             with torch.no_grad():
-                z = self.model(self._standard_tokens(flat)).double()
+                z = self.model(self._standard_tokens(flat)).double().cpu()
         return z if self.readout is None else self.readout(z)
 
     def embed_anchors(self) -> Tensor:
@@ -139,10 +140,11 @@ class Node:
         """[k, r] coordinates of the anchors under training, each as if the starting map had never seen it."""
         assert self.model is not None
         with torch.no_grad():
-            return (self.model.from_base(self.base_anchors) + self.shift).double()
+            return (self.model.from_base(self.base_anchors) + self.shift).double().cpu()
 
     def _standard_tokens(self, flat: Tensor) -> Tensor:
-        return self.standardize(flat).float().reshape(len(flat), self.data.tokens.shape[1], -1)
+        tokens = self.standardize(flat).float().reshape(len(flat), self.data.tokens.shape[1], -1)
+        return tokens.to(self.device)
 
     # Labels.
 
@@ -179,19 +181,19 @@ class Node:
         """
         assert isinstance(self.map, LinearMap) and self.target is not None, "fit the node first"
         align, n_tokens = self.config.align, self.data.tokens.shape[1]
-        self.model = NodeModel(self.map, n_tokens, shared)
+        self.model = NodeModel(self.map, n_tokens, shared).to(self.device)
         self.base_rows = self.model.projector.base(self._standard_tokens(_flat(self.data.tokens)))
         self.teacher = self.base_rows.sum(1) + self.model.bias
-        self.base_anchors = torch.empty(len(self.anchors), n_tokens, self.target.shape[1])
-        self.shift = torch.empty(len(self.anchors), self.target.shape[1])
+        self.base_anchors = torch.empty(len(self.anchors), n_tokens, self.target.shape[1], device=self.device)
+        self.shift = torch.empty(len(self.anchors), self.target.shape[1], device=self.device)
         order = torch.randperm(len(self.anchors), generator=stream(self.anchor_hash, self.modality, "folds"))
         for fold in order.chunk(self.config.train.folds):
             keep = torch.ones(len(order), dtype=torch.bool)
             keep[fold] = False
             without = fit_map(self.anchors[keep], self.target[keep], align.rho, align.clip, self.metric)
             x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
-            self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x)
-            self.shift[fold] = (without.bias - self.map.bias).float()
+            self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x).to(self.device)
+            self.shift[fold] = (without.bias - self.map.bias).float().to(self.device)
 
     def train_round(self, down: Down) -> tuple[Up, dict[str, float]]:
         """Local steps from the broadcast adapters; returns the new adapters and the mean of each loss term."""
@@ -251,7 +253,7 @@ class Node:
             head = down.head[classes]
             own = torch.from_numpy(self.data.labels)[rows]
             labels = torch.where(own >= 0, torch.searchsorted(classes, own.clamp_min(0)), -1)
-        return Step(
+        step = Step(
             anchors=z[: len(some)] + self.shift[some],
             rows=z[len(some) :],
             teacher=self.teacher[rows],
@@ -261,3 +263,4 @@ class Node:
             labels=labels,
             head=head,
         )
+        return step.to(self.device)

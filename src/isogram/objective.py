@@ -4,7 +4,7 @@ Shape letters: a anchors in the step, b private rows, d coordinates, C classes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,11 @@ class Step:
     labels: Tensor | None = None
     head: Tensor | None = None
 
+    def to(self, device: torch.device) -> "Step":
+        """The same step on another device."""
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in found.items() if value is not None})
+
 
 def task(step: Step, temperature: float) -> Tensor | None:
     """Cross-entropy of a cosine head, softmax over the classes that this node labels and the head knows."""
@@ -56,7 +61,7 @@ def frame(step: Step, temperature: float) -> Tensor | None:
     if step.frame is None:
         return None
     logits = normalize(step.anchors, dim=1) @ normalize(step.frame, dim=1).T / temperature
-    own = torch.arange(len(logits))
+    own = torch.arange(len(logits), device=logits.device)
     return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
 
 
@@ -83,7 +88,7 @@ TERMS: dict[str, Callable[[Step, float], Tensor | None]] = {
 
 def loss(step: Step, config: TrainConfig) -> tuple[Tensor, dict[str, float]]:
     """Weighted sum of the terms, and each term's own value; a term that does not apply at this node is left out."""
-    total = torch.zeros(())
+    total = torch.zeros((), device=step.rows.device)
     values: dict[str, float] = {}
     for name, weight in config.weights:
         value = TERMS[name](step, config.temperature) if weight else None

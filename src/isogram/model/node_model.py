@@ -65,7 +65,7 @@ class SharedModel(nn.Module):
 
     def adapters(self) -> dict[str, Tensor]:
         """Copies of the trained tensors by name: all that a node sends of the model."""
-        return {name: p.detach().clone() for name, p in self.named_parameters() if _is_trained(name)}
+        return {name: p.detach().cpu().clone() for name, p in self.named_parameters() if _is_trained(name)}
 
     def load_adapters(self, adapters: Mapping[str, Tensor]) -> None:
         """Set the trained tensors.
