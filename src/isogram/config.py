@@ -61,7 +61,7 @@ class Config(_Settings):
     """A run: data set, anchors, seed, and the three groups of settings."""
 
     data: str = "tcga-brca"
-    anchors: int = Field(100, ge=4, description="K; on `digits` the number per class")
+    anchors: int = Field(100, ge=1, description="K; on `digits` the number per class")
     seed: int = Field(0, ge=0)
     align: AlignConfig = AlignConfig()
     model: ModelConfig = ModelConfig()

@@ -102,7 +102,7 @@ def _trained(
 
 _FEDAVG = partial(_trained, "fedavg-lora", 1e-3, 0.0, TermWeights(task=1, teacher=1))
 _CKA = partial(_trained, "cka", 1e-4, 0.0, TermWeights(task=0.1, cka=1))
-_PROTOTYPES = partial(_trained, "prototypes", 1e-3, 1e-3, TermWeights(task=0.1, prototype=1, teacher=1))
+_PROTOTYPES = partial(_trained, "prototypes", 1e-3, 1e-2, TermWeights(task=0.1, prototype=1))
 
 RECIPES = (
     Recipe(("local",), _alone("local", baselines.local), False, "class sums"),
