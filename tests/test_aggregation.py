@@ -12,6 +12,7 @@ from isogram.aggregation import (
     average_adapters,
     in_order,
     mean_embeddings,
+    merge_counts,
     merge_grams,
     merge_heads,
     merge_other_grams,
@@ -116,7 +117,7 @@ def test_adapters_with_no_rows_behind_them_are_refused():
 
 @pytest.mark.parametrize(
     "function",
-    [in_order, average_adapters, merge_heads, lambda ups: merge_grams(ups, 3), lambda ups: mean_embeddings(ups, 3)],
+    [in_order, average_adapters, merge_counts, lambda ups: merge_grams(ups, 3), lambda ups: mean_embeddings(ups, 3)],
 )
 def test_one_node_twice_and_another_anchor_set_are_refused_everywhere(function):
     with pytest.raises(MessageError, match=r"two updates of one node.*'a', 'a', 'b'"):
@@ -164,13 +165,13 @@ def test_the_others_consensus_leaves_out_every_node_of_the_own_modality():
         merge_other_grams(ups[:2], 8, "rna")
 
 
-def heads(class_sums):
-    """Masked updates of the nodes' class sums and counts [C, r + 1]."""
-    parties = [SumParty() for _ in class_sums]
+def masked(field, values):
+    """Updates that carry the nodes' masked values."""
+    parties = [SumParty() for _ in values]
     keys = torch.stack([party.key for party in parties])
     return [
-        update(f"node{n}", head=party.masked(sums, keys, round=2))
-        for n, (party, sums) in enumerate(zip(parties, class_sums, strict=True))
+        update(f"node{n}", **{field: party.masked(value, keys, round=2)})
+        for n, (party, value) in enumerate(zip(parties, values, strict=True))
     ]
 
 
@@ -178,16 +179,18 @@ def test_heads_become_unit_directions_of_class_sums_where_there_is_evidence():
     sums = normal(2, 4, 3, seed=0).double()
     # Per class over both nodes: enough at one node, enough only together, one too few, none at all.
     counts = torch.tensor([[MIN_EVIDENCE, 2, MIN_EVIDENCE - 2, 0], [0, MIN_EVIDENCE - 2, 1, 0]], dtype=torch.float64)
-    sums[:, 3] = 0
-    found = merge_heads([*heads(torch.cat([sums, counts[:, :, None]], 2)), update("unlabelled")])
+    evidence = merge_counts([*masked("counts", counts), update("unlabelled")])
+    assert evidence.tolist() == [1, 1, 0, 0]
+    found = merge_heads([*masked("head", sums), update("unlabelled")], evidence)
     for c in range(2):
         total = sums[0, c] + sums[1, c]
         torch.testing.assert_close(found[c], total / total.norm(), rtol=0, atol=1e-6)
     assert found[2:].isnan().all()
 
 
-def test_without_labels_there_is_no_head():
-    assert merge_heads([update("a"), update("b")]) is None
+def test_sums_of_different_shapes_name_the_nodes():
+    with pytest.raises(MessageError, match="'node0' and 'node1' sent counts"):
+        merge_counts([update("node0", counts=torch.zeros(2).long()), update("node1", counts=torch.zeros(3).long())])
 
 
 @given(seed=SEEDS)

@@ -186,7 +186,7 @@ def test_no_message_holds_an_array_as_long_as_private_rows():
         "head",
         "key",
         "frame",
-        "consensus",
+        "geometry",
         "block_trained",
         "embeddings",
     }
@@ -201,7 +201,7 @@ def test_labelled_nodes_add_class_sums_and_a_key_and_others_nothing(data):
         if entry.direction == "up" and entry.round == 1 and entry.field != "header":
             sent[entry.node][entry.field] = entry.shape
     plain = {"gram": (40 * 41 // 2,)}
-    labelled = plain | {"key": (32,), "head": (3, fed.frame.shape[1] + 1)}
+    labelled = plain | {"key": (32,), "counts": (3,), "head": (3, fed.frame.shape[1])}
     assert sent == {"a-1": labelled, "a-2": labelled, "b": plain, "c": plain}
 
 

@@ -62,7 +62,7 @@ def assert_same(found: Message, sent: Message):
 
 def test_the_fields_that_travel_are_known():
     # Were `ARRAYS` empty, the round trips below would carry nothing.
-    assert ARRAYS[Up][:2] == ["gram", "index"] and ARRAYS[Down][:2] == ["frame", "consensus"]
+    assert ARRAYS[Up][:2] == ["gram", "index"] and ARRAYS[Down][:2] == ["frame", "geometry"]
     assert min(map(len, ARRAYS.values())) >= 6
 
 

@@ -28,7 +28,7 @@ def step(seed=0, **fields):
         "rows": normal(b, d, seed=seed + 1).requires_grad_(),
         "teacher": normal(b, d, seed=seed + 2),
         "frame": normal(a, d, seed=seed + 3),
-        "consensus": gram(normal(a, 3, seed=seed + 4)) + 0.5,
+        "geometry": gram(normal(a, 3, seed=seed + 4)) + 0.5,
         "prototypes": normal(a, d, seed=seed + 6),
         "labels": torch.tensor([0, 2, -1, 3, 1, -1, 2]),
         "head": head,
@@ -70,7 +70,7 @@ def naive_cka(s, t):
     def inner(a, b):
         return sum(x * y for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True))
 
-    a, b = centred((s.anchors @ s.anchors.T).tolist()), centred(s.consensus.tolist())
+    a, b = centred((s.anchors @ s.anchors.T).tolist()), centred(s.geometry.tolist())
     return 1 - inner(a, b) / math.sqrt(inner(a, a) * inner(b, b))
 
 
@@ -107,7 +107,7 @@ def test_each_term_against_plain_numbers(name, seed, temperature):
 
 @pytest.mark.parametrize(
     ("name", "missing"),
-    [("task", "labels"), ("task", "head"), ("cka", "consensus"), ("frame", "frame"), ("prototype", "prototypes")],
+    [("task", "labels"), ("task", "head"), ("cka", "geometry"), ("frame", "frame"), ("prototype", "prototypes")],
 )
 def test_a_term_without_its_target_does_not_apply(name, missing):
     assert TERMS[name](step(**{missing: None}), 0.1) is None
@@ -147,7 +147,7 @@ def test_the_task_does_not_apply_with_fewer_than_two_classes_or_no_row_of_them(f
 @pytest.mark.parametrize("name", ["frame", "teacher", "prototype", "cka"])
 def test_a_term_falls_to_its_least_where_the_target_is_met(name):
     s = step()
-    met = step(anchors=3 * s.frame, rows=2 * s.teacher, prototypes=s.frame, consensus=5 * gram(s.frame))
+    met = step(anchors=3 * s.frame, rows=2 * s.teacher, prototypes=s.frame, geometry=5 * gram(s.frame))
     assert TERMS[name](met, 0.01) < 1e-3 < 0.1 < TERMS[name](s, 0.01)
 
 
@@ -193,7 +193,7 @@ def test_a_term_of_weight_0_is_not_computed(idle, monkeypatch):
 
 def test_terms_that_do_not_apply_leave_the_others_alone():
     config = TrainConfig(weights=TermWeights(task=1, cka=1, frame=1, teacher=1, prototype=1))
-    s = step(labels=None, consensus=None, frame=None, prototypes=None)
+    s = step(labels=None, geometry=None, frame=None, prototypes=None)
     total, values = loss(s, config)
     assert list(values) == ["teacher"]
     torch.testing.assert_close(total, TERMS["teacher"](s, 0.1))

@@ -71,6 +71,7 @@ def test_fresh_keys_and_other_rounds_give_other_masks_and_the_same_ones_the_same
         alice.masked(value, keys, round=2),
         alice.masked(value, torch.stack([alice.key, carol.key]), round=1),
         bob.masked(value, keys, round=1),
+        alice.masked(value, keys, round=1, purpose="counts"),
     ):
         assert not (other == masked).any()
 

@@ -16,7 +16,7 @@ def in_order(updates: Sequence[Up]) -> list[Up]:
     """Updates sorted by node name, so that sums do not depend on who answered first.
 
     Raises:
-        MessageError: two updates of one node, or of different anchor sets.
+        MessageError: two updates of one node, or of different anchor sets or rounds.
     """
     names = [update.node for update in updates]
     if len(set(names)) != len(names):
@@ -26,6 +26,11 @@ def in_order(updates: Sequence[Up]) -> list[Up]:
             raise MessageError(
                 f"nodes {updates[0].node!r} and {update.node!r} use different anchor sets "
                 f"({updates[0].anchor_hash[:8]}, {update.anchor_hash[:8]}); give all nodes the same files"
+            )
+        if update.round != updates[0].round:
+            raise MessageError(
+                f"node {update.node!r} answers round {update.round}, {updates[0].node!r} round {updates[0].round}; "
+                "leave late answers out"
             )
     return sorted(updates, key=lambda update: update.node)
 
@@ -58,8 +63,15 @@ def average_adapters(updates: Sequence[Up]) -> dict[str, Tensor]:
 
 
 def merge_grams(updates: Sequence[Up], n_anchors: int, *, connected: bool = True) -> Tensor:
-    """Consensus [K, K] of the Grams in the updates; errors as in `alignment.consensus`."""
+    """Consensus [K, K] of the Grams in the updates.
+
+    Raises:
+        AnchorError: as in `alignment.consensus`.
+        MessageError: a Gram that is not finite or does not fit its anchors; names the node.
+    """
     senders = [update for update in in_order(updates) if update.gram is not None]
+    for update in senders:
+        _check_gram(update, n_anchors)
     everything = torch.arange(n_anchors)
     return consensus(
         [unpack(update.gram.double()) for update in senders if update.gram is not None],
@@ -73,6 +85,25 @@ def merge_grams(updates: Sequence[Up], n_anchors: int, *, connected: bool = True
         ],
         connected=connected,
     )
+
+
+def _check_gram(update: Up, n_anchors: int) -> None:
+    assert update.gram is not None
+    index = torch.arange(n_anchors) if update.index is None else update.index
+    k = len(index)
+    problem = None
+    if index.ndim != 1 or len(index.unique()) != k or not ((index >= 0) & (index < n_anchors)).all():
+        problem = f"names anchors that are not distinct positions in 0..{n_anchors - 1}"
+    elif update.gram.shape != (k * (k + 1) // 2,):
+        problem = f"sent a Gram of {update.gram.numel()} numbers for {k} anchors, which takes {k * (k + 1) // 2}"
+    elif not torch.isfinite(update.gram).all():
+        problem = "sent a Gram with NaN or infinity"
+    elif update.quality is not None and (
+        len(update.quality) != k or not ((update.quality > 0) & (update.quality <= 1)).all()
+    ):
+        problem = "sent anchor qualities that are not one number in (0, 1] per anchor"
+    if problem:
+        raise MessageError(f"node {update.node!r} {problem}; leave it out of this round")
 
 
 def merge_other_grams(updates: Sequence[Up], n_anchors: int, modality: str) -> Tensor:
@@ -89,26 +120,35 @@ def merge_other_grams(updates: Sequence[Up], n_anchors: int, modality: str) -> T
     return merge_grams(others, n_anchors, connected=False)
 
 
-def merge_heads(updates: Sequence[Up]) -> Tensor | None:
-    """Class directions [C, r] in the frame from the secure sum of class sums; NaN rows where evidence is missing.
+def merge_counts(updates: Sequence[Up]) -> Tensor:
+    """[C] uint8, 1 for classes with `MIN_EVIDENCE` rows or more over all nodes: asked before any sum is sent.
+
+    Raises:
+        MessageError: counts of different lengths; names the nodes.
+    """
+    return (_total(updates, "counts") >= MIN_EVIDENCE).to(torch.uint8)
+
+
+def merge_heads(updates: Sequence[Up], evidence: Tensor) -> Tensor:
+    """Class directions [C, r] in the frame from the secure sum of class sums; NaN rows where evidence [C] is 0.
 
     Raises:
         MessageError: sums of different shapes; names the nodes.
     """
-    senders = [update for update in in_order(updates) if update.head is not None]
-    sums = [update.head for update in senders if update.head is not None]
-    if not sums:
-        return None
-    for sender, values in zip(senders, sums, strict=True):
-        if values.shape != sums[0].shape:
+    directions = torch.nn.functional.normalize(_total(updates, "head"), dim=1)
+    return torch.where(evidence[:, None] > 0, directions, torch.nan)
+
+
+def _total(updates: Sequence[Up], field: str) -> Tensor:
+    senders = [update for update in in_order(updates) if getattr(update, field) is not None]
+    values = [getattr(update, field) for update in senders]
+    for sender, value in zip(senders, values, strict=True):
+        if value.shape != values[0].shape:
             raise MessageError(
-                f"nodes {senders[0].node!r} and {sender.node!r} sent class sums of shapes {tuple(sums[0].shape)} and "
-                f"{tuple(values.shape)}; all nodes need the same classes and rank"
+                f"nodes {senders[0].node!r} and {sender.node!r} sent {field} of shapes {tuple(values[0].shape)} and "
+                f"{tuple(value.shape)}; all nodes need the same classes and rank"
             )
-    summed = total(sums)
-    means, count = summed[:, :-1], summed[:, -1:]
-    directions = torch.nn.functional.normalize(means, dim=1)
-    return torch.where(count >= MIN_EVIDENCE, directions, torch.nan)
+    return total(values)
 
 
 def mean_embeddings(updates: Sequence[Up], n_anchors: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from sklearn.linear_model import RidgeClassifierCV
 from torch import Tensor
@@ -12,7 +13,6 @@ from isogram.config import Config
 from isogram.data import FederatedData, evaluation
 from isogram.evaluation import Embed
 from isogram.federation import Federation, class_directions, gather
-from isogram.local import Node
 
 
 def local(data: FederatedData, config: Config) -> Federation:
@@ -69,20 +69,22 @@ def relative(data: FederatedData, config: Config) -> Federation:
 def own_labels(data: FederatedData, config: Config) -> tuple[dict[str, Embed], Tensor]:
     """Upper bound for classes: class scores as coordinates per node, and their directions.
 
-    Each node is told the true class of all its private rows and trains a ridge classifier on its standardised features,
-    penalty by leave-one-out.
+    The nodes of a modality pool their private rows, are told all true classes and train a ridge classifier on
+    standardised features, penalty by leave-one-out.
     """
-    fed = gather(data, config)
     with evaluation():
-        fitted = {node.name: _classifier(node, data) for node in fed.nodes}
-    return fitted, torch.eye(len(data.classes), dtype=torch.float64)
+        fitted = {modality: _classifier(modality, data, config.align.clip) for modality in data.modalities}
+    embed = {node.name: fitted[node.modality] for node in data.nodes}
+    return embed, torch.eye(len(data.classes), dtype=torch.float64)
 
 
-def _classifier(node: Node, data: FederatedData) -> Embed:
-    standardize = Standardizer.fit(torch.from_numpy(node.data.tokens).flatten(1), node.config.align.clip)
-    labels = data.held_out.private_labels(node.name)
+def _classifier(modality: str, data: FederatedData, clip: float) -> Embed:
+    nodes = [node for node in data.nodes if node.modality == modality]
+    rows = torch.from_numpy(np.concatenate([node.tokens for node in nodes])).flatten(1)
+    labels = np.concatenate([data.held_out.private_labels(node.name) for node in nodes])
+    standardize = Standardizer.fit(rows, clip)
     model = RidgeClassifierCV(alphas=[10.0**e for e in range(1, 7)], class_weight="balanced")
-    model.fit(standardize(torch.from_numpy(node.data.tokens).flatten(1)).numpy(), labels)
+    model.fit(standardize(rows).numpy(), labels)
 
     def scores(tokens: object) -> Tensor:
         rows = standardize(torch.as_tensor(tokens).flatten(1)).numpy()

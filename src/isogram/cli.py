@@ -49,12 +49,15 @@ def _explained() -> Iterator[None]:
 @app.command()
 def demo(
     data: Data = "tcga-brca",
-    anchors: Annotated[int, typer.Option(help="Public anchors K (per digit on `digits`).")] = DEFAULT.anchors,
+    anchors: Annotated[
+        int | None, typer.Option(help="Public anchors K; 100 if not given, 5 per digit on digits.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split and of everything random.")] = 0,
     trunk: Trunk = DEFAULT.model.trunk,
 ) -> None:
     """Run the main job on one split, every method side by side, and print the table."""
     with _explained():
+        anchors = anchors or (5 if data == "digits" else DEFAULT.anchors)
         run_demo(Config(data=data, anchors=anchors, seed=seed, model=ModelConfig(trunk=trunk)), console)
 
 
@@ -65,6 +68,8 @@ def _numbers(text: str) -> list[int]:
         first, dash, last = part.partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
             raise ConfigError(f"cannot read {text!r} as numbers; write for example 0-4 or 25,50,100")
+        if dash and int(last) < int(first):
+            raise ConfigError(f"{part!r} runs backwards; write {last}-{first}")
         numbers += range(int(first), int(last or first) + 1)
     return numbers
 
@@ -77,7 +82,7 @@ def bench(
     methods: Annotated[str, typer.Option(help=f"Names, comma between: {', '.join(METHODS)}.")] = ",".join(METHODS),
     trunk: Trunk = DEFAULT.model.trunk,
     out: Annotated[Path | None, typer.Option(help="File of rows; results/DATA.jsonl if not given.")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes side by side, one thread each.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes side by side, one thread each.")] = 1,
 ) -> None:
     """Run methods over seeds and append tidy rows (JSON lines). Rows that exist are not run again."""
     with _explained():
@@ -103,7 +108,7 @@ def _described(cell: benchmarks.Cell) -> str:
 
 @app.command()
 def table(
-    files: Annotated[list[Path], typer.Argument(help="Texts with table blocks, such as README.md.")],
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Texts with table blocks.")],
     results: Annotated[Path, typer.Option(help="Folder of rows.")] = Path("results"),
     picture: Annotated[Path | None, typer.Option(help="Draw the picture too, .svg or .png.")] = None,
 ) -> None:

@@ -16,7 +16,7 @@ class AlignConfig(_Settings):
 
     rho: float = Field(0.1, gt=0, description="ridge, relative to the mean eigenvalue of the anchors' Gram matrix")
     rank: int = Field(96, ge=1, description="frame coordinates; at most K - 1 are used")
-    power: float = Field(2.0, ge=0, description="weight of a frame direction: consensus eigenvalue to this power")
+    power: float = Field(2.0, gt=0, description="weight of a frame direction: consensus eigenvalue to this power")
     clip: float = Field(5.0, gt=0, description="bound on standardised features")
     metric: bool = Field(True, description="learn feature weights by HSIC with the other modalities' Grams")
 

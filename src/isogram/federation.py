@@ -16,7 +16,7 @@ from isogram.alignment import canonical_frame, continue_frame, gram, pack
 from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.errors import ConfigError
-from isogram.local import Node, stream
+from isogram.local import MIN_ANCHORS, Node, stream
 from isogram.messages import Down, Ledger, Up
 from isogram.model import SharedModel
 
@@ -73,12 +73,12 @@ def align(data: FederatedData, config: Config) -> Federation:
     if config.align.metric:
         for node in fed.nodes:
             others = aggregation.merge_other_grams(grams, fed.n_anchors, node.modality)
-            node.learn_metric(fed.ledger.carry(_down(fed, node, 0, others=pack(others))))
+            node.learn_metric(_send(fed, node, 0, others=pack(others)))
         grams = [fed.ledger.carry(node.send_gram(1)) for node in fed.nodes]
     consensus = aggregation.merge_grams(grams, fed.n_anchors)
     frame = canonical_frame(consensus, fed.width, config.align.power)
     for node in fed.nodes:
-        down = fed.ledger.carry(_down(fed, node, 1, frame=frame))
+        down = _send(fed, node, 1, frame=frame)
         assert down.frame is not None
         node.fit(down.frame.double()[node.index])
     return replace(fed, consensus=consensus, frame=frame.float().double(), head=class_directions(fed, 1))
@@ -110,14 +110,14 @@ def read_through_frame(fed: Federation) -> Federation:
     frame = canonical_frame(consensus, fed.width, fed.config.align.power)
     fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), consensus=consensus, frame=frame)
     for node in fed.nodes:
-        down = fed.ledger.carry(_down(fed, node, last, frame=frame))
+        down = _send(fed, node, last, frame=frame)
         assert down.frame is not None
         node.fit_readout(down.frame.double()[node.index])
     return replace(fed, head=class_directions(fed, last))
 
 
 def keep_better(fed: Federation, data: FederatedData, progress: Progress | None = None) -> tuple[Federation, list[str]]:
-    """Per node the trained model or, where held-out anchors do not speak for it, the one-shot start.
+    """Per node the trained model or, where held-out anchors do not speak for it, the one-shot start that it has.
 
     A second run decides: `HELD_OUT_SHARE` of the anchors, picked by the anchor-set hash, are in none of its Grams and
     none of its steps; the server compares how nodes of different modalities find them.
@@ -128,38 +128,51 @@ def keep_better(fed: Federation, data: FederatedData, progress: Progress | None 
     order = torch.randperm(fed.n_anchors, generator=stream(fed.anchor_hash, "held-out"))
     held_out = order[: max(4, round(HELD_OUT_SHARE * fed.n_anchors))].sort().values.numpy()
     rest = np.setdiff1d(np.arange(fed.n_anchors), held_out)
+    fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), ledger=copy(fed.ledger))
+    if min(np.isin(node.index, rest).sum() for node in fed.nodes) < MIN_ANCHORS:
+        return _fall_back(fed, [node.name for node in fed.nodes])  # too few anchors to spare any
     trial = train(align(replace(data, anchors=data.anchors.subset(rest)), fed.config), progress)
     items = data.anchors.subset(held_out).items
     assert trial.frame is not None
     blocks = [trial.ledger.carry(n.send_blocks(items[n.modality], trial.frame, trial.last_round)) for n in trial.nodes]
     better = aggregation.trained_is_better(blocks, trial.frame, fed.config.train.temperature)
-    fell_back = [node.name for node in fed.nodes if not better[node.name]]
-    fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes))
+    fed.ledger.entries = fed.ledger.entries + trial.ledger.entries
+    return _fall_back(fed, [node.name for node in fed.nodes if not better[node.name]])
+
+
+def _fall_back(fed: Federation, names: list[str]) -> tuple[Federation, list[str]]:
     for node in fed.nodes:
-        if node.name in fell_back:
+        if node.name in names:
             node.fall_back()
-    fed.ledger.entries.extend(trial.ledger.entries)
-    return replace(fed, head=class_directions(fed, fed.last_round)), fell_back
+    return replace(fed, head=class_directions(fed, fed.last_round)), names
 
 
 def class_directions(fed: Federation, round: int) -> Tensor | None:
-    """[C, r] class directions from a secure sum over the nodes that have labels; None if none has."""
-    keys = [fed.ledger.carry(up) for node in fed.nodes if (up := node.send_key(round)) is not None]
-    if not keys:
+    """[C, r] class directions from secure sums over the nodes that have labels; None if none has.
+
+    First counts, then sums of the classes that enough rows speak for: no sum of a few rows is ever seen.
+    """
+    labelled = [node for node in fed.nodes if node.data.classes]
+    if not labelled:
         return None
-    listed = torch.stack([up.key for up in aggregation.in_order(keys) if up.key is not None])
+    keys = aggregation.in_order([fed.ledger.carry(node.send_key(round)) for node in labelled])
+    listed = torch.stack([up.key for up in keys if up.key is not None])
+    counts: list[Up] = []
+    for node in labelled:
+        down = _send(fed, node, round, keys=listed)
+        counts.append(fed.ledger.carry(node.send_counts(down, fed.n_classes)))
+    evidence = aggregation.merge_counts(counts)
     sums: list[Up] = []
-    for node in fed.nodes:
-        if node.data.classes:
-            down = fed.ledger.carry(_down(fed, node, round, keys=listed))
-            sums.append(fed.ledger.carry(node.send_head(down, fed.n_classes)))
-    return aggregation.merge_heads(sums)
+    for node in labelled:
+        down = _send(fed, node, round, keys=listed, evidence=evidence)
+        sums.append(fed.ledger.carry(node.send_head(down)))
+    return aggregation.merge_heads(sums, evidence)
 
 
 def train(fed: Federation, progress: Progress | None = None) -> Federation:
     """Federated rounds from the nodes' current maps: local steps, then averages of adapters, head and frame.
 
-    Before the first step the model computes the starting maps exactly.
+    Before the first step the model computes the starting maps exactly. The nodes given stay as they are.
 
     Raises:
         ConfigError: a term is asked for whose target does not exist.
@@ -173,15 +186,19 @@ def train(fed: Federation, progress: Progress | None = None) -> Federation:
         raise ConfigError(
             f"nodes start in {sorted(coordinates)} coordinates; align them first, or lower align.rank to the smallest"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=stream(config.seed, "shared"))))
-        shared = SharedModel(config.model, coordinates.pop())
+    if weights.cka and fed.consensus is None:
+        raise ConfigError("the loss term `cka` needs a consensus: align first, or set its weight to 0")
+    shared = SharedModel(config.model, coordinates.pop())
+    fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), history=[])
     for node in fed.nodes:
         node.start_training(shared)
     frame, consensus, head = fed.frame, fed.consensus, fed.head
     adapters = shared.adapters()
     for round in range(2, 2 + config.train.rounds):
-        prototypes = _prototypes(fed, round) if weights.prototype else None
+        prototypes = None
+        if weights.prototype:
+            shared_anchors = [fed.ledger.carry(node.send_embeddings(round)) for node in fed.nodes]
+            prototypes = aggregation.mean_embeddings(shared_anchors, fed.n_anchors)
         updates: list[Up] = []
         terms: dict[str, list[float]] = {}
         for node in fed.nodes:
@@ -189,8 +206,8 @@ def train(fed: Federation, progress: Progress | None = None) -> Federation:
             if weights.frame:
                 down = replace(down, frame=frame)
             if weights.cka and consensus is not None:
-                down = replace(down, consensus=pack(_geometry(consensus, fed)))
-            up, values = node.train_round(fed.ledger.carry(down))
+                down = replace(down, geometry=pack(_geometry(consensus, fed)))
+            up, values = node.train_round(node.accept(fed.ledger.carry(down)))
             updates.append(fed.ledger.carry(up))
             for name, value in values.items():
                 terms.setdefault(name, []).append(value)
@@ -210,20 +227,16 @@ def train(fed: Federation, progress: Progress | None = None) -> Federation:
     return replace(fed, frame=frame, consensus=consensus, head=head)
 
 
-def _prototypes(fed: Federation, round: int) -> Tensor:
-    ups = [
-        fed.ledger.carry(replace(node.send_trained_gram(round), gram=None, embeddings=node.embed_anchors()))
-        for node in fed.nodes
-    ]
-    return aggregation.mean_embeddings(ups, fed.n_anchors)
-
-
 def _geometry(consensus: Tensor, fed: Federation) -> Tensor:
     """The Gram that anchors in the frame have: the consensus with its directions weighted by how far nodes agree.
 
     The bare consensus weighs them nearly alike; as a target of CKA it lowers CKA on held-out rows (docs/log.md).
     """
     return gram(canonical_frame(consensus, fed.width, fed.config.align.power))
+
+
+def _send(fed: Federation, node: Node, round: int, **fields: object) -> Down:
+    return node.accept(fed.ledger.carry(_down(fed, node, round, **fields)))
 
 
 def _down(fed: Federation, node: Node, round: int, **fields: object) -> Down:

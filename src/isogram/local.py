@@ -24,7 +24,7 @@ from isogram.alignment.oneshot import metric_gram
 from isogram.config import Config
 from isogram.data import AnchorItems, NodeData
 from isogram.data.base import FloatArray
-from isogram.errors import AnchorError
+from isogram.errors import AnchorError, MessageError
 from isogram.messages import Down, Up
 from isogram.model import NodeModel, Projector, SharedModel
 from isogram.objective import Step, loss
@@ -36,6 +36,9 @@ def stream(*parts: object) -> torch.Generator:
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
+
+MIN_ANCHORS = 4
+"""That a node must hold: unbiased estimators do not exist with fewer."""
 
 Map = Callable[[Tensor], Tensor]
 """Raw features [n, F] -> coordinates [n, r]; training starts from a `LinearMap` only."""
@@ -53,9 +56,10 @@ class Node:
     """
 
     def __init__(self, data: NodeData, anchors: AnchorItems, n_anchors: int, anchor_hash: str, config: Config) -> None:
-        if len(anchors.index) < 4:
+        if len(anchors.index) < MIN_ANCHORS:
             raise AnchorError(
-                f"node {data.name!r} holds {len(anchors.index)} anchors of {data.modality!r}; it needs 4 or more"
+                f"node {data.name!r} holds {len(anchors.index)} anchors of {data.modality!r}; it needs "
+                f"{MIN_ANCHORS} or more"
             )
         self.name, self.modality, self.config = data.name, data.modality, config
         self.data, self.anchor_hash = data, anchor_hash
@@ -70,6 +74,19 @@ class Node:
         self.map: Map | None = None
         self.model: NodeModel | None = None
         self.readout: LinearMap | None = None
+
+    def accept(self, down: Down) -> Down:
+        """The message, if it is for this node and its anchors.
+
+        Raises:
+            MessageError: another node's, or another anchor set's.
+        """
+        if (down.node, down.anchor_hash) != (self.name, self.anchor_hash):
+            raise MessageError(
+                f"node {self.name!r} got a message for {down.node!r} and anchors {down.anchor_hash[:8]}, its own are "
+                f"{self.anchor_hash[:8]}; server and nodes need the same anchor files"
+            )
+        return down
 
     def _up(self, round: int, **fields: object) -> Up:
         return Up(
@@ -117,7 +134,7 @@ class Node:
 
     def fit_readout(self, target: Tensor) -> None:
         """A second ridge, from the embeddings as they are onto `target` [k, r]: a frame read after training."""
-        self.readout = fit_map(self.seen_as_new(), target.double(), self.config.align.rho, torch.inf)
+        self.readout = fit_map(self.embed_anchors(), target.double(), self.config.align.rho, clip=None)
 
     # Coordinates.
 
@@ -148,28 +165,35 @@ class Node:
 
     # Labels.
 
-    def send_key(self, round: int) -> Up | None:
-        """Public key for the secure sum of class means, if this node has labels."""
-        if not self.data.classes:
-            return None
+    def send_key(self, round: int) -> Up:
+        """Public key for the secure sums of class counts and class sums."""
         self.party = SumParty()
         return self._up(round, key=self.party.key)
 
-    def send_head(self, down: Down, n_classes: int) -> Up:
-        """Class sums of private rows' unit coordinates, with counts, masked so that only the total over nodes shows.
+    def send_counts(self, down: Down, n_classes: int) -> Up:
+        """Labelled rows per class, masked so that only the total over nodes shows.
 
-        A node that is alone with its labels has nobody to hide among: it leaves out classes of too few rows.
+        A node that is alone with its labels has nobody to hide among: it keeps counts of too few rows to itself.
         """
-        assert down.keys is not None and self.data.labels is not None
-        rows = normalize(self.embed(self.data.tokens), dim=1)
-        labels = torch.from_numpy(self.data.labels)
-        known = labels >= 0
-        one_hot = torch.zeros(len(rows), n_classes, dtype=torch.float64)
-        one_hot[known, labels[known]] = 1
+        assert down.keys is not None
+        counts = self._one_hot(n_classes).sum(0)
         if len(down.keys) == 1:
-            one_hot[:, one_hot.sum(0) < MIN_EVIDENCE] = 0
-        sums = torch.cat([one_hot.T @ rows, one_hot.sum(0)[:, None]], 1)
+            counts = torch.where(counts >= MIN_EVIDENCE, counts, 0)
+        return self._up(down.round, counts=self.party.masked(counts, down.keys, down.round, "counts"))
+
+    def send_head(self, down: Down) -> Up:
+        """Class sums [C, r] of private rows' unit coordinates, masked; 0 for classes that too few rows speak for."""
+        assert down.keys is not None and down.evidence is not None
+        rows = normalize(self.embed(self.data.tokens), dim=1)
+        sums = (self._one_hot(len(down.evidence)) * down.evidence).T @ rows
         return self._up(down.round, head=self.party.masked(sums, down.keys, down.round))
+
+    def _one_hot(self, n_classes: int) -> Tensor:
+        assert self.data.labels is not None
+        labels = torch.from_numpy(self.data.labels)
+        one_hot = torch.zeros(len(labels), n_classes, dtype=torch.float64)
+        one_hot[labels >= 0, labels[labels >= 0]] = 1
+        return one_hot
 
     # Rounds of training.
 
@@ -226,6 +250,10 @@ class Node:
             round, gram=pack(shrink(gram(self.embed_anchors()), self.config.align.rho)), quality=self.quality
         )
 
+    def send_embeddings(self, round: int) -> Up:
+        """The anchors' coordinates themselves: the prototype-sharing baseline."""
+        return self._up(round, embeddings=self.embed_anchors())
+
     def send_blocks(self, items: AnchorItems, frame: Tensor, round: int) -> Up:
         """Similarities of held-out anchors to the frame's anchors, under the starting map and under the trained model.
 
@@ -258,7 +286,7 @@ class Node:
             rows=z[len(some) :],
             teacher=self.teacher[rows],
             frame=None if down.frame is None else down.frame[place],
-            consensus=None if down.consensus is None else unpack(down.consensus)[place][:, place],
+            geometry=None if down.geometry is None else unpack(down.geometry)[place][:, place],
             prototypes=None if down.prototypes is None else down.prototypes[place],
             labels=labels,
             head=head,

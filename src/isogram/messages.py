@@ -91,9 +91,9 @@ class Message:
 class Up(Message):
     """Node to server.
 
-    gram [k(k+1)/2]: packed shrunk Gram of the anchors; index [k] int32: which anchors, absent if all;
-    quality [k]: the anchors' weights, absent if all 1; head [C, r+1] int64: masked class sums and counts
-    (`isogram.secure_sum`); key [32] uint8: public key of that sum; block_start, block_trained [h, k]: similarities of
+    gram [k(k+1)/2]: packed shrunk Gram of the anchors; index [k] int32: which anchors, absent if all; quality [k]: the
+    anchors' weights, absent if all 1; key [32] uint8: public key of the secure sums; counts [C], head [C, r] int64:
+    masked class counts and class sums (`isogram.secure_sum`); block_start, block_trained [h, K]: similarities of
     held-out anchors to the frame's anchors, before and after training; embeddings [k, d]: only in the
     prototype-sharing baseline; samples: private rows, the weight of the adapters.
     """
@@ -104,6 +104,7 @@ class Up(Message):
     index: Tensor | None = None
     quality: Tensor | None = None
     key: Tensor | None = None
+    counts: Tensor | None = None
     head: Tensor | None = None
     block_start: Tensor | None = None
     block_trained: Tensor | None = None
@@ -114,16 +115,17 @@ class Up(Message):
 class Down(Message):
     """Server to node.
 
-    frame [K, r]: canonical frame; consensus [K(K+1)/2]: packed Gram of the frame, the target of CKA; others
-    [K(K+1)/2]: packed consensus of the nodes of other modalities; keys [m, 32] uint8: of the secure sum, in node order;
-    head [C, r]: class directions, NaN rows where evidence is missing; prototypes [K, d]: only in the
-    prototype-sharing baseline.
+    frame [K, r]: canonical frame; geometry [K(K+1)/2]: packed Gram of the frame, the target of CKA; others
+    [K(K+1)/2]: packed consensus of the nodes of other modalities; keys [m, 32] uint8: of the secure sums, in node
+    order; evidence [C] uint8: classes that enough rows speak for; head [C, r]: class directions, NaN where it is 0;
+    prototypes [K, d]: only in the prototype-sharing baseline.
     """
 
     frame: Tensor | None = None
-    consensus: Tensor | None = None
+    geometry: Tensor | None = None
     others: Tensor | None = None
     keys: Tensor | None = None
+    evidence: Tensor | None = None
     head: Tensor | None = None
     prototypes: Tensor | None = None
 
@@ -163,6 +165,11 @@ class Ledger:
             self.entries.append(Entry(direction, message.node, message.round, name, tuple(value.shape), size))
         self.entries.append(Entry(direction, message.node, message.round, "header", (), len(blob) - payload))
         return type(message).from_bytes(blob)
+
+    def __copy__(self) -> "Ledger":
+        twin = Ledger()
+        twin.entries = list(self.entries)
+        return twin
 
     def sent(self, node: str) -> int:
         """Bytes that a node sent, headers included."""

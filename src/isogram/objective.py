@@ -18,7 +18,7 @@ from isogram.config import TrainConfig
 class Step:
     """What the terms see of one optimiser step.
 
-    anchors [a, d], rows [b, d]: embeddings; frame [a, d]: the anchors' places in the frame; consensus [a, a];
+    anchors [a, d], rows [b, d]: embeddings; frame [a, d]: the anchors' places in it; geometry [a, a]: its Gram;
     prototypes [a, d]: mean of the nodes' anchor embeddings; teacher [b, d]: the rows under the starting map;
     labels [b]: index into `head`, negative if unknown; head [C, d]: directions of the classes this node labels.
     """
@@ -27,7 +27,7 @@ class Step:
     rows: Tensor
     teacher: Tensor
     frame: Tensor | None = None
-    consensus: Tensor | None = None
+    geometry: Tensor | None = None
     prototypes: Tensor | None = None
     labels: Tensor | None = None
     head: Tensor | None = None
@@ -52,8 +52,8 @@ def task(step: Step, temperature: float) -> Tensor | None:
 
 
 def cka_term(step: Step, temperature: float) -> Tensor | None:
-    """1 - CKA between the Gram of the anchors and the consensus."""
-    return None if step.consensus is None else 1 - cka(gram(step.anchors), step.consensus)
+    """1 - CKA between the Gram of the anchors and that of the frame."""
+    return None if step.geometry is None else 1 - cka(gram(step.anchors), step.geometry)
 
 
 def frame(step: Step, temperature: float) -> Tensor | None:

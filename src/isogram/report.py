@@ -21,7 +21,7 @@ COLUMNS = {
 }
 """Column of the main table -> metric and direction; None is the mean over all directions."""
 
-BASES = ("no-message", "oneshot")
+BASES = ("no-message", "oneshot", "oneshot-hsic")
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,8 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
 
 def blocks(results: Results) -> dict[str, str]:
     """Every generated table of the documentation, by name."""
+    if not results.methods("tcga-brca"):
+        raise DataError("no rows of tcga-brca: give the folder that `isogram bench` wrote to with --results")
     metrics = {
         "r1": ("r1", None),
         "r10": ("r10", None),

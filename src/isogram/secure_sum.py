@@ -2,7 +2,8 @@
 
 Pairwise masks (Bonawitz et al. 2017, section 4) without dropout recovery: every two nodes agree on a mask by X25519,
 one adds it and the other subtracts it. Values are fixed-point integers modulo 2^64, so masks cancel exactly and the
-total does not depend on the keys.
+total does not depend on the keys. Server and nodes are trusted to follow the protocol ("honest but curious"): a server
+that hands out keys of its own making could unmask a node, and a sum over one party hides nothing.
 """
 
 import numpy as np
@@ -29,13 +30,13 @@ class SumParty:
         self._secret = X25519PrivateKey.generate()
         self.key = torch.frombuffer(bytearray(self._secret.public_key().public_bytes_raw()), dtype=torch.uint8)
 
-    def masked(self, values: Tensor, keys: Tensor, round: int) -> Tensor:
+    def masked(self, values: Tensor, keys: Tensor, round: int, purpose: str = "sum") -> Tensor:
         """Fixed-point `values` under this node's masks, int64 of the same shape.
 
         Args:
             values: float, |v| < 2^38.
             keys: [m, 32] uint8 public keys of all parties in one order for all, this one's among them.
-            round: makes masks of different rounds differ.
+            round, purpose: masks of different rounds and purposes differ.
 
         Raises:
             MessageError: a value that fixed point cannot hold, or this node's own key is not among the keys.
@@ -52,13 +53,13 @@ class SumParty:
         total = (values.double() * _SCALE).round().to(torch.int64).numpy().view(np.uint64).copy()
         for position, key in enumerate(parties):
             if position != mine:
-                mask = self._mask(key, round, total.size).reshape(total.shape)
+                mask = self._mask(key, f"{purpose} {round}", total.size).reshape(total.shape)
                 total = total + mask if mine < position else total - mask
         return torch.from_numpy(total.view(np.int64))
 
-    def _mask(self, key: bytes, round: int, size: int) -> np.ndarray:
+    def _mask(self, key: bytes, label: str, size: int) -> np.ndarray:
         shared = self._secret.exchange(X25519PublicKey.from_public_bytes(key))
-        derived = HKDF(hashes.SHA256(), 32, None, b"isogram secure sum %d" % round).derive(shared)
+        derived = HKDF(hashes.SHA256(), 32, None, f"isogram {label}".encode()).derive(shared)
         stream = Cipher(algorithms.ChaCha20(derived, bytes(16)), mode=None).encryptor().update(bytes(8 * size))
         return np.frombuffer(stream, dtype="<u8")
 

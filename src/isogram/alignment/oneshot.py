@@ -28,6 +28,11 @@ class Standardizer:
         scale = anchors.std(0, correction=0)
         return cls(anchors.mean(0), torch.where(scale > 1e-6 * anchors.mean(0).abs(), scale, torch.inf), clip)
 
+    @classmethod
+    def none(cls, width: int) -> "Standardizer":
+        """Leaves features of this width as they are."""
+        return cls(torch.zeros(width, dtype=torch.float64), torch.ones(width, dtype=torch.float64), torch.inf)
+
     def __call__(self, features: Float[Tensor, "n F"]) -> Float[Tensor, "n F"]:
         """Standardised float64 features."""
         return ((features.double() - self.mean) / self.scale).clamp(-self.clip, self.clip)
@@ -55,7 +60,7 @@ def fit_map(
     anchors: Float[Tensor, "k F"],
     target: Float[Tensor, "k r"],
     rho: float,
-    clip: float,
+    clip: float | None,
     metric: Float[Tensor, " F"] | None = None,
 ) -> LinearMap:
     """Kernel ridge (linear kernel, solved in the k x k dual) from a node's anchor features onto its rows of the frame.
@@ -67,13 +72,13 @@ def fit_map(
         anchors: raw features of the k anchors the node holds.
         target: their coordinates in the frame.
         rho: ridge relative to the Gram's mean eigenvalue.
-        clip: bound on standardised features.
+        clip: bound on standardised features; None takes the features as they are, not standardised.
         metric: non-negative feature weights, see `feature_metric`.
 
     Raises:
         AnchorError: the anchors' features do not vary.
     """
-    standardize = Standardizer.fit(anchors, clip)
+    standardize = Standardizer.none(anchors.shape[1]) if clip is None else Standardizer.fit(anchors, clip)
     features = standardize(anchors)
     middle = features.mean(0)
     centred = features - middle

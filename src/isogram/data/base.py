@@ -76,6 +76,13 @@ class AnchorSet:
     ids: tuple[str, ...]
     items: Mapping[str, AnchorItems]
 
+    def __post_init__(self) -> None:
+        for modality, item in self.items.items():
+            if len(item.index) and not 0 <= item.index[0] <= item.index[-1] < len(self.ids):
+                raise AnchorError(
+                    f"{modality}: anchor positions must lie in 0..{len(self.ids) - 1}, the anchors there are"
+                )
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -179,6 +186,16 @@ class FederatedData:
             if node.modality not in self.anchors.items:
                 raise AnchorError(
                     f"node {node.name!r} holds {node.modality!r}, of which no anchor exists; add anchors of it"
+                )
+            shape = self.anchors.items[node.modality].tokens.shape[1:]
+            if node.tokens.shape[1:] != shape:
+                raise DataError(
+                    f"node {node.name!r}: rows are {node.tokens.shape[1:]} tokens x values, anchors {shape}; "
+                    "tokenize both alike"
+                )
+            if node.classes and node.classes[-1] >= len(self.classes):
+                raise DataError(
+                    f"node {node.name!r}: label {node.classes[-1]}, but there are {len(self.classes)} classes from 0"
                 )
 
     @property

@@ -87,7 +87,7 @@ def load_tcga(*, anchors: int, seed: int, overlap: float = 1.0, tuning: bool = F
             truth[nodes[-1].name] = subtype[rows]
 
     def all_paired() -> AnchorSet:
-        rest = np.setdiff1d(order, held_out) if tuning else order[HELD_OUT:]
+        rest = np.setdiff1d(order[HELD_OUT:], held_out)
         ones = np.ones(len(rest), np.float32)
         whole = {name: AnchorItems(np.arange(len(rest)), tokens[name][rest], ones) for name in MODALITIES}
         return AnchorSet(tuple(patients[i] for i in rest), whole)

@@ -52,7 +52,8 @@ class SharedModel(nn.Module):
                 raise ConfigError(
                     f"{coordinates} coordinates do not fit a trunk of width {self.trunk.width}; lower rank"
                 )
-            self.out = nn.Linear(self.trunk.width, coordinates, bias=False)
+            with torch.random.fork_rng(devices=[]):
+                self.out = nn.Linear(self.trunk.width, coordinates, bias=False)
             nn.init.zeros_(self.out.weight)
 
     def forward(self, tokens: Tensor) -> Tensor | float:
