@@ -1,4 +1,4 @@
-"""Every setting of a run, validated as a whole. Defaults are what held-out anchors chose (docs/log.md)."""
+"""Every setting of a run, validated as a whole. How the defaults were chosen: docs/log.md."""
 
 from typing import Literal
 

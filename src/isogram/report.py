@@ -197,6 +197,7 @@ def blocks(results: Results) -> dict[str, str]:
         for base in BASES:
             out[f"{name}-over-{base}"] = by_anchors(results, "tcga-brca", metric, direction, base)
     out["bytes"] = by_anchors(results, "tcga-brca", "bytes_per_node", show=size)
+    out["seconds"] = by_anchors(results, "tcga-brca", "seconds", show=lambda mean: figure(mean, 1))
     out["fell-back"] = by_anchors(results, "tcga-brca", "fell_back", show=lambda mean: figure(mean, 1))
     for name in ("tcga-brca-chain", "tcga-brca-chain20"):
         out[name] = directions(results, name, "r1", ("rna->meth", "meth->rna", "rna->mirna", "mirna->meth"))
