@@ -165,6 +165,29 @@ def test_the_others_consensus_leaves_out_every_node_of_the_own_modality():
         merge_other_grams(ups[:2], 8, "rna")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"gram": torch.full((6,), torch.nan)}, "NaN"),
+        ({"gram": torch.ones(5)}, "5 numbers for 3 anchors"),
+        ({"index": torch.tensor([0, 1, 3])}, "distinct positions in 0..2"),
+        ({"index": torch.tensor([0, 1, 1])}, "distinct positions"),
+        ({"quality": torch.tensor([1.0, 0.5, -0.1])}, "qualities"),
+        ({"quality": torch.ones(2)}, "qualities"),
+    ],
+)
+def test_a_gram_that_does_not_fit_is_refused_with_the_node(wrong, said):
+    good = {"gram": torch.tensor([1.0, 0, 1, 0, 0, 1])}
+    with pytest.raises(MessageError, match=f"'b'.*{said}"):
+        merge_grams([update("a", **good), update("b", **(good | wrong))], 3)
+
+
+def test_a_late_answer_is_refused():
+    late = replace(update("b"), round=update("b").round + 1)
+    with pytest.raises(MessageError, match="'b' answers round"):
+        in_order([update("a"), late])
+
+
 def masked(field, values):
     """Updates that carry the nodes' masked values."""
     parties = [SumParty() for _ in values]

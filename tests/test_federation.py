@@ -14,7 +14,7 @@ from isogram.data import evaluation
 from isogram.data.base import HeldOut
 from isogram.errors import AnchorError, ConfigError, HeldOutError, MessageError
 from isogram.evaluation import evaluate
-from isogram.messages import Up
+from isogram.messages import Down, Up
 
 CONFIG = Config(
     data="planted",
@@ -291,6 +291,32 @@ def test_the_same_few_rows_count_within_a_sum_over_two_nodes(data):
     few[np.flatnonzero(few == 2)[4:]] = -1
     fed = federation.align(replace(data, nodes=(replace(data.nodes[0], labels=few), *data.nodes[1:])), CONFIG)
     assert not fed.head.isnan().any()
+
+
+def test_a_message_for_another_node_or_other_anchors_is_refused(data):
+    node = federation.gather(data, CONFIG).nodes[0]
+    down = Down(node=node.name, round=1, anchor_hash=node.anchor_hash)
+    assert node.accept(down) is down
+    for wrong in (replace(down, node="b"), replace(down, anchor_hash="other")):
+        with pytest.raises(MessageError, match="same anchor files"):
+            node.accept(wrong)
+
+
+def test_with_too_few_anchors_to_spare_any_all_nodes_fall_back():
+    data = planted(n_anchors=6)
+    fed, fell_back = federation.keep_better(federation.train(federation.align(data, CONFIG)), data)
+    assert fell_back == [node.name for node in fed.nodes] and all(node.model is None for node in fed.nodes)
+
+
+def test_training_leaves_the_federation_that_it_starts_from_as_it_was(data):
+    start = federation.align(data, CONFIG)
+    entries = len(start.ledger.entries)
+    before = start.nodes[0].embed_anchors()
+    trained = federation.train(start)
+    federation.keep_better(trained, data)
+    assert_close(start.nodes[0].embed_anchors(), before, rtol=0, atol=0)
+    assert start.nodes[0].model is None and trained.nodes[0].model is not None
+    assert len(trained.ledger.entries) > entries
 
 
 def test_a_frame_term_without_a_frame_is_refused(data):

@@ -4,10 +4,12 @@ import torch
 from planted import planted
 from torch.testing import assert_close
 
-from isogram.config import AlignConfig, Config, ModelConfig, TrainConfig
+from isogram.alignment import canonical_frame, cka, gram
+from isogram.config import AlignConfig, Config, ModelConfig, TermWeights, TrainConfig
 from isogram.data import evaluation, load
 from isogram.errors import ConfigError
 from isogram.evaluation import evaluate
+from isogram.federation import start_apart, train
 from isogram.methods import METHODS, RECIPES, solve
 
 CONFIG = Config(
@@ -56,8 +58,24 @@ def test_methods_with_one_do(figures, name):
 
 
 def test_cka_is_blind_and_not_broken(figures):
+    """The same embeddings that find nobody find almost as many as one-shot once they are read in a common basis."""
     assert figures["cka", "cka"] > figures["oneshot", "cka"] - 0.1
-    assert figures["cka-frame", "r1"] > 3 * figures["cka", "r1"]
+    assert figures["cka", "r1"] < 0.12 and figures["cka-frame", "r1"] > 0.8 * figures["oneshot", "r1"]
+
+
+def test_cka_training_raises_what_it_is_trained_on():
+    data = planted(noise=1.0)
+
+    def anchors_cka(rounds):
+        weights, lr = TermWeights(cka=1), 3e-3
+        config = CONFIG.model_copy(
+            update={"train": TrainConfig(rounds=rounds, steps=20, lr=lr, projector_lr=lr, weights=weights)}
+        )
+        fed = train(start_apart(data, config))
+        target = gram(canonical_frame(fed.consensus, fed.width, config.align.power))
+        return np.mean([float(cka(gram(node.seen_as_new()), target)) for node in fed.nodes])
+
+    assert anchors_cka(3) > anchors_cka(0) + 0.02
 
 
 def test_labels_reach_other_modalities_through_the_frame_alone(data, solutions):
@@ -109,14 +127,14 @@ def test_digits_labelled_as_images_are_recognised_when_spoken_and_drawn():
 
 
 def test_machine_states_labelled_in_logs_are_recognised_from_vibration():
-    """At least nine tenths as well as by a classifier that was told the states of the sensor's own rows."""
-    ratios = []
-    for seed in range(3):
+    """At least nine tenths as well as by a classifier told the states of the sensor's own rows, and messages help."""
+    found = {}
+    for seed in range(4):
         data = load("machines", anchors=100, seed=seed)
-        values = []
-        for name in ("oneshot-hsic", "own-labels"):
+        for name in ("no-message", "oneshot-hsic", "own-labels"):
             solution = solve(name, data, Config(data="machines", anchors=100, seed=seed))
-            found = evaluate(data, solution.embed, solution.head)
-            values.append(next(s.value for s in found if s.direction == "vibration:elsewhere"))
-        ratios.append(values[0] / values[1])
-    assert np.mean(ratios) > 0.9
+            scores = evaluate(data, solution.embed, solution.head)
+            found.setdefault(name, []).append(next(s.value for s in scores if s.direction == "vibration:elsewhere"))
+    mean = {name: np.mean(values) for name, values in found.items()}
+    assert mean["oneshot-hsic"] > 0.9 * mean["own-labels"]
+    assert mean["oneshot-hsic"] > mean["no-message"] + 0.02
