@@ -150,7 +150,7 @@ def _table(results: report.Results, data: FederatedData, config: Config, found: 
         sent, seconds = results.mean(*key, "bytes_per_node"), results.mean(*key, "seconds")
         table.add_row(solution.method, *cells, report.size(sent), report.figure(seconds, 1))
     notes = [
-        f"{s.method}: {len(s.fell_back)} of {len(data.nodes)} nodes fell back to one-shot"
+        f"{s.method}: {len(s.fell_back)} of {len(data.nodes)} nodes fell back to their one-shot start"
         for s in found
         if s.fell_back is not None
     ]
