@@ -6,7 +6,7 @@ from types import TracebackType
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from isogram import bench, report
 from isogram.config import Config
@@ -21,13 +21,13 @@ class Steps:
         bar = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(30),
+            BarColumn(20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        note = TextColumn("[dim]{task.fields[note]}", table_column=None)
+        note = TextColumn("[dim]{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
         self._console = console
-        self._bars = Progress(*bar, note, console=console, disable=not console.is_terminal)
+        self._bars = Progress(*bar, note, console=console, expand=True, disable=not console.is_terminal)
         self._tasks = {name: self._bars.add_task(name, total=None, start=False, note="") for name in names}
         self._at: TaskID | None = None
         self._name = ""
