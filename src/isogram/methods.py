@@ -82,7 +82,7 @@ def _isogram(data: FederatedData, config: Config, progress: Progress | None) -> 
     yield _solution("isogram+oneshot", fed, fell_back=tuple(fell_back))
 
 
-def _trained(
+def without_frame(
     name: str,
     lr: float,
     projector_lr: float,
@@ -100,9 +100,9 @@ def _trained(
         yield _solution("cka-frame", federation.read_through_frame(fed))
 
 
-_FEDAVG = partial(_trained, "fedavg-lora", 1e-3, 0.0, TermWeights(task=1, teacher=1))
-_CKA = partial(_trained, "cka", 1e-4, 0.0, TermWeights(task=0.1, cka=1))
-_PROTOTYPES = partial(_trained, "prototypes", 1e-3, 1e-2, TermWeights(task=0.1, prototype=1))
+_FEDAVG = partial(without_frame, "fedavg-lora", 1e-3, 0.0, TermWeights(task=1, teacher=1))
+_CKA = partial(without_frame, "cka", 1e-4, 0.0, TermWeights(task=0.1, cka=1))
+_PROTOTYPES = partial(without_frame, "prototypes", 1e-3, 1e-2, TermWeights(task=0.1, prototype=1))
 
 RECIPES = (
     Recipe(("local",), _alone("local", baselines.local), False, "class sums"),

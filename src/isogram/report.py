@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 from isogram.bench import Row
 from isogram.errors import DataError
-from isogram.methods import METHODS
+from isogram.methods import METHODS, RECIPES
 
 COLUMNS = {
     "R@1": ("r1", None),
@@ -197,6 +197,8 @@ def blocks(results: Results) -> dict[str, str]:
         for base in BASES:
             out[f"{name}-over-{base}"] = by_anchors(results, "tcga-brca", metric, direction, base)
     out["bytes"] = by_anchors(results, "tcga-brca", "bytes_per_node", show=size)
+    sends = [[f"`{name}`", recipe.sends] for recipe in RECIPES for name in recipe.names]
+    out["sends"] = markdown(["method", "what a node sends"], sends)
     out["seconds"] = by_anchors(results, "tcga-brca", "seconds", show=lambda mean: figure(mean, 1))
     out["fell-back"] = by_anchors(results, "tcga-brca", "fell_back", show=lambda mean: figure(mean, 1))
     for name in ("tcga-brca-chain", "tcga-brca-chain20"):
