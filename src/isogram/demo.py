@@ -161,7 +161,7 @@ def _table(results: report.Results, data: FederatedData, config: Config, found: 
         )
     if data.all_paired is not None:
         notes.append(
-            "paired: every other row as a public anchor, which nobody may have; own-labels: each node told its labels"
+            "paired: every other row as a public anchor, which nobody may have; own-labels: nodes told all their labels"
         )
-    table.caption, table.caption_justify = "; ".join(notes) + ".", "left"
+    table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
