@@ -1,8 +1,13 @@
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from typer.testing import CliRunner
 
+from isogram.bench import read_rows
 from isogram.cli import _numbers, app
 from isogram.errors import ConfigError
 from isogram.methods import METHODS
@@ -28,6 +33,9 @@ def test_the_demo_runs_every_method_and_prints_each_step_and_the_table():
     [
         (["demo", "--data", "tcga"], "choose one of tcga-brca"),
         (["demo", "--data", "machines", "--anchors", "1"], "anchors"),
+        (["demo", "--data", "machines", "--anchors", "0"], "anchors: Input should be greater than or equal to 1"),
+        (["bench", "--data", "machines", "--methods", ""], "no method ''"),
+        (["bench", "--seeds", "5-2"], "runs backwards"),
         (["bench", "--data", "machines", "--methods", "none"], "choose from local"),
         (["bench", "--seeds", "a-b"], "0-4"),
     ],
@@ -44,3 +52,21 @@ def test_numbers():
     for text in ("", "4-", "x", "1,,2"):
         with pytest.raises(ConfigError):
             _numbers(text)
+
+
+def test_an_interrupted_benchmark_stops_at_once_and_keeps_its_rows(tmp_path):
+    """A real process group is interrupted as Ctrl-C does it, after its first rows."""
+    path = tmp_path / "rows.jsonl"
+    options = ["--data", "machines", "--anchors", "10", "--seeds", "0-30", "--methods", "oneshot", "--out", str(path)]
+    code = "from isogram.cli import app; app()"
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, "bench", *options], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    for _ in range(600):
+        time.sleep(0.1)
+        if path.exists() and path.read_text().count("\n") > 12:
+            break
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=30)
+    assert run.returncode == 130 and "rows that are finished are kept" in said and "Traceback" not in said
+    assert 0 < len({row.seed for row in read_rows([path])}) < 31

@@ -67,7 +67,7 @@ def relative(data: FederatedData, config: Config) -> Federation:
 
 
 def own_labels(data: FederatedData, config: Config) -> tuple[dict[str, Embed], Tensor]:
-    """Upper bound for classes: class scores as coordinates per node, and their directions.
+    """Reference for classes: class scores as coordinates per node, and their directions.
 
     The nodes of a modality pool their private rows, are told all true classes and train a ridge classifier on
     standardised features, penalty by leave-one-out.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, astuple, dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
@@ -89,7 +89,7 @@ def plan(configs: Iterable[Config], methods: Sequence[str], done: Iterable[Row])
     """
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
-        raise ConfigError(f"no method {', '.join(unknown)}; choose from {', '.join(METHODS)}")
+        raise ConfigError(f"no method {', '.join(map(repr, unknown))}; choose from {', '.join(METHODS)}")
     have = {
         (row.dataset, row.method.partition("@")[0], row.anchors, row.seed, row.method.partition("@")[2]) for row in done
     }
@@ -119,6 +119,8 @@ def bench(cells: Sequence[Cell], path: Path, jobs: int, finished: Callable[[Cell
                 finished(futures[future])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():
+                child.terminate()
             raise
     _rewrite(path)
 

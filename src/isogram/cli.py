@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train one multimodal transformer across silos that share no modality and no sample.",
 )
-console = Console()
+console, errors = Console(), Console(stderr=True)
 
 Data = Annotated[str, typer.Option("--data", help=f"Data set: {', '.join(DATASETS)}.")]
 Trunk = Annotated[TrunkName, typer.Option("--trunk", help="Transformer between projector and frame.")]
@@ -30,19 +30,19 @@ DEFAULT = Config()
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Errors raised on purpose end the command with one line instead of a traceback."""
+def _explained(interrupted: str = "interrupted") -> Iterator[None]:
+    """Errors raised on purpose end the command with a line each on stderr instead of a traceback."""
     try:
         yield
     except ValidationError as error:
         for problem in error.errors():
-            console.print(f"[red]error[/] {'.'.join(map(str, problem['loc']))}: {problem['msg']}", highlight=False)
+            errors.print(f"[red]error[/] {'.'.join(map(str, problem['loc']))}: {problem['msg']}", highlight=False)
         raise typer.Exit(2) from error
     except IsogramError as error:
-        console.print(f"[red]error[/] {error}", highlight=False)
+        errors.print(f"[red]error[/] {error}", highlight=False)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
-        console.print("interrupted; what was finished is kept")
+        errors.print(interrupted)
         raise typer.Exit(130) from None
 
 
@@ -57,7 +57,8 @@ def demo(
 ) -> None:
     """Run the main job on one split, every method side by side, and print the table."""
     with _explained():
-        anchors = anchors or (5 if data == "digits" else DEFAULT.anchors)
+        if anchors is None:
+            anchors = 5 if data == "digits" else DEFAULT.anchors
         run_demo(Config(data=data, anchors=anchors, seed=seed, model=ModelConfig(trunk=trunk)), console)
 
 
@@ -81,11 +82,13 @@ def bench(
     seeds: Annotated[str, typer.Option(help="Seeds, such as 0-19.")] = "0-4",
     methods: Annotated[str, typer.Option(help=f"Names, comma between: {', '.join(METHODS)}.")] = ",".join(METHODS),
     trunk: Trunk = DEFAULT.model.trunk,
-    out: Annotated[Path | None, typer.Option(help="File of rows; results/DATA.jsonl if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="File of rows; results/DATA.jsonl if not given.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes side by side, one thread each.")] = 1,
 ) -> None:
     """Run methods over seeds and append tidy rows (JSON lines). Rows that exist are not run again."""
-    with _explained():
+    with _explained("interrupted: rows that are finished are kept, and the same command goes on from there"):
         path = out or Path("results") / f"{data}.jsonl"
         configs = [
             Config(data=data, anchors=k, seed=s, model=ModelConfig(trunk=trunk))

@@ -78,7 +78,7 @@ def run_demo(config: Config, console: Console) -> None:
         ConfigError, AnchorError: settings that do not fit the data.
     """
     with Steps(console, STEPS) as steps:
-        steps.begin(STEPS[0], 1, "the first time a pinned package is downloaded: a minute or so")
+        steps.begin(STEPS[0], 1, "reading; the first time it is downloaded, about a minute")
         data = load(config.data, anchors=config.anchors, seed=config.seed)
         rows = sum(len(node.tokens) for node in data.nodes)
         steps.advance("")

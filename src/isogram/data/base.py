@@ -127,7 +127,7 @@ class HeldOut:
     """Held-out rows, sealed: any read outside `evaluation()` fails the run.
 
     paired: row i is the same patient (machine, concept) in every modality, so retrieval has a right answer.
-    private: true classes of each node's private rows, also where the node was not told: for upper bounds.
+    private: true classes of each node's private rows, also where the node was not told: for a reference.
     """
 
     def __init__(
