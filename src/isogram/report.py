@@ -220,8 +220,8 @@ def picture(results: Results, path: Path) -> None:
 
     # Okabe & Ito's colours can be told apart by colour-blind readers; line styles tell them apart in print.
     styles = {
-        "isogram+oneshot": ("#D55E00", "-"),
         "oneshot-hsic": ("#0072B2", "-"),
+        "isogram+oneshot": ("#D55E00", "--"),
         "oneshot": ("#56B4E9", "-"),
         "no-message": ("#009E73", "--"),
         "cka-frame": ("#CC79A7", "-."),
