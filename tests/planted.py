@@ -1,6 +1,7 @@
 """A federation with known truth: private rows, anchors and held-out rows are linear views of planted latents."""
 
 import numpy as np
+import torch
 
 from isogram.data.base import AnchorItems, AnchorSet, FederatedData, HeldOut, NodeData
 
@@ -46,3 +47,9 @@ def planted(
     anchors = AnchorSet(tuple(f"anchor-{i}" for i in everything), items)
     ordered = tuple(reversed(nodes)) if reverse else tuple(nodes)
     return FederatedData("planted", ordered, anchors, held_out, ("x", "y", "z"), lambda: anchors)
+
+
+def seen_in_training(node):
+    """[k, r] coordinates under which training sees a node's anchors."""
+    with torch.no_grad():
+        return (node.model.from_base(node.base_anchors) + node.shift).double()

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planted import planted
+from planted import planted, seen_in_training
 from torch.testing import assert_close
 
 from isogram import federation
@@ -95,8 +95,8 @@ def test_training_sees_each_anchor_as_a_row_that_its_map_was_not_fitted_to():
         for i in (0, 17, 39):
             keep = torch.arange(40) != i
             without = fit_map(node.anchors[keep], node.target[keep], align.rho, align.clip, node.metric)
-            assert_close(node.seen_as_new()[i], without(node.anchors[i : i + 1])[0], rtol=1e-4, atol=1e-4)
-        assert not torch.allclose(node.seen_as_new(), node.embed_anchors(), atol=0.01)
+            assert_close(seen_in_training(node)[i], without(node.anchors[i : i + 1])[0], rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(seen_in_training(node), node.embed_anchors(), atol=0.01)
 
 
 def test_training_moves_what_is_shared_alike_and_what_is_private_apart(data, trained):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from planted import planted
+from planted import planted, seen_in_training
 from torch.testing import assert_close
 
 from isogram.alignment import canonical_frame, cka, gram
@@ -73,7 +73,7 @@ def test_cka_training_raises_what_it_is_trained_on():
         )
         fed = train(start_apart(data, config))
         target = gram(canonical_frame(fed.consensus, fed.width, config.align.power))
-        return np.mean([float(cka(gram(node.seen_as_new()), target)) for node in fed.nodes])
+        return np.mean([float(cka(gram(seen_in_training(node)), target)) for node in fed.nodes])
 
     assert anchors_cka(3) > anchors_cka(0) + 0.02
 

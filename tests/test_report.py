@@ -39,6 +39,10 @@ def test_directions_are_averaged_within_a_seed_first():
     assert results.per_seed("tcga-brca", "oneshot", 100, "r1", "b->a") == {0: 0.5, 1: 0.7}
 
 
+def test_the_spread_over_seeds_stands_beside_the_mean():
+    assert report.spread(report.Mean.of([0.1, 0.3])) == ".200 (.141)" and report.spread(report.Mean.of([0.1])) == ".100"
+
+
 def test_tables_follow_the_order_of_methods():
     results = report.Results(rows("paired", [0.9]) + rows("local", [0.01]) + rows("isogram@none", [0.5]))
     text = report.by_anchors(results, "tcga-brca", "r1")

@@ -153,12 +153,6 @@ class Node:
         """[k, r] coordinates of this node's anchors."""
         return self.embed(self.anchors.float().reshape(len(self.anchors), self.data.tokens.shape[1], -1).numpy())
 
-    def seen_as_new(self) -> Tensor:
-        """[k, r] coordinates of the anchors under training, each as if the starting map had never seen it."""
-        assert self.model is not None
-        with torch.no_grad():
-            return (self.model.from_base(self.base_anchors) + self.shift).double().cpu()
-
     def _standard_tokens(self, flat: Tensor) -> Tensor:
         tokens = self.standardize(flat).float().reshape(len(flat), self.data.tokens.shape[1], -1)
         return tokens.to(self.device)

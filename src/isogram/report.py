@@ -99,6 +99,11 @@ def figure(value: Mean | None, digits: int = 3) -> str:
     return "–" if value is None else _short(value.mean, digits)
 
 
+def spread(value: Mean | None) -> str:
+    """Mean, with the standard deviation of one seed in brackets."""
+    return figure(value) if value is None or np.isnan(value.sd) else f"{figure(value)} ({_short(value.sd)})"
+
+
 def difference(value: Mean | None) -> str:
     """Signed mean with its 95% interval."""
     if value is None:
@@ -139,7 +144,7 @@ def by_anchors(
     metric: str,
     direction: str | None = None,
     base: str | None = None,
-    show: Callable[[Mean | None], str] = figure,
+    show: Callable[[Mean | None], str] = spread,
 ) -> str:
     """One line a method, one column a number of anchors: means, or paired differences to `base`."""
     counts = results.anchors(dataset)

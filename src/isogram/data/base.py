@@ -23,7 +23,7 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class NodeData:
-    """Private rows of one node. Nothing here may leave it, not even a count per row.
+    """Private rows of one node: no row leaves it, nor anything with an entry per row.
 
     tokens [N, T, c] float32; labels [N] int64 with `UNLABELLED` where unknown, or None if the node has none.
     """
