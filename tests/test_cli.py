@@ -1,13 +1,18 @@
+import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from tables import shuffle_anchors, write_tables
 from typer.testing import CliRunner
 
-from isogram.bench import read_rows
+from isogram.bench import Row, read_rows
 from isogram.cli import _numbers, app
 from isogram.errors import ConfigError
 from isogram.methods import METHODS
@@ -15,8 +20,192 @@ from isogram.methods import METHODS
 RUN = CliRunner(env={"COLUMNS": "200"})
 
 
+SMALL = [
+    "-s",
+    "threads=1",
+    "-s",
+    "model.width=48",
+    "-s",
+    "model.layers=1",
+    "-s",
+    "train.rounds=1",
+    "-s",
+    "train.steps=1",
+]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return str(write_tables(tmp_path_factory.mktemp("tables"), anchors=40))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_help_fits_a_screen_and_states_the_exit_codes():
+    done = RUN.invoke(app, ["--help"], env={"COLUMNS": "80"})
+    lines = done.output.splitlines()
+    assert done.exit_code == 0 and len(lines) <= 23 and max(map(len, lines)) <= 80
+    for command in ("init", "doctor", "align", "run", "report", "demo", "bench", "table", "data"):
+        assert re.search(rf"^  {command} +\S", done.output, re.MULTILINE), command
+    assert "130 interrupted" in done.output and "..." not in done.output.partition("Commands:")[2]
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from isogram.cli import app; app(['--help'], standalone_mode=False)\n"
+        "print(sorted({'torch', 'numpy', 'pandas', 'pydantic', 'rich', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["doctor", "align", "run", "demo", "bench"])
+def test_commands_that_measure_share_the_same_flags(command):
+    text = RUN.invoke(app, [command, "--help"]).output
+    for flag in ("CONFIG", "--data", "--set", "--json", "--quiet"):
+        assert flag in text, flag
+
+
+def test_completion_is_there():
+    shown = RUN.invoke(app, ["--show-completion"], env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+    assert shown.exit_code in (0, 1)  # the shell may be unknown here; what it completes is asked below
+    code = "from isogram.cli import app; app(prog_name='isogram')"
+    asked = {"_ISOGRAM_COMPLETE": "complete_bash", "COMP_WORDS": "isogram d", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert {"doctor", "demo", "data"} <= set(done.stdout.split())
+
+
+def test_version():
+    assert re.fullmatch(r"isogram \d+\.\d+\.\d+\n", RUN.invoke(app, ["--version"]).output)
+
+
+def test_init_writes_a_file_that_runs_and_replaces_none(folder):
+    assert RUN.invoke(app, ["init", "--data", "machines"]).exit_code == 0
+    written = (folder / "isogram.toml").read_text()
+    assert 'data = "machines"' in written
+    again = RUN.invoke(app, ["init"])
+    assert again.exit_code == 2 and "--force" in again.output and (folder / "isogram.toml").read_text() == written
+    assert RUN.invoke(app, ["init", "--force", "--set", "seed=3"]).exit_code == 0
+    done = RUN.invoke(app, ["align", "isogram.toml", "--data", "machines", "-s", "anchors=50", "-s", "threads=1"])
+    assert done.exit_code == 0, done.output
+    assert (folder / "runs" / "isogram-align" / "report.html").exists()
+
+
+def test_run_prints_the_table_on_stdout_and_progress_on_stderr(file, folder):
+    done = RUN.invoke(app, ["run", file, *SMALL])
+    assert done.exit_code == 0, done.output
+    assert (
+        "own: held-out rows" in done.stdout and "isogram" in done.stdout and "page: runs/own/report.html" in done.stdout
+    )
+    assert "round 1 of 1" in done.stderr and "round 1 of 1" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        (["doctor"], {"pairs", "findings", "coverage"}),
+        (["run", *SMALL], {"folder", "rounds", "resumed_at", "rows", "doctor"}),
+        (["align", *SMALL[:6]], {"folder", "rounds", "resumed_at", "rows", "doctor"}),
+    ],
+)
+def test_json_is_all_that_stdout_holds(file, folder, command, keys):
+    done = RUN.invoke(app, [command[0], file, *command[1:], "--json", "--quiet"])
+    assert done.exit_code == 0, done.output
+    assert keys <= set(json.loads(done.stdout)) and done.stderr == ""
+
+
+def test_json_of_the_benchmark_is_its_rows(folder):
+    options = ["--data", "machines", "--anchors", "10", "--seeds", "0", "--methods", "oneshot", "--json", "--quiet"]
+    done = RUN.invoke(app, ["bench", *options])
+    assert done.exit_code == 0, done.output
+    assert [Row(**row) for row in json.loads(done.stdout)] == read_rows([folder / "results" / "machines.jsonl"])
+
+
+def test_quiet_leaves_the_result_and_nothing_else(file, folder):
+    done = RUN.invoke(app, ["run", file, *SMALL, "--quiet"])
+    assert done.exit_code == 0 and done.stderr == "" and "held-out rows" in done.stdout
+
+
+def test_the_page_is_written_again_from_the_folder_alone(file, folder):
+    RUN.invoke(app, ["run", file, *SMALL])
+    page = folder / "runs" / "own" / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    done = RUN.invoke(app, ["report", "runs/own", "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["bytes"] == len(before) and page.read_bytes() == before
+
+
+def test_exit_codes_tell_what_is_in_the_way(file, folder):
+    tables = folder / "tables"
+    shutil.copytree(Path(file).parent, tables)
+    own = str(tables / "own.toml")
+    assert RUN.invoke(app, ["doctor", own]).exit_code == 0
+    (folder / "file").write_text("in the way")
+    done = RUN.invoke(app, ["run", own, *SMALL, "-s", "output.folder=file"])
+    assert done.exit_code == 4 and "a file is where a folder should be" in done.stderr
+    shuffle_anchors(tables, "meth")
+    for command in (["doctor", own], ["run", own, *SMALL], ["align", own, *SMALL]):
+        done = RUN.invoke(app, command)
+        assert done.exit_code == 3 and "meth" in done.output, done.output
+    assert not (folder / "runs").exists()
+    assert RUN.invoke(app, ["align", own, *SMALL, "--force"]).exit_code == 0
+    text = (tables / "public" / "meth.csv").read_text()
+    (tables / "public" / "meth.csv").write_text(text.replace("anchor-", "other-"))
+    for command in (["doctor", own], ["run", own, *SMALL, "--force"]):
+        assert RUN.invoke(app, command).exit_code == 2
+
+
+def test_all_problems_of_a_run_are_told_a_line_each(file, folder):
+    tables = folder / "tables"
+    shutil.copytree(Path(file).parent, tables)
+    for name in ("north.csv", "public/meth.csv"):
+        (tables / name).unlink()
+    done = RUN.invoke(app, ["run", str(tables / "own.toml")])
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.exit_code == 2 and len(lines) == 2 and "north.csv" in lines[0] and "meth.csv" in lines[1]
+
+
+def test_data_are_listed_and_fetched_by_name(folder):
+    listed = json.loads(RUN.invoke(app, ["data", "list", "--json"]).stdout)
+    assert {entry["name"]: entry["here"] for entry in listed}["machines"] is True
+    assert RUN.invoke(app, ["data", "fetch", "machines"]).exit_code == 0
+    done = RUN.invoke(app, ["data", "fetch", "mashines"])
+    assert done.exit_code == 2 and "no data set 'mashines'" in done.stderr
+
+
+def test_a_warm_cache_needs_no_network(folder):
+    """No address answers and pip is told of no index: the data are read from the cache all the same."""
+    code = "from isogram.cli import app; app()"
+    cut = {"PIP_NO_INDEX": "1", "https_proxy": "http" + "://127.0.0.1:9", "PATH": ""}
+    fetched = RUN.invoke(app, ["data", "fetch", "digits"])
+    assert fetched.exit_code == 0, fetched.output
+    command = [sys.executable, "-c", code, "doctor", "--data", "digits", "--quiet", "--json"]
+    done = subprocess.run(command, env=os.environ | cut, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    cold = subprocess.run(
+        command, env=os.environ | cut | {"ISOGRAM_CACHE": str(folder)}, capture_output=True, text=True, check=False
+    )
+    assert cold.returncode == 4 and "check the network" in cold.stderr, cold.stderr
+
+
+def test_rows_of_other_settings_get_a_file_of_their_own(folder):
+    options = ["bench", "--data", "machines", "--anchors", "10", "--seeds", "0", "--methods", "oneshot"]
+    done = RUN.invoke(app, [*options, "-s", "align.rho=0.2"])
+    assert done.exit_code == 2 and "--out" in done.output and not (folder / "results").exists()
+    done = RUN.invoke(app, [*options, "-s", "align.rho=0.2", "--out", "other.jsonl"])
+    assert done.exit_code == 0 and "rho = 0.2" in (folder / "other.toml").read_text()
+    done = RUN.invoke(app, [*options, "--out", "other.jsonl"])
+    assert done.exit_code == 2 and "rows of other settings" in done.output
+
+
 def test_the_demo_runs_every_method_and_prints_each_step_and_the_table():
-    done = RUN.invoke(app, ["demo", "--data", "machines", "--anchors", "20"])
+    done = RUN.invoke(app, ["demo", "--data", "machines", "--set", "anchors=20"])
     assert done.exit_code == 0, done.output
     for step in ("fetch data", "one-shot alignment", "federated rounds", "evaluation"):
         assert f"{step}: " in done.output
@@ -32,8 +221,9 @@ def test_the_demo_runs_every_method_and_prints_each_step_and_the_table():
     ("arguments", "said"),
     [
         (["demo", "--data", "tcga"], "choose one of tcga-brca"),
-        (["demo", "--data", "machines", "--anchors", "1"], "anchors"),
-        (["demo", "--data", "machines", "--anchors", "0"], "anchors: Input should be greater than or equal to 1"),
+        (["demo", "--data", "machines", "-s", "anchors=1"], "anchors"),
+        (["demo", "--data", "machines", "-s", "anchors=0"], "anchors = 0: machines needs at least 1"),
+        (["demo", "-s", "train.lrr=1"], "did you mean 'train.lr'?"),
         (["bench", "--data", "machines", "--methods", ""], "no method ''"),
         (["bench", "--seeds", "5-2"], "runs backwards"),
         (["bench", "--data", "machines", "--methods", "none"], "choose from local"),

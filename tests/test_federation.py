@@ -17,7 +17,7 @@ from isogram.evaluation import evaluate
 from isogram.messages import Down, Up
 
 CONFIG = Config(
-    data="planted",
+    data="machines",
     anchors=40,
     model=ModelConfig(width=48, layers=1),
     train=TrainConfig(rounds=2, steps=3, lr=1e-3, projector_lr=1e-3),

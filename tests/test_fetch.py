@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 from isogram.data.fetch import Wheel, cache_dir, fetch
-from isogram.errors import DataError
+from isogram.errors import DataError, StorageError
 
 CONTENTS = {
     "isogram_sample/a.csv": b"1,2\n" * 400_000,  # more than one block of the copying loop
@@ -66,7 +66,7 @@ def test_downloads_once_then_reads_the_cache(sample, cache, unplug, monkeypatch)
     assert files(cache) == sorted(paths.values())
     unplug()
     # Without the cache the same call fails, so what follows does read the cache.
-    with pytest.raises(DataError, match="could not download isogram-sample 1.0"):
+    with pytest.raises(StorageError, match="could not download isogram-sample 1.0"):
         fetch(sample, [A, B], cache / "another")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a subprocess was started"))
     monkeypatch.setenv("PATH", "")
@@ -99,7 +99,7 @@ def test_another_content_never_shares_a_folder(sample, cache):
 
 
 def test_an_unknown_release_is_refused(sample, cache):
-    with pytest.raises(DataError, match=r"isogram-sample 2\.0.*network"):
+    with pytest.raises(StorageError, match=r"isogram-sample 2\.0.*network"):
         fetch(Wheel(sample.package, "2.0", sample.sha256), [A], cache)
     assert files(cache) == []
 
@@ -111,25 +111,25 @@ def test_a_missing_member_is_named_and_leaves_nothing(sample, cache):
 
 
 @pytest.mark.parametrize("below", ["file", "file/folder"])
-def test_a_cache_that_cannot_be_written_is_a_data_error(sample, tmp_path, below):
+def test_a_cache_that_cannot_be_written_is_told(sample, tmp_path, below):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="cannot write the data cache at .*ISOGRAM_CACHE"):
+    with pytest.raises(StorageError, match="cannot write .*ISOGRAM_CACHE"):
         fetch(sample, [A], tmp_path / below)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_cache_is_a_data_error(sample, cache):
+def test_a_read_only_cache_is_told(sample, cache):
     cache.mkdir(mode=0o500)
-    with pytest.raises(DataError, match="cannot write the data cache"):
+    with pytest.raises(StorageError, match="cannot write"):
         fetch(sample, [A], cache)
 
 
-def test_a_full_disk_is_a_data_error_and_leaves_nothing(sample, cache, monkeypatch):
+def test_a_full_disk_is_told_and_leaves_nothing(sample, cache, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DataError, match=r"No space left.*free some space"):
+    with pytest.raises(StorageError, match=r"No space left.*free some space"):
         fetch(sample, [A], cache)
     assert files(cache) == []
 
@@ -173,7 +173,7 @@ def test_a_killed_process_leaves_nothing_that_is_read_later(sample, cache, unplu
     # What the dead process left does not count as fetched ...
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_FIND_LINKS", "")
-        with pytest.raises(DataError):
+        with pytest.raises(StorageError):
             fetch(sample, [A], cache)
     # ... nor does it stand in the way.
     path = fetch(sample, [A], cache)[A]

@@ -13,7 +13,7 @@ from isogram.federation import start_apart, train
 from isogram.methods import METHODS, RECIPES, solve
 
 CONFIG = Config(
-    data="planted",
+    data="machines",
     anchors=40,
     align=AlignConfig(rank=16),
     model=ModelConfig(width=48, layers=1),

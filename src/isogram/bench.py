@@ -1,7 +1,6 @@
 """Benchmarks: methods x anchors x seeds -> tidy rows, one JSON object a line. Interrupted ones can go on."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,10 +11,12 @@ from pathlib import Path
 import torch
 
 from isogram.config import Config
-from isogram.data import FederatedData, load
+from isogram.config_file import read_config, to_toml
+from isogram.data import FederatedData, open_data
 from isogram.errors import ConfigError, DataError
 from isogram.evaluation import evaluate
 from isogram.federation import Progress
+from isogram.files import append_lines, make_folder, write_atomic
 from isogram.methods import METHODS, RECIPES, Recipe, Solution
 
 DEFAULT_TRUNK = Config().model.trunk
@@ -71,7 +72,7 @@ def run_cell(cell: Cell) -> list[Row]:
     """Load the split, run the recipe, score what was asked for. One thread, so that cells can run side by side."""
     torch.set_num_threads(1)
     config, rows = cell.config, []
-    data, left = load(config.data, anchors=config.anchors, seed=config.seed), set(cell.names)
+    data, left = open_data(config), set(cell.names)
     for solution, seconds in solutions(RECIPES[cell.recipe], data, config, None):
         if solution.method in left:
             rows += score(solution, data, config, seconds)
@@ -79,6 +80,30 @@ def run_cell(cell: Cell) -> list[Row]:
         if not left:
             break
     return rows
+
+
+def check_settings(config: Config, path: Path, *, default: bool) -> None:
+    """Rows name data, method, trunk, anchors and seed alone: what else is not the default needs a file of its own.
+
+    Its settings are kept beside it, in a file of its name that ends in .toml, and rows of other settings are not added.
+
+    Raises:
+        ConfigError: other settings than the rows in `path` have, or than the default file may hold.
+    """
+    varied = {"name": "", "data": Config().data, "anchors": Config().anchors, "seed": 0}
+    model = config.model.model_copy(update={"trunk": DEFAULT_TRUNK})
+    plain = config.model_copy(update={**varied, "model": model, "output": Config().output, "files": Config().files})
+    if default:
+        if plain != Config():
+            raise ConfigError("settings other than the defaults need a file of their own: name one with --out")
+        return
+    beside = path.with_suffix(".toml")
+    before = read_config(beside).model_copy(update={"name": ""}) if beside.exists() else Config()
+    if path.exists() and before != plain:
+        raise ConfigError(f"{path} has rows of other settings; name another file with --out")
+    if plain != Config():
+        make_folder(path.parent)
+        write_atomic(beside, to_toml(plain).encode())
 
 
 def plan(configs: Iterable[Config], methods: Sequence[str], done: Iterable[Row]) -> list[Cell]:
@@ -106,16 +131,13 @@ def plan(configs: Iterable[Config], methods: Sequence[str], done: Iterable[Row])
 
 def bench(cells: Sequence[Cell], path: Path, jobs: int, finished: Callable[[Cell], None]) -> None:
     """Run cells in `jobs` processes and append each one's rows to `path` as it is done; sort the file at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _rewrite(path)  # an interrupted run may have left half a line
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(run_cell, cell): cell for cell in cells}
         try:
             for future in as_completed(futures):
-                with path.open("a") as file:
-                    file.write("".join(json.dumps(asdict(row)) + "\n" for row in future.result()))
-                    file.flush()
-                    os.fsync(file.fileno())
+                append_lines(path, (json.dumps(asdict(row)) for row in future.result()))
                 finished(futures[future])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -128,9 +150,7 @@ def bench(cells: Sequence[Cell], path: Path, jobs: int, finished: Callable[[Cell
 def _rewrite(path: Path) -> None:
     kept = {astuple(row)[:-1]: row for row in read_rows([path])} if path.exists() else {}
     rows = [kept[key] for key in sorted(kept)]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
-    temporary.replace(path)
+    write_atomic(path, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
 
 
 def read_rows(paths: Iterable[Path]) -> list[Row]:

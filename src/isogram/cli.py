@@ -1,32 +1,48 @@
-"""The command `isogram`."""
+"""The command `isogram`. What only some commands need is imported where they run: `isogram --help` answers at once."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+import json
+import sys
 from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
 
-from isogram import bench as benchmarks
-from isogram import report
-from isogram.config import Config, ModelConfig, TrunkName
-from isogram.data import DATASETS, load
-from isogram.demo import Steps, run_demo
 from isogram.errors import ConfigError, IsogramError
-from isogram.methods import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+    from isogram.bench import Cell, Row
+    from isogram.config import Config
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Train one multimodal transformer across silos that share no modality and no sample.",
+    rich_markup_mode=None,
+    help="Train one multimodal transformer across silos that share no sample.",
+    epilog="Exit: 0 done, 1 bug, 2 input, 3 refused, 4 disk or network, 130 interrupted.",
 )
-console, errors = Console(), Console(stderr=True)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List the built-in data sets, or fetch one.")
+app.add_typer(data_app, name="data")
 
-Data = Annotated[str, typer.Option("--data", help=f"Data set: {', '.join(DATASETS)}.")]
-Trunk = Annotated[TrunkName, typer.Option("--trunk", help="Transformer between projector and frame.")]
-DEFAULT = Config()
+File = Annotated[
+    Path | None, typer.Argument(metavar="CONFIG", help="Settings (TOML); without it each has its default.")
+]
+Data = Annotated[str | None, typer.Option("--data", metavar="NAME", help="Short for --set data=NAME.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting, such as train.rounds=8.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result and errors.")]
+Force = Annotated[bool, typer.Option("--force", help="Go on where the doctor refuses.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last complete round.")]
 
 
 @contextmanager
@@ -34,32 +50,174 @@ def _explained(interrupted: str = "interrupted") -> Iterator[None]:
     """Errors raised on purpose end the command with a line each on stderr instead of a traceback."""
     try:
         yield
-    except ValidationError as error:
-        for problem in error.errors():
-            errors.print(f"[red]error[/] {'.'.join(map(str, problem['loc']))}: {problem['msg']}", highlight=False)
-        raise typer.Exit(2) from error
     except IsogramError as error:
-        errors.print(f"[red]error[/] {error}", highlight=False)
-        raise typer.Exit(2) from error
+        for problem in error.problems:
+            _stderr(f"error: {problem}", "red")
+        raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt:
-        errors.print(interrupted)
+        _stderr(interrupted, "yellow")
         raise typer.Exit(130) from None
+
+
+def _stderr(text: str, colour: str) -> None:
+    first, colon, rest = text.partition(":")
+    typer.echo(typer.style(first, fg=colour) + colon + rest, err=True)
+
+
+def _consoles(quiet: bool, as_json: bool) -> tuple[Console, Console]:
+    """Where results go, and where progress goes."""
+    from rich.console import Console
+
+    return Console(quiet=as_json), Console(stderr=True, quiet=quiet)
+
+
+def _config(file: Path | None, data: str | None, settings: Sequence[str] | None) -> Config:
+    from isogram.config_file import read_config
+
+    return read_config(file, [*([f'data="{data}"'] if data is not None else []), *(settings or [])])
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"isogram {installed('isogram')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="CONFIG", help="File to write.")] = Path("isogram.toml"),
+    data: Data = None,
+    settings: Set = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write a commented configuration file."""
+    with _explained():
+        from isogram.config_file import commented
+        from isogram.files import make_folder, write_atomic
+
+        config = _config(None, data, [*(settings or []), 'name=""'])
+        if file.exists() and not force:
+            raise ConfigError(f"{file} exists already; name another file, or replace it by --force")
+        make_folder(file.parent)
+        write_atomic(file, commented(config.model_copy(update={"name": ""})).encode())
+        typer.echo(f"wrote {file}; next: isogram doctor {file}, then isogram run {file}")
+
+
+@app.command()
+def doctor(
+    file: File = None, data: Data = None, settings: Set = None, as_json: Json = False, quiet: Quiet = False
+) -> None:
+    """Say from public anchors alone whether the silos can be aligned."""
+    with _explained():
+        from isogram.data import open_data
+        from isogram.doctor import examine
+        from isogram.report.terminal import print_diagnosis
+
+        console, progress = _consoles(quiet, as_json)
+        config = _config(file, data, settings)
+        progress.print("reading data", highlight=False)
+        diagnosis = examine(open_data(config), config)
+        print_diagnosis(diagnosis, console)
+        if as_json:
+            _print_json(diagnosis.to_json())
+        if not diagnosis.ok:
+            raise typer.Exit(2 if diagnosis.errors else 3)
+
+
+@app.command()
+def align(
+    file: File = None,
+    data: Data = None,
+    settings: Set = None,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """One-shot alignment without training, into a folder NAME-align."""
+    with _explained():
+        config = _config(file, data, [*(settings or []), "train.rounds=0"])
+        _run(config.model_copy(update={"name": f"{config.name}-align"}), resume, force, as_json, quiet)
+
+
+@app.command()
+def run(
+    file: File = None,
+    data: Data = None,
+    settings: Set = None,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Align, train and report, into a folder of its own."""
+    with _explained("interrupted: complete rounds are kept, and the same command with --resume goes on from there"):
+        _run(_config(file, data, settings), resume, force, as_json, quiet)
+
+
+def _run(config: Config, resume: bool, force: bool, as_json: bool, quiet: bool) -> None:
+    from isogram.progress import Watch
+    from isogram.report.terminal import print_findings, summary
+    from isogram.run import run as run_config
+    from isogram.run_folder import REPORT
+
+    console, progress = _consoles(quiet, as_json)
+    with Watch(progress) as watch:
+        outcome = run_config(config, watch, resume=resume, force=force)
+    print_findings(outcome.diagnosis, progress)
+    if outcome.rows:
+        console.print(summary(outcome.rows, f"{config.name}: held-out rows", outcome.notes))
+    console.print(f"page: {outcome.folder / REPORT}", highlight=False, soft_wrap=True)
+    if as_json:
+        found = {"folder": str(outcome.folder), "rounds": outcome.rounds, "resumed_at": outcome.resumed_at}
+        _print_json(found | {"rows": _rows(outcome.rows), "doctor": outcome.diagnosis.to_json()})
+
+
+def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [asdict(row) for row in rows]
+
+
+@app.command("report")
+def write_report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: Json = False, quiet: Quiet = False
+) -> None:
+    """Write the page of a run again, complete or not."""
+    with _explained():
+        from isogram.report.page import write_page
+
+        path = write_page(folder)
+        if as_json:
+            _print_json({"page": str(path), "bytes": path.stat().st_size})
+        elif not quiet:
+            typer.echo(f"wrote {path}")
 
 
 @app.command()
 def demo(
-    data: Data = "tcga-brca",
-    anchors: Annotated[
-        int | None, typer.Option(help="Public anchors K; 100 if not given, 5 per digit on digits.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split and of everything random.")] = 0,
-    trunk: Trunk = DEFAULT.model.trunk,
+    file: File = None, data: Data = None, settings: Set = None, as_json: Json = False, quiet: Quiet = False
 ) -> None:
-    """Run the main job on one split, every method side by side, and print the table."""
+    """Run every method on one split, side by side, and print the table."""
     with _explained():
-        if anchors is None:
-            anchors = 5 if data == "digits" else DEFAULT.anchors
-        run_demo(Config(data=data, anchors=anchors, seed=seed, model=ModelConfig(trunk=trunk)), console)
+        from isogram.demo import run_demo
+
+        console, progress = _consoles(quiet, as_json)
+        rows = run_demo(_config(file, data, settings), console, progress)
+        if as_json:
+            _print_json(_rows(rows))
 
 
 def _numbers(text: str) -> list[int]:
@@ -77,35 +235,48 @@ def _numbers(text: str) -> list[int]:
 
 @app.command()
 def bench(
-    data: Data = "tcga-brca",
-    anchors: Annotated[str, typer.Option(help="Numbers of anchors, such as 25,50,100.")] = "100",
+    file: File = None,
+    data: Data = None,
+    settings: Set = None,
+    anchors: Annotated[str | None, typer.Option(help="Numbers of anchors, such as 25,50,100.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, such as 0-19.")] = "0-4",
-    methods: Annotated[str, typer.Option(help=f"Names, comma between: {', '.join(METHODS)}.")] = ",".join(METHODS),
-    trunk: Trunk = DEFAULT.model.trunk,
+    methods: Annotated[str | None, typer.Option(help="Names, comma between; all if not given.")] = None,
     out: Annotated[
         Path | None, typer.Option(dir_okay=False, help="File of rows; results/DATA.jsonl if not given.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes side by side, one thread each.")] = 1,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Run methods over seeds and append tidy rows (JSON lines). Rows that exist are not run again."""
+    """Run methods over seeds and append tidy rows (resumes)."""
     with _explained("interrupted: rows that are finished are kept, and the same command goes on from there"):
-        path = out or Path("results") / f"{data}.jsonl"
+        from isogram import bench as benchmarks
+        from isogram.data import open_data
+        from isogram.methods import METHODS
+        from isogram.progress import Steps
+
+        _, progress = _consoles(quiet, as_json)
+        base = _config(file, data, settings)
         configs = [
-            Config(data=data, anchors=k, seed=s, model=ModelConfig(trunk=trunk))
-            for k in _numbers(anchors)
+            base.model_copy(update={"anchors": k, "seed": s})
+            for k in (_numbers(anchors) if anchors is not None else [base.anchors])
             for s in _numbers(seeds)
         ]
+        path = out or Path("results") / f"{base.data}.jsonl"
         done = benchmarks.read_rows([path]) if path.exists() else []
-        cells = benchmarks.plan(configs, methods.split(","), done)
-        for name in {config.data for config in configs} if cells else ():
-            load(name, anchors=configs[0].anchors, seed=configs[0].seed)  # one download, before the processes start
-        with Steps(console, ("benchmark",)) as steps:
+        benchmarks.check_settings(base, path, default=out is None)
+        cells = benchmarks.plan(configs, methods.split(",") if methods is not None else METHODS, done)
+        if cells:
+            open_data(configs[0])  # one download, before the processes start
+        with Steps(progress, ("benchmark",)) as steps:
             steps.begin("benchmark", len(cells))
             benchmarks.bench(cells, path, jobs, lambda cell: steps.advance(_described(cell)))
             steps.end(str(path))
+        if as_json:
+            _print_json(_rows(benchmarks.read_rows([path])))
 
 
-def _described(cell: benchmarks.Cell) -> str:
+def _described(cell: Cell) -> str:
     return f"K = {cell.config.anchors}, seed {cell.config.seed}: {', '.join(cell.names)}"
 
 
@@ -115,13 +286,55 @@ def table(
     results: Annotated[Path, typer.Option(help="Folder of rows.")] = Path("results"),
     picture: Annotated[Path | None, typer.Option(help="Draw the picture too, .svg or .png.")] = None,
 ) -> None:
-    """Write the tables of the documentation from committed rows."""
+    """Write the documentation's tables from committed rows."""
     with _explained():
-        found = report.Results(benchmarks.read_rows(sorted(results.glob("*.jsonl"))))
-        made = report.blocks(found)
+        from isogram.bench import read_rows
+        from isogram.files import write_atomic
+        from isogram.report import tables
+
+        found = tables.Results(read_rows(sorted(results.glob("*.jsonl"))))
+        made = tables.blocks(found)
         for file in files:
-            file.write_text(report.fill(file.read_text(), made))
-            console.print(f"wrote {file}")
+            write_atomic(file, tables.fill(file.read_text(), made).encode())
+            typer.echo(f"wrote {file}")
         if picture is not None:
-            report.picture(found, picture)
-            console.print(f"drew {picture}")
+            tables.picture(found, picture)
+            typer.echo(f"drew {picture}")
+
+
+@data_app.command("list")
+def list_data(as_json: Json = False) -> None:
+    """Name the built-in data sets, and which are here already."""
+    with _explained():
+        from isogram.config import DATASETS
+        from isogram.data import is_here
+
+        found = [{"name": name, "about": about, "here": is_here(name)} for name, about in DATASETS.items()]
+        if as_json:
+            _print_json(found)
+            return
+        for entry in found:
+            typer.echo(f"{entry['name']:<18} {'here ' if entry['here'] else 'fetch'}  {entry['about']}")
+
+
+@data_app.command("fetch")
+def fetch_data(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Download data sets into the cache, so that later runs need no network."""
+    with _explained("interrupted: what is complete is kept"):
+        from isogram.config import DATASETS
+        from isogram.data import fetch_all
+        from isogram.data.fetch import cache_dir
+
+        unknown = [name for name in names or () if name not in DATASETS]
+        if unknown:
+            raise ConfigError(*(f"no data set {name!r}; choose from {', '.join(DATASETS)}" for name in unknown))
+        for name in names or DATASETS:
+            fetch_all(name)
+            if not quiet and not as_json:
+                typer.echo(f"{name} is in {cache_dir()}")
+        if as_json:
+            _print_json({"cache": str(cache_dir()), "names": list(names or DATASETS)})

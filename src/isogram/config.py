@@ -1,8 +1,24 @@
-"""Every setting of a run, validated as a whole. How the defaults were chosen: docs/log.md."""
+"""Every setting of a run. How the defaults were chosen: docs/log.md; the file they stand in: `config_file`."""
 
-from typing import Literal
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+DATASETS = {
+    "tcga-brca": "769 breast cancer patients: RNA, methylation, miRNA at nine nodes",
+    "tcga-brca-chain": "the same; RNA and methylation have no anchor in common, only miRNA holds all",
+    "tcga-brca-chain20": "the same; RNA and methylation have a fifth of the anchors in common",
+    "tcga-brca-tuning": "the same; held-out rows from the anchor pool, to choose settings on",
+    "digits": "written, spoken and pen-drawn digits at three nodes (anchors: per digit, 1 to 20)",
+    "machines": "simulated pumps: a vibration sensor and the operators' shift log",
+}
+"""The built-in data sets and what they are; `isogram.data` has their loaders."""
+
+FILES = "files"
+"""Value of `data` for tables of your own."""
 
 TrunkName = Literal["none", "small", "minilm", "minilm-random"]
 
@@ -15,7 +31,7 @@ class AlignConfig(_Settings):
     """One-shot alignment: symbols as in docs/method.md."""
 
     rho: float = Field(0.1, gt=0, description="ridge, relative to the mean eigenvalue of the anchors' Gram matrix")
-    rank: int = Field(96, ge=1, description="frame coordinates; at most K - 1 are used")
+    rank: int | None = Field(None, ge=1, description="frame coordinates, at most K - 1; if absent 96, or K - 1 if less")
     power: float = Field(2.0, gt=0, description="weight of a frame direction: consensus eigenvalue to this power")
     clip: float = Field(5.0, gt=0, description="bound on standardised features")
     metric: bool = Field(True, description="learn feature weights by HSIC with the other modalities' Grams")
@@ -24,9 +40,9 @@ class AlignConfig(_Settings):
 class ModelConfig(_Settings):
     """The homogeneous trunk and its adapters."""
 
-    trunk: TrunkName = Field("small", description="transformer between projector and frame")
-    lora_rank: int = Field(8, ge=1)
-    width: int = Field(128, ge=8, description="width of the small trunk; MiniLM has its own")
+    trunk: TrunkName = Field("small", description="between projector and frame: none, small, minilm, minilm-random")
+    lora_rank: int = Field(8, ge=1, description="rank of the LoRA adapters")
+    width: int = Field(128, ge=8, multiple_of=4, description="width of the small trunk; MiniLM has its own")
     layers: int = Field(2, ge=1, description="layers of the small trunk")
 
 
@@ -44,25 +60,102 @@ class TrainConfig(_Settings):
     """Federated rounds of local training."""
 
     device: str = Field("cpu", description="where nodes train: cpu, cuda, or another name that PyTorch knows")
-    rounds: int = Field(4, ge=0)
+    rounds: int = Field(4, ge=0, description="0 stops after one-shot alignment")
     steps: int = Field(8, ge=1, description="optimiser steps per node and round")
     batch: int = Field(32, ge=1, description="private rows per step")
     anchor_batch: int = Field(128, ge=4, description="anchors per step, drawn anew each step if there are more")
     folds: int = Field(10, ge=2, description="folds of the cross-fitted anchors that training sees")
-    lr: float = Field(1e-4, gt=0, description="adapters and output map")
-    projector_lr: float = Field(0.0, ge=0, description="a node's own projector; 0 leaves it at the one-shot map")
+    lr: float = Field(1e-4, gt=0, description="learning rate of adapters and output map")
+    projector_lr: float = Field(0.0, ge=0, description="of a node's own projector; 0 leaves it at the one-shot map")
     frame_update: float = Field(0.0, ge=0, le=1, description="share of the trained Grams in each round's consensus")
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     temperature: float = Field(0.1, gt=0, description="of the frame and task terms' softmax")
-    weights: TermWeights = TermWeights(task=0.1, cka=0.1, frame=1.0, teacher=1.0)
+    weights: TermWeights = Field(
+        TermWeights(task=0.1, cka=0.1, frame=1.0, teacher=1.0), description="loss terms; 0 leaves one out"
+    )
+
+
+class NodeFiles(_Settings):
+    """One silo in tables of its own."""
+
+    name: str = Field(min_length=1, description="of the node, distinct")
+    modality: str = Field(min_length=1, description="nodes of one modality have the same columns and anchors")
+    rows: Path = Field(description="CSV, one private row a line, one number a column")
+    anchors: Path = Field(description="CSV of the public anchors in this modality, with a column `id`")
+
+
+class FilesConfig(_Settings):
+    """Tables of your own, for `data = "files"`. Paths are relative to the configuration file."""
+
+    labels: str = Field("", description="column that has a row's class, in the tables that know it; empty: unknown")
+    classes: tuple[str, ...] = Field((), description="every class that labels may name")
+    nodes: tuple[NodeFiles, ...] = ()
+    held_out: Mapping[str, Path] = Field({}, description="modality = CSV of test rows; paired by a column `id`")
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("classes must be distinct")
+        return classes
+
+
+class OutputConfig(_Settings):
+    """Where a run's folder goes."""
+
+    folder: Path = Field(Path("runs"), description="a run writes to FOLDER/NAME")
+    tensorboard: bool = Field(False, description="log there for TensorBoard, too (pip install isogram[tensorboard])")
+
+
+def _default_anchors(found: dict[str, Any]) -> int:
+    return {"digits": 5, FILES: 0}.get(found.get("data", ""), 100)
 
 
 class Config(_Settings):
-    """A run: data set, anchors, seed, and the three groups of settings."""
+    """A run: data, anchors, seed, and the groups of settings.
 
-    data: str = "tcga-brca"
-    anchors: int = Field(100, ge=1, description="K; on `digits` the number per class")
-    seed: int = Field(0, ge=0)
+    Of a file that isogram wrote, nothing is left to defaults: `isogram init` shows them all.
+    """
+
+    name: str = Field(
+        "", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*)?$", description="of the run's folder; if empty this file's own"
+    )
+    data: str = Field("tcga-brca", description="a built-in set (see `isogram data list`), or files: your own, below")
+    anchors: int = Field(
+        default_factory=_default_anchors,
+        ge=0,
+        description="K, public anchors; per digit on digits; with files 0 takes all there are",
+    )
+    seed: int = Field(0, ge=0, description="of the split and of everything random")
+    threads: int = Field(1, ge=1, description="of the CPU; the same number gives the same bits")
     align: AlignConfig = AlignConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    output: OutputConfig = OutputConfig()
+    files: FilesConfig = FilesConfig()
+
+    @field_validator("data")
+    @classmethod
+    def _exists(cls, data: str) -> str:
+        if data not in DATASETS and data != FILES:
+            near = get_close_matches(data, [*DATASETS, FILES], n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"no data set {data!r}: choose one of {', '.join(DATASETS)}, {FILES}{meant}")
+        return data
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        problems = []
+        if self.data == FILES and not self.files.nodes:
+            problems.append('data = "files" needs [[files.nodes]] tables: one per silo')
+        if self.data != FILES and self.files.nodes:
+            problems.append(f'[[files.nodes]] are given, but data = "{self.data}"; set data = "files"')
+        if self.data != FILES and self.anchors < 1:
+            problems.append(f"anchors = {self.anchors}: {self.data} needs at least 1")
+        names = [node.name for node in self.files.nodes]
+        problems += [f"two nodes are named {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
+        held = {node.modality for node in self.files.nodes}
+        problems += [f"files.held_out names {m!r}, which no node holds" for m in self.files.held_out if m not in held]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

@@ -1,8 +1,23 @@
-"""The one family of errors a user meets: what is wrong, where, and what to do about it."""
+"""The one family of errors a user meets: what is wrong, where, and what to do about it.
+
+`exit_code` is the status with which the command ends (`isogram --help` lists them).
+"""
 
 
 class IsogramError(Exception):
-    """Base of every error raised on purpose; the command prints it without a traceback."""
+    """Base of every error raised on purpose; the command prints it without a traceback.
+
+    Holds one problem or all that were found at once, each a sentence of its own.
+    """
+
+    exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 class ConfigError(IsogramError):
@@ -23,3 +38,19 @@ class MessageError(IsogramError):
 
 class HeldOutError(IsogramError):
     """Held-out rows were read outside evaluation: the run's figures would be worthless."""
+
+
+class RunError(IsogramError):
+    """A run folder belongs to another configuration or process, is damaged, or is there already."""
+
+
+class RefusedError(IsogramError):
+    """The doctor finds that these silos should not be aligned on these anchors; `--force` goes on all the same."""
+
+    exit_code = 3
+
+
+class StorageError(IsogramError):
+    """The machine, not the input, is in the way: a full disk, a folder without permission, no network."""
+
+    exit_code = 4

@@ -44,24 +44,28 @@ def classify(rows: Tensor, head: Tensor) -> Tensor:
 def evaluate(data: FederatedData, embed: Mapping[str, Embed], head: Tensor | None) -> list[Score]:
     """All figures of one solution: `embed` per node name, and class directions in the same coordinates.
 
-    r1, r10 for every ordered pair of modalities, cka for every unordered one (both only where rows are paired);
+    Nothing without held-out rows. r1, r10 for every ordered pair of modalities, cka for every unordered one (both only
+    where rows are paired);
     balanced accuracy per modality, called pam50 on the TCGA sets and accuracy elsewhere. Where a modality has labels of
     some classes only, a direction such as "vibration:elsewhere" is the accuracy on the classes labelled elsewhere.
     """
     scores: list[Score] = []
+    modalities = [m for m in data.modalities if m in data.held_out.modalities]
     with evaluation():
-        rows = {node.name: embed[node.name](data.held_out.tokens(node.modality)) for node in data.nodes}
-        of = {m: [rows[node.name] for node in data.nodes if node.modality == m] for m in data.modalities}
+        of = {
+            m: [embed[node.name](data.held_out.tokens(m)) for node in data.nodes if node.modality == m]
+            for m in modalities
+        }
         if data.held_out.paired:
-            for a, b in permutations(data.modalities, 2):
+            for a, b in permutations(modalities, 2):
                 both = [retrieval(x, y, (1, 10)) for x, y in _pairs(of[a], of[b])]
                 scores += [Score(f"r{k}", f"{a}->{b}", _mean(pair[i] for pair in both)) for i, k in enumerate((1, 10))]
-            for a, b in combinations(data.modalities, 2):
+            for a, b in combinations(modalities, 2):
                 value = _mean(float(cka_debiased(gram(x), gram(y))) for x, y in _pairs(of[a], of[b]))
                 scores.append(Score("cka", f"{a}->{b}", value))
         if head is not None and not head.isnan().all():
             metric = "pam50" if data.name.startswith("tcga") else "accuracy"
-            for modality in data.modalities:
+            for modality in [m for m in modalities if m in data.held_out.labelled]:
                 truth, told = data.held_out.labels(modality), _labelled(data, {modality})
                 named = [classify(x, head).numpy() for x in of[modality]]
                 scores.append(Score(metric, modality, _mean(_accuracy(truth, guess) for guess in named)))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from isogram import aggregation
-from isogram.alignment import canonical_frame, continue_frame, gram, pack
+from isogram.alignment import DEFAULT_RANK, canonical_frame, continue_frame, gram, pack
 from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.errors import ConfigError
@@ -23,13 +23,30 @@ from isogram.model import SharedModel
 HELD_OUT_SHARE = 0.2
 """Of the anchors, while choosing between the trained model and its start."""
 
-Progress = Callable[[int, int, dict[str, float]], None]
-"""Called after each round with its number, the number of rounds, and the mean of each loss term."""
+
+@dataclass(frozen=True)
+class Tick:
+    """What training tells while it goes on: a node begins (no terms) or ends its steps, or a round is over (no node).
+
+    round counts from 1; terms: mean of each loss term over the node's steps, or over the nodes.
+    """
+
+    round: int
+    rounds: int
+    node: str
+    terms: dict[str, float]
+
+
+Progress = Callable[[Tick], None]
 
 
 @dataclass(frozen=True)
 class Federation:
-    """Nodes and what the server knows: frame [K, r], consensus [K, K], head [C, r] with NaN rows for unseen classes."""
+    """Nodes and what the server knows: frame [K, r], consensus [K, K], head [C, r] with NaN rows for unseen classes.
+
+    Also, once training has begun, the shared adapters, the rounds that are complete, and each one's mean loss terms.
+    start_consensus: that of one-shot alignment, which `frame_update` moves away from.
+    """
 
     config: Config
     nodes: tuple[Node, ...]
@@ -40,12 +57,15 @@ class Federation:
     consensus: Tensor | None = None
     frame: Tensor | None = None
     head: Tensor | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
+    start_consensus: Tensor | None = None
+    adapters: dict[str, Tensor] = field(default_factory=dict)
+    round: int = 0
+    history: tuple[dict[str, float], ...] = ()
 
     @property
     def width(self) -> int:
         """Coordinates of the frame, r."""
-        return min(self.config.align.rank, self.n_anchors - 1)
+        return min(self.config.align.rank or DEFAULT_RANK, self.n_anchors - 1)
 
     @property
     def last_round(self) -> int:
@@ -170,13 +190,23 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
 
 
 def train(fed: Federation, progress: Progress | None = None) -> Federation:
-    """Federated rounds from the nodes' current maps: local steps, then averages of adapters, head and frame.
-
-    Before the first step the model computes the starting maps exactly. The nodes given stay as they are.
+    """Federated rounds from the nodes' current maps; the nodes given stay as they are.
 
     Raises:
         ConfigError: a term is asked for whose target does not exist.
         MessageError: an update that does not fit.
+    """
+    fed = start_training(fed)
+    while fed.round < fed.config.train.rounds:
+        fed = train_round(fed, progress)
+    return fed
+
+
+def start_training(fed: Federation) -> Federation:
+    """Copies of the nodes with models that compute their current maps exactly; no message is sent.
+
+    Raises:
+        ConfigError: a term is asked for whose target does not exist, or nodes start in different coordinates.
     """
     config, weights = fed.config, fed.config.train.weights
     if weights.frame and fed.frame is None:
@@ -189,42 +219,61 @@ def train(fed: Federation, progress: Progress | None = None) -> Federation:
     if weights.cka and fed.consensus is None:
         raise ConfigError("the loss term `cka` needs a consensus: align first, or set its weight to 0")
     shared = SharedModel(config.model, coordinates.pop())
-    fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), history=[])
-    for node in fed.nodes:
+    nodes = tuple(copy(node) for node in fed.nodes)
+    for node in nodes:
         node.start_training(shared)
-    frame, consensus, head = fed.frame, fed.consensus, fed.head
-    adapters = shared.adapters()
-    for round in range(2, 2 + config.train.rounds):
-        prototypes = None
-        if weights.prototype:
-            shared_anchors = [fed.ledger.carry(node.send_embeddings(round)) for node in fed.nodes]
-            prototypes = aggregation.mean_embeddings(shared_anchors, fed.n_anchors)
-        updates: list[Up] = []
-        terms: dict[str, list[float]] = {}
-        for node in fed.nodes:
-            down = _down(fed, node, round, adapters=adapters, head=head, prototypes=prototypes)
-            if weights.frame:
-                down = replace(down, frame=frame)
-            if weights.cka and consensus is not None:
-                down = replace(down, geometry=pack(_geometry(consensus, fed)))
-            up, values = node.train_round(node.accept(fed.ledger.carry(down)))
-            updates.append(fed.ledger.carry(up))
-            for name, value in values.items():
-                terms.setdefault(name, []).append(value)
-        adapters = aggregation.average_adapters(updates)
-        shared.load_adapters(adapters)
-        if config.train.frame_update and frame is not None and fed.consensus is not None:
-            share = config.train.frame_update
-            now = aggregation.merge_grams(
-                [fed.ledger.carry(n.send_trained_gram(round)) for n in fed.nodes], fed.n_anchors
-            )
-            consensus = (1 - share) * fed.consensus + share * now
-            frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
-        head = class_directions(fed, round)
-        fed.history.append({name: sum(values) / len(values) for name, values in terms.items()})
-        if progress is not None:
-            progress(round - 1, config.train.rounds, fed.history[-1])
-    return replace(fed, frame=frame, consensus=consensus, head=head)
+    return replace(fed, nodes=nodes, start_consensus=fed.consensus, adapters=shared.adapters(), round=0, history=())
+
+
+def train_round(fed: Federation, progress: Progress | None = None) -> Federation:
+    """One round: local steps at every node, then averages of adapters, frame and head. The nodes move on in place.
+
+    Raises:
+        MessageError: an update that does not fit.
+    """
+    config, weights = fed.config, fed.config.train.weights
+    number, rounds = fed.round + 1, config.train.rounds
+    round = number + 1  # on the wire 0 and 1 are alignment
+    tell = progress or (lambda tick: None)
+    prototypes = None
+    if weights.prototype:
+        shared_anchors = [fed.ledger.carry(node.send_embeddings(round)) for node in fed.nodes]
+        prototypes = aggregation.mean_embeddings(shared_anchors, fed.n_anchors)
+    updates: list[Up] = []
+    terms: dict[str, list[float]] = {}
+    for node in fed.nodes:
+        tell(Tick(number, rounds, node.name, {}))
+        down = _down(fed, node, round, adapters=fed.adapters, head=fed.head, prototypes=prototypes)
+        if weights.frame:
+            down = replace(down, frame=fed.frame)
+        if weights.cka and fed.consensus is not None:
+            down = replace(down, geometry=pack(_geometry(fed.consensus, fed)))
+        up, values = node.train_round(node.accept(fed.ledger.carry(down)))
+        updates.append(fed.ledger.carry(up))
+        for name, value in values.items():
+            terms.setdefault(name, []).append(value)
+        tell(Tick(number, rounds, node.name, values))
+    adapters = aggregation.average_adapters(updates)
+    for node in fed.nodes:
+        node.load_adapters(adapters)
+    frame, consensus = fed.frame, fed.consensus
+    share = config.train.frame_update
+    if share and frame is not None and fed.start_consensus is not None:
+        now = aggregation.merge_grams([fed.ledger.carry(n.send_trained_gram(round)) for n in fed.nodes], fed.n_anchors)
+        consensus = (1 - share) * fed.start_consensus + share * now
+        frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
+    means = {name: sum(values) / len(values) for name, values in terms.items()}
+    head = class_directions(fed, round)
+    tell(Tick(number, rounds, "", means))
+    return replace(
+        fed,
+        frame=frame,
+        consensus=consensus,
+        head=head,
+        adapters=adapters,
+        round=number,
+        history=(*fed.history, means),
+    )
 
 
 def _geometry(consensus: Tensor, fed: Federation) -> Tensor:

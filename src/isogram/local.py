@@ -1,7 +1,7 @@
 """One node: its private rows, its anchors, its projector; what it computes and what it agrees to send."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -212,6 +212,11 @@ class Node:
             x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
             self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x).to(self.device)
             self.shift[fold] = (without.bias - self.map.bias).float().to(self.device)
+
+    def load_adapters(self, adapters: Mapping[str, Tensor]) -> None:
+        """The shared part of the model, as the server averaged it."""
+        assert self.model is not None
+        self.model.shared.load_adapters(adapters)
 
     def train_round(self, down: Down) -> tuple[Up, dict[str, float]]:
         """Local steps from the broadcast adapters; returns the new adapters and the mean of each loss term."""

@@ -43,14 +43,15 @@ class Recipe:
     sends: str
 
 
-def _solution(method: str, fed: Federation, **fields: Any) -> Solution:
+def solution(method: str, fed: Federation, **fields: Any) -> Solution:
+    """What a federation leaves, under a method's name."""
     sent = sum(fed.ledger.sent(node.name) for node in fed.nodes) / len(fed.nodes)
     return Solution(method, {node.name: node.embed for node in fed.nodes}, fed.head, sent, **fields)
 
 
 def _alone(name: str, solve: Callable[[FederatedData, Config], Federation]) -> Run:
     def run(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
-        yield _solution(name, solve(data, config))
+        yield solution(name, solve(data, config))
 
     return run
 
@@ -58,7 +59,7 @@ def _alone(name: str, solve: Callable[[FederatedData, Config], Federation]) -> R
 def _oneshot(name: str, metric: bool) -> Run:
     def run(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
         align = config.align.model_copy(update={"metric": metric})
-        yield _solution(name, federation.align(data, config.model_copy(update={"align": align})))
+        yield solution(name, federation.align(data, config.model_copy(update={"align": align})))
 
     return run
 
@@ -67,7 +68,7 @@ def _paired(data: FederatedData, config: Config, progress: Progress | None) -> I
     if data.all_paired is None:
         raise ConfigError(f"{data.name} has no pairs beyond its anchors; leave out the method `paired`")
     fed = federation.align(replace(data, anchors=data.all_paired()), config)
-    yield _solution("paired", fed)
+    yield solution("paired", fed)
 
 
 def _own_labels(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
@@ -77,9 +78,9 @@ def _own_labels(data: FederatedData, config: Config, progress: Progress | None) 
 
 def _isogram(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
     fed = federation.train(federation.align(data, config), progress)
-    yield _solution("isogram", fed)
+    yield solution("isogram", fed)
     fed, fell_back = federation.keep_better(fed, data, progress)
-    yield _solution("isogram+oneshot", fed, fell_back=tuple(fell_back))
+    yield solution("isogram+oneshot", fed, fell_back=tuple(fell_back))
 
 
 def without_frame(
@@ -95,9 +96,9 @@ def without_frame(
     train = config.train.model_copy(update={"weights": weights, "lr": lr, "projector_lr": projector_lr})
     config = config.model_copy(update={"train": train})
     fed = federation.train(federation.start_apart(data, config), progress)
-    yield _solution(name, fed)
+    yield solution(name, fed)
     if name == "cka":
-        yield _solution("cka-frame", federation.read_through_frame(fed))
+        yield solution("cka-frame", federation.read_through_frame(fed))
 
 
 _FEDAVG = partial(without_frame, "fedavg-lora", 1e-3, 0.0, TermWeights(task=1, teacher=1))

@@ -8,10 +8,12 @@ from isogram.alignment.cka import cka, cka_debiased, hsic, hsic_unbiased
 from isogram.alignment.consensus import consensus
 from isogram.alignment.frame import canonical_frame, continue_frame
 from isogram.alignment.gram import center, gram, pack, shrink, unpack
-from isogram.alignment.oneshot import LinearMap, Standardizer, feature_metric, fit_map
+from isogram.alignment.oneshot import DEFAULT_RANK, LinearMap, OneShot, Standardizer, feature_metric, fit_map, one_shot
 
 __all__ = [
+    "DEFAULT_RANK",
     "LinearMap",
+    "OneShot",
     "Standardizer",
     "canonical_frame",
     "center",
@@ -24,6 +26,7 @@ __all__ = [
     "gram",
     "hsic",
     "hsic_unbiased",
+    "one_shot",
     "pack",
     "shrink",
     "unpack",

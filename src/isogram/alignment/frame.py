@@ -26,7 +26,8 @@ def canonical_frame(consensus: Float[Tensor, "K K"], rank: int, power: float) ->
     values, vectors = torch.linalg.eigh(consensus)
     values, vectors = values.flip(0)[:rank].clamp_min(0), vectors.flip(1)[:, :rank]
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-    return vectors * largest.sign() * values**power
+    # Row by row in memory, as files and messages give it back: sums in another order would differ in the last bits.
+    return (vectors * largest.sign() * values**power).contiguous()
 
 
 def continue_frame(frame: Float[Tensor, "K r"], previous: Float[Tensor, "K r"]) -> Float[Tensor, "K r"]:

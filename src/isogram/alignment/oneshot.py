@@ -1,12 +1,15 @@
 """One-shot alignment: each node's ridge regression from its own features onto the frame. No training, one message."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from isogram.alignment.gram import center, gram
+from isogram.alignment.consensus import consensus
+from isogram.alignment.frame import canonical_frame
+from isogram.alignment.gram import center, gram, shrink
 from isogram.errors import AnchorError
 
 
@@ -127,3 +130,68 @@ def feature_metric(
 def metric_gram(features: Float[Tensor, "k F"], metric: Float[Tensor, " F"] | None) -> Float[Tensor, "k k"]:
     """Centred Gram of standardised features under a metric."""
     return gram(features if metric is None else features * metric.sqrt())
+
+
+DEFAULT_RANK = 96
+"""Of the frame, where no rank is asked for; more coordinates gained nothing."""
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """What one-shot alignment gives: the frame [K, r] and, per modality, the map onto it."""
+
+    frame: Float[Tensor, "K r"]
+    maps: Mapping[str, LinearMap]
+
+
+def one_shot(
+    anchors: Mapping[str, Float[Tensor, "_ _"]],
+    indices: Mapping[str, Int[Tensor, " _"]],
+    n_anchors: int,
+    *,
+    rank: int | None,
+    rho: float,
+    power: float,
+    clip: float,
+    metric: bool,
+    quality: Mapping[str, Float[Tensor, " _"]] | None = None,
+    nodes: Mapping[str, int] | None = None,
+    connected: bool = True,
+) -> OneShot:
+    """The whole of one-shot alignment without nodes or messages: what `federation.align` does, up to float32.
+
+    Args:
+        anchors: per modality, raw features [k, F] of the anchors that exist in it.
+        indices: per modality, their positions in the anchor set.
+        n_anchors: K.
+        rank, rho, power, clip, metric: as in `config.AlignConfig`; a rank above K - 1 counts as K - 1.
+        quality: per modality, weight in (0, 1] of each anchor; 1 everywhere if not given.
+        nodes: per modality, how many nodes hold it: each has a say in the consensus; 1 if not given.
+        connected: as in `consensus`.
+
+    Raises:
+        AnchorError: as in `consensus`, `canonical_frame` and `fit_map`.
+    """
+    standard = {m: Standardizer.fit(x, clip)(x) for m, x in anchors.items()}
+    # A pair of anchors weighs q_a q_b at each of a modality's n nodes, hence sqrt(n) q an anchor.
+    weight = {
+        m: (torch.ones(len(x)) if quality is None else quality[m]).double() * (1 if nodes is None else nodes[m]) ** 0.5
+        for m, x in anchors.items()
+    }
+
+    def merge(grams: Mapping[str, Tensor], whole: bool) -> Tensor:
+        of = list(grams)
+        return consensus(
+            [grams[m] for m in of], [indices[m] for m in of], n_anchors, [weight[m] for m in of], connected=whole
+        )
+
+    grams = {m: shrink(gram(x), rho) for m, x in standard.items()}
+    metrics: dict[str, Tensor] = {}
+    if metric:
+        for m, index in indices.items():
+            others = merge({other: matrix for other, matrix in grams.items() if other != m}, whole=False)
+            metrics[m] = feature_metric(standard[m], others[index][:, index])
+        grams = {m: shrink(metric_gram(x, metrics[m]), rho) for m, x in standard.items()}
+    frame = canonical_frame(merge(grams, whole=connected), min(rank or DEFAULT_RANK, n_anchors - 1), power)
+    maps = {m: fit_map(x, frame[indices[m]], rho, clip, metrics.get(m)) for m, x in anchors.items()}
+    return OneShot(frame, maps)

@@ -127,6 +127,7 @@ class HeldOut:
     """Held-out rows, sealed: any read outside `evaluation()` fails the run.
 
     paired: row i is the same patient (machine, concept) in every modality, so retrieval has a right answer.
+    labels: per modality, absent where nobody knows them. Without any rows there is nothing to evaluate.
     private: true classes of each node's private rows, also where the node was not told: for a reference.
     """
 
@@ -141,6 +142,16 @@ class HeldOut:
         for modality, rows in tokens.items():
             _check_tokens(rows, f"held-out {modality}")
         self._tokens, self._labels, self._private, self.paired = dict(tokens), dict(labels), dict(private), paired
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that have held-out rows."""
+        return tuple(self._tokens)
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """Those whose held-out rows have true classes."""
+        return tuple(self._labels)
 
     def tokens(self, modality: str) -> FloatArray:
         """[n, T, c] held-out rows of one modality."""
@@ -168,7 +179,7 @@ class FederatedData:
     """A federation's data as one object: what a benchmark needs, and no single party ever sees.
 
     all_paired: the anchor set of everything that is not held out, where rows of all modalities belong together: what
-    nobody may have, for the upper bound.
+    nobody may have, for the upper bound. notes: what a reader of its figures has to know.
     """
 
     name: str
@@ -177,6 +188,7 @@ class FederatedData:
     held_out: HeldOut
     classes: tuple[str, ...]
     all_paired: Callable[[], AnchorSet] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [node.name for node in self.nodes]

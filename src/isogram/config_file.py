@@ -1,0 +1,187 @@
+"""Settings as a TOML file: read and validated as a whole, written with what each key means."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import BaseModel, ValidationError
+
+from isogram.config import FILES, Config, NodeFiles
+from isogram.errors import ConfigError
+
+
+def read_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
+    """The configuration in a TOML file, or the defaults, with single settings such as "train.rounds=8" on top.
+
+    Relative paths under [files] count from the file's own folder; the run is named after the file unless it says.
+
+    Raises:
+        ConfigError: the file cannot be read, or settings are wrong: every one of them, with its place.
+    """
+    found: dict[str, Any] = {}
+    where = ""
+    if path is not None:
+        where = f"{path}: "
+        try:
+            found = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"no file {path}; `isogram init {path}` writes one") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {path}: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from error
+    for setting in settings:
+        _set(found, setting)
+    found["name"] = found.get("name") or _name(path.stem if path is not None else str(found.get("data", Config().data)))
+    try:
+        config = Config.model_validate(found)
+    except ValidationError as error:
+        raise ConfigError(*(where + text for text in explain(error))) from error
+    return config if path is None else _rooted(config, path.resolve().parent)
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One sentence per wrong setting: its key, what is wrong, and the nearest key where none of that name exists."""
+    keys = dict(_keys(Config))
+    out = []
+    for problem in error.errors():
+        key = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "default_factory_not_called":
+            continue  # follows from another problem of the list
+        if problem["type"] == "extra_forbidden":
+            out.append(f"unknown key {key!r}{_nearest(key, keys)}")
+        elif problem["type"] == "missing":
+            out.append(f"{key} is missing: {keys.get(_plain(key), '')}")
+        elif problem["type"] == "value_error":
+            prefix = f"{key}: " if key else ""
+            out.append(prefix + problem["msg"].removeprefix("Value error, "))
+        else:
+            told = re.sub(r"^(Input|String) should", "should", problem["msg"])
+            out.append(f"{key} = {problem['input']!r}: {told}")
+    return out
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key that may be set, dotted, with its description; groups themselves too."""
+    for name, entry in model.model_fields.items():
+        key, kind = prefix + name, entry.annotation
+        yield key, entry.description or ""
+        if key == "files.nodes":
+            kind = NodeFiles
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _keys(kind, f"{key}.")
+
+
+def _plain(key: str) -> str:
+    return ".".join(part for part in key.split(".") if not part.isdigit())
+
+
+def _nearest(key: str, keys: Mapping[str, str]) -> str:
+    """A hint: the key of a similar name in the same group, else the key of that very name in another one."""
+    group, _, last = _plain(key).rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in keys if name.rpartition(".")[0] == group}
+    near = get_close_matches(last, beside, n=1)
+    if near:
+        return f"; did you mean {beside[near[0]]!r}?"
+    elsewhere = [name for name in keys if get_close_matches(last, [name.rpartition(".")[2]], n=1, cutoff=0.8)]
+    return f"; did you mean {elsewhere[0]!r}?" if elsewhere else f"; there are {', '.join(sorted(beside))}"
+
+
+def _name(text: str) -> str:
+    """A run's name made from a file's: letters, digits, dots and dashes only."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip(".-") or "run"
+
+
+def _set(found: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"cannot read the setting {setting!r}; write KEY=VALUE, for example train.rounds=8")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word: a string, without the quotes that a shell would eat
+    *groups, last = key.strip().split(".")
+    for group in groups:
+        found = found.setdefault(group, {})
+        if not isinstance(found, dict):
+            raise ConfigError(f"cannot set {key!r}: {group!r} is not a group of settings")
+    found[last] = value
+
+
+def _rooted(config: Config, folder: Path) -> Config:
+    nodes = tuple(
+        node.model_copy(update={"rows": folder / node.rows, "anchors": folder / node.anchors})
+        for node in config.files.nodes
+    )
+    held_out = {modality: folder / path for modality, path in config.files.held_out.items()}
+    files = config.files.model_copy(update={"nodes": nodes, "held_out": held_out})
+    return config.model_copy(update={"files": files})
+
+
+def to_toml(config: Config) -> str:
+    """Every setting of a run, none left to a default: `read_config` gives the same configuration back."""
+    unused = set() if config.data == FILES else {"files"}
+    return tomlkit.dumps(config.model_dump(mode="json", exclude_none=True, exclude=unused))
+
+
+def commented(config: Config) -> str:
+    """A configuration file to start from: every key with what it means and its value."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment("Settings of a run: isogram doctor FILE, then isogram run FILE."))
+    document.add(tomlkit.comment("Any key may be left out; what stands here is then used."))
+    document.add(tomlkit.nl())
+    values = config.model_dump(mode="json")
+    for key, entry in Config.model_fields.items():
+        if key == "files":
+            continue
+        if isinstance(entry.annotation, type) and issubclass(entry.annotation, BaseModel):
+            document.add(tomlkit.nl())
+            document.add(key, _table(entry.annotation, values[key]))
+        else:
+            _add(document, key, entry.description, values[key])
+    lined_up = re.sub(r"^(\w+ = .*?) # ", lambda m: f"{m[1]:<22} # ", tomlkit.dumps(document), flags=re.MULTILINE)
+    return lined_up + _FILES
+
+
+def _table(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
+    table = tomlkit.table()
+    table.comment((model.__doc__ or "").split("\n")[0].rstrip("."))
+    for key, entry in model.model_fields.items():
+        _add(table, key, entry.description, values[key])
+    return table
+
+
+def _add(container: Any, key: str, description: str | None, value: Any) -> None:
+    if value is None:
+        container.add(tomlkit.comment(f"{key} =".ljust(20) + f" # {description}"))
+        return
+    if isinstance(value, dict):
+        inline = tomlkit.inline_table()
+        inline.update(value)
+        value = inline
+    item = tomlkit.item(value)
+    if description:
+        item.comment(description)
+    container.add(key, item)
+
+
+_FILES = """
+# Tables of your own: set data = "files" above and fill this in. Paths are relative to this file.
+# A row is a line of a CSV, every column a number, but for `id` and the column of labels. Anchor files need a
+# column `id`: the same id is the same public item in every modality. Held-out files too, if they are pairs.
+#
+# [files]
+# labels = "diagnosis"                        # optional: column with a row's class, where a table has it
+# classes = ["healthy", "ill"]                # every class that labels may name
+# held_out = { rna = "test/rna.csv" }         # optional: rows to evaluate on
+#
+# [[files.nodes]]
+# name = "north-rna"
+# modality = "rna"                            # nodes of one modality: same columns, same anchors
+# rows = "north/rna.csv"
+# anchors = "public/rna.csv"
+"""

@@ -1,0 +1,208 @@
+"""From figures to sentences: what is wrong, where, and what to do about it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import norm
+from torch import Tensor
+
+from isogram.alignment import Standardizer
+from isogram.alignment.anchor_test import null_sd
+from isogram.config import Config
+from isogram.data import FederatedData
+from isogram.doctor.diagnosis import Finding, Group, PairTest, Suspect
+from isogram.local import MIN_ANCHORS
+
+LEVEL = 0.02
+"""Chance, at most, that an unrelated modality passes; shared between the pairs that it is tested in."""
+
+SHOWN = 5
+"""Anchors, columns or nodes that a sentence lists."""
+
+FEW = 60
+"""Anchors below which a refusal says what they could show at all."""
+
+
+@dataclass(frozen=True)
+class Modality:
+    """Anchors of one modality: positions [k], raw features [k, F], quality [k]."""
+
+    name: str
+    nodes: tuple[str, ...]
+    index: Tensor
+    features: Tensor
+    quality: Tensor
+    standardize: Standardizer
+
+    @property
+    def constant(self) -> Tensor:
+        """[F] columns that are the same in all anchors."""
+        return self.standardize.scale.isinf()
+
+    @property
+    def usable(self) -> bool:
+        """Can a Gram be made of it?"""
+        return len(self.index) >= MIN_ANCHORS and not bool(self.constant.all())
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Features of the anchors at these positions of the set."""
+        return self.features[torch.isin(self.index, positions)]
+
+
+def cannot_run(
+    found: Sequence[Modality], groups: Sequence[Group], nowhere: Sequence[str], n_anchors: int, config: Config
+) -> Iterable[Finding]:
+    """What alignment would raise, before it does."""
+    if len(found) == 1:
+        what = f"all nodes hold {found[0].name}: there is nothing to align it with"
+        yield Finding("error", _place(found), what, "add nodes of another modality")
+    for m in found:
+        if len(m.index) < MIN_ANCHORS:
+            what = f"it holds {len(m.index)} anchors, and alignment needs {MIN_ANCHORS}"
+            yield Finding("error", _place([m]), what, "give it more anchors, or leave its nodes out")
+        elif m.constant.all():
+            what = f"all {len(m.index)} anchors look the same in every column"
+            yield Finding("error", _place([m]), what, "check how its anchor items were made")
+    if nowhere:
+        what = f"no node holds {_some(nowhere)} of {n_anchors} anchors"
+        yield Finding("error", "anchors", what, "leave them out of the anchor set, or add a node that holds them")
+    if len(groups) > 1:
+        parts = "; ".join(f"{', '.join(group.modalities)} ({group.anchors} anchors)" for group in groups)
+        what = f"the modalities fall into {len(groups)} groups without a common anchor: {parts}"
+        yield Finding("error", "anchors", what, "add anchors that bridge the groups, or align each group by itself")
+    rank = config.align.rank
+    if rank is not None and rank > n_anchors - 1:
+        what = f"align.rank = {rank}, but {n_anchors} anchors allow at most {n_anchors - 1}"
+        yield Finding("error", "align.rank", what, "lower it, or add anchors")
+
+
+def unrelated(usable: Sequence[Modality], pairs: Sequence[PairTest], groups: Sequence[Group]) -> Iterable[Finding]:
+    """Within each group: modalities that no chain of related pairs holds together, and single pairs not shown."""
+    for group in groups:
+        members = [m for m in usable if m.name in group.modalities]
+        if not members:
+            continue
+        inside = [p for p in pairs if {p.a, p.b} <= set(group.modalities)]
+        parts = _parts([m.name for m in members], [p for p in inside if p.verdict == "aligned"])
+        part_of = {name: number for number, part in enumerate(parts) for name in part}
+        largest = max(map(len, parts))
+        off = [part for part in parts if len(part) < largest]
+        if len(parts) - len(off) > 1:  # two largest parts: nobody can say which of them is wrong
+            off = [[name for part in parts for name in part]]
+        for names in off:
+            failed = [p for p in inside if part_of[p.a] != part_of[p.b] and {p.a, p.b} & set(names)]
+            yield Finding("refusal", _place([m for m in members if m.name in names]), *_failure(failed))
+        for pair in inside:
+            if pair.verdict == "not shown" and part_of[pair.a] == part_of[pair.b]:
+                remedy = "they are aligned through others; check that an anchor's id means the same to both"
+                yield Finding("warning", f"{pair.a} - {pair.b}", _failure([pair])[0], remedy)
+
+
+def _parts(names: Sequence[str], related: Sequence[PairTest]) -> list[list[str]]:
+    edges = np.zeros((len(names), len(names)))
+    for pair in related:
+        edges[names.index(pair.a), names.index(pair.b)] = 1
+    _, label = connected_components(edges, directed=False)
+    return [[name for name, of in zip(names, label, strict=True) if of == part] for part in np.unique(label)]
+
+
+def _failure(pairs: Sequence[PairTest]) -> tuple[str, str]:
+    """What and remedy."""
+    failed = [pair for pair in pairs if pair.verdict != "untested"]
+    if not failed:
+        return "no pair has enough anchors in common to be tested", f"give them {MIN_ANCHORS} or more in common"
+    best = min(failed, key=lambda pair: (pair.p, -pair.z))
+    n, closest = best.anchors, f" (the closest of {len(failed)} pairs)" if len(failed) > 1 else ""
+    what = (
+        f"{best.a} and {best.b}{closest} cannot be told from unrelated modalities: debiased CKA {best.cka:.2f} over "
+        f"{n} common anchors (p = {best.p:.2g}); a held-out anchor's partner ranks before a random other one in "
+        f"{best.auc:.0%} of cases (chance: 50%)"
+    )
+    remedy = "check that anchors with one id show the same thing in each modality (a sorted or shifted file?)"
+    if n < FEW:
+        least = float(norm.isf(LEVEL)) * null_sd(n)
+        return what, f"{remedy}; if they do, add anchors: {n} can only show a CKA above about {least:.2f}"
+    return what, f"{remedy}; if they do, these modalities have nothing in common: leave the nodes of one of them out"
+
+
+def labels(data: FederatedData, config: Config) -> Iterable[Finding]:
+    """Nodes whose labels teach nothing."""
+    trained = config.train.rounds > 0 and config.train.weights.task > 0
+    for node in sorted(data.nodes, key=lambda node: node.name):
+        if len(node.classes) == 1:
+            what = f"it labels one class only, {data.classes[node.classes[0]]}: its task loss has nothing to tell apart"
+            level: Literal["refusal", "warning"] = "refusal" if trained else "warning"
+            yield Finding(level, f"node {node.name}", what, "drop its labels, or add rows of another class")
+
+
+def columns(found: Sequence[Modality], data: FederatedData) -> Iterable[Finding]:
+    """Columns that never change in the anchors, or at a node."""
+    for m in found:
+        nodes = [node for node in data.nodes if node.modality == m.name and len(node.tokens)]
+        if not len(m.index) or m.constant.all() or not nodes:
+            continue
+        rows = {node.name: torch.from_numpy(node.tokens.reshape(len(node.tokens), -1)) for node in nodes}
+        anchors, still = m.features.float(), m.constant
+        everywhere = torch.cat(list(rows.values()))
+        # A column that no node's rows move either is padding: nothing is lost with it.
+        lost = still & (everywhere != anchors[0]).any(0)
+        odd = lost & ~_by_chance(everywhere, anchors[0], len(anchors))
+        if odd.any():
+            what = f"{_numbers(odd)} constant over the anchors, though not at the nodes: alignment ignores them"
+            yield Finding("warning", _place([m]), what, "use anchors over which they vary, if they matter")
+        elif lost.any():
+            what = f"{_numbers(lost)} constant over the anchors and rarely vary at the nodes: alignment ignores them"
+            yield Finding("note", _place([m]), what, "")
+        for name, x in sorted(rows.items()):
+            dead = (x == x[0]).all(0) & ~still & ~_by_chance(anchors, x[0], len(x))
+            if dead.any():
+                what = f"{_numbers(dead)} constant at this node, though not over the anchors"
+                yield Finding("warning", f"node {name}", what, "check for a dead sensor, or a column left empty")
+
+
+def _by_chance(varied: Tensor, value: Tensor, n: int) -> Tensor:
+    """[F] columns of `varied` [_, F] so often at `value` [F] that n rows might well all be."""
+    return (varied == value).double().mean(0) ** n * len(value) > 0.01
+
+
+def items(
+    suspects: Sequence[Suspect], duplicates: Sequence[tuple[str, str, str]], faint: Sequence[tuple[str, str]]
+) -> Iterable[Finding]:
+    """Single anchors that look wrong; the diagnosis lists them all."""
+    for modality in sorted({suspect.modality for suspect in suspects}):
+        names = [suspect.anchor for suspect in suspects if suspect.modality == modality]
+        what = f"the items of {_some(names)} do not go with the same anchors elsewhere"
+        yield Finding("warning", f"modality {modality}", what, "look at them, and leave them out if they are wrong")
+    for modality in sorted({m for m, _, _ in duplicates}):
+        names = [f"{a} = {b}" for m, a, b in duplicates if m == modality]
+        what = f"different anchors have the same item: {_some(names)}"
+        yield Finding("warning", f"modality {modality}", what, "keep one of each, or give each its own item")
+    for modality in sorted({m for m, _ in faint}):
+        names = [anchor for m, anchor in faint if m == modality]
+        what = f"the items of {_some(names)} are all but the mean of all items and say next to nothing"
+        yield Finding("warning", f"modality {modality}", what, "check whether they are empty, or imputed")
+
+
+def _place(modalities: Sequence[Modality]) -> str:
+    names = ", ".join(m.name for m in modalities)
+    nodes = [node for m in modalities for node in m.nodes]
+    return f"{'modality' if len(modalities) == 1 else 'modalities'} {names} ({_some(nodes, 'node')})"
+
+
+def _some(names: Sequence[str], kind: str = "anchor") -> str:
+    """Such as "3 anchors (a, b, c)", or for nodes "nodes a, b, c"."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    listed = ", ".join(names[:SHOWN]) + more
+    plural = kind if len(names) == 1 else f"{kind}s"
+    return f"{plural} {listed}" if kind == "node" else f"{len(names)} {plural} ({listed})"
+
+
+def _numbers(which: Tensor) -> str:
+    """Such as "3 of 10 columns (0, 4, 7) are"."""
+    numbers = torch.nonzero(which).flatten().tolist()
+    listed = ", ".join(map(str, numbers[:SHOWN])) + (", ..." if len(numbers) > SHOWN else "")
+    return f"{len(numbers)} of {len(which)} columns ({listed}) {'is' if len(numbers) == 1 else 'are'}"

@@ -1,0 +1,145 @@
+"""What a run has left in its folder so far, for its page: whatever is not there yet is empty."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isogram.bench import read_rows
+from isogram.errors import RunError
+from isogram.report.tables import Results
+from isogram.run_folder import (
+    CONFIG,
+    DOCTOR,
+    ENVIRONMENT,
+    EVALUATION,
+    MESSAGES,
+    METRICS,
+    RESULTS,
+    STATE,
+    read_json,
+)
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The files of a run's folder, read; dataset and anchors as the rows of the table name them."""
+
+    config: str
+    environment: Json
+    run: Json
+    doctor: Json
+    evaluation: Json
+    messages: list[Json]
+    metrics: list[Json]
+    results: Results
+    dataset: str
+    anchors: int
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """The files of one folder.
+
+        Raises:
+            RunError: it holds no run, or a file is damaged.
+            DataError: a line of the table is.
+        """
+        if not any((folder / name).exists() for name in (CONFIG, STATE)):
+            raise RunError(f"{folder} holds no run: neither {CONFIG} nor {STATE} is there; name a run's folder")
+        config, run = _text(folder / CONFIG), _json(folder / STATE)
+        try:
+            tomllib.loads(config)
+        except tomllib.TOMLDecodeError as error:
+            raise RunError(f"{folder / CONFIG} is not TOML: {error}; the run folder is damaged") from error
+        table = folder / RESULTS
+        rows = read_rows([table]) if table.exists() else []
+        return cls(
+            config=config,
+            environment=_json(folder / ENVIRONMENT),
+            run=run,
+            doctor=_json(folder / DOCTOR),
+            evaluation=_json(folder / EVALUATION),
+            messages=_lines(folder / MESSAGES),
+            metrics=_lines(folder / METRICS),
+            results=Results(rows),
+            dataset=rows[0].dataset if rows else str(run.get("data", "")),
+            anchors=rows[0].anchors if rows else int(run.get("anchors", 0)),
+        )
+
+    @property
+    def modality(self) -> dict[str, str]:
+        """Of each node, the nodes of one modality side by side."""
+        found = {str(node["name"]): str(node["modality"]) for node in self.run.get("nodes", [])}
+        order = list(dict.fromkeys(found.values()))
+        return dict(sorted(found.items(), key=lambda entry: order.index(entry[1])))
+
+    @property
+    def methods(self) -> list[str]:
+        """Those of the table."""
+        return self.results.methods(self.dataset)
+
+    @property
+    def own(self) -> str | None:
+        """The method that this run is; its start, the one-shot alignment, is `start`."""
+        return self._first("isogram") or self.start
+
+    @property
+    def start(self) -> str | None:
+        """One-shot alignment as this run is set to do it."""
+        learnt = tomllib.loads(self.config).get("align", {}).get("metric", True)
+        return self._first("oneshot-hsic" if learnt else "oneshot")
+
+    def _first(self, name: str) -> str | None:
+        return next((method for method in self.methods if method.partition("@")[0] == name), None)
+
+    def figure(self, method: str, metric: str, direction: str | None = None) -> float | None:
+        """One of the table's; None is the mean over directions."""
+        found = self.results.mean(self.dataset, method, self.anchors, metric, direction)
+        return None if found is None else found.mean
+
+    def chance(self, metric: str, direction: str | None = None) -> float | None:
+        """What guessing gives; None where that is not known."""
+        rows, classes = self.evaluation.get("rows"), len(self.run.get("classes", []))
+        if metric in ("r1", "r10") and rows:
+            return min(1.0, int(metric[1:]) / rows)
+        if metric in ("accuracy", "pam50") and classes and not (direction or "").endswith(":elsewhere"):
+            return 1 / classes
+        return 0.0 if metric == "cka" else None
+
+    def bytes(self, direction: str) -> Mapping[str, int]:
+        """Of each node, what went "up" from it or "down" to it."""
+        total = dict.fromkeys(self.modality, 0)
+        for entry in self.messages:
+            if entry["direction"] == direction:
+                total[entry["node"]] = total.get(entry["node"], 0) + entry["bytes"]
+        return total
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {path}: {error}; the run folder is damaged") from error
+
+
+def _json(path: Path) -> Json:
+    found = read_json(path) if path.exists() else {}
+    if not isinstance(found, dict):
+        raise RunError(f"{path} holds no JSON object; the run folder is damaged")
+    return found
+
+
+def _lines(path: Path) -> list[Json]:
+    """One object a line; a last line that was cut off by an interruption is left out."""
+    *whole, _ = _text(path).split("\n")
+    found = []
+    for number, line in enumerate(whole, 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(f"{path}, line {number}: {error}; the run folder is damaged") from error
+    return found

@@ -1,0 +1,65 @@
+"""What the command prints: the table of a run or demo, and the doctor's findings."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from isogram.bench import Row
+from isogram.doctor import Diagnosis
+from isogram.report.tables import COLUMNS, Results, figure, short, size
+
+
+def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
+    """One line a method, one column a metric that this data set has, bytes and seconds; notes below."""
+    results, first = Results(rows), rows[0]
+    columns = dict(COLUMNS)
+    if not first.dataset.startswith("tcga"):
+        found = {row.metric for row in rows}
+        columns = {name: column for name, column in columns.items() if column[0] in found - {"pam50"}}
+        columns |= {f"accuracy {d}": ("accuracy", d) for d in results.directions(first.dataset, "accuracy")}
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    table.add_column("method", no_wrap=True)
+    for name in (*columns, "kB sent", "seconds"):
+        table.add_column(name, justify="right")
+    for method in results.methods(first.dataset):
+        key = (first.dataset, method, first.anchors)
+        cells = [figure(results.mean(*key, *column)) for column in columns.values()]
+        sent, seconds = results.mean(*key, "bytes_per_node"), results.mean(*key, "seconds")
+        table.add_row(method.partition("@")[0], *cells, size(sent), figure(seconds, 1))
+    table.caption, table.caption_justify = "\n".join(notes), "left"
+    return table
+
+
+_SIGNS = {"error": "✗", "refusal": "✗", "warning": "!", "note": "·"}
+_COLOURS = {"error": "red", "refusal": "red", "warning": "yellow", "note": "dim"}
+
+
+def print_findings(diagnosis: Diagnosis, console: Console) -> None:
+    """Each of the doctor's findings: where, what, and what to do."""
+    for finding in diagnosis.findings:
+        remedy = f" → {finding.remedy}" if finding.remedy else ""
+        text = Text(f"{_SIGNS[finding.level]} {finding.level} ", style=_COLOURS[finding.level])
+        console.print(text + Text(f"{finding.where}: {finding.what}{remedy}"), soft_wrap=not console.is_terminal)
+
+
+def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
+    """Pairs of modalities, findings and the verdict."""
+    table = Table(
+        box=SIMPLE_HEAD,
+        title="held-out public anchors: do they find their partners?",
+        title_justify="left",
+        caption="AUC: how often the true partner ranks before a random other one (.5 is chance)",
+        caption_justify="left",
+    )
+    for name in ("modalities", "anchors", "AUC", "R@1", "chance", "p", "verdict"):
+        table.add_column(name, justify="left" if name in ("modalities", "verdict") else "right")
+    for pair in diagnosis.pairs:
+        untested = pair.verdict == "untested"
+        figures = ["–"] * 4 if untested else [short(v) for v in (pair.auc, pair.r1, pair.chance, pair.p)]
+        table.add_row(f"{pair.a} – {pair.b}", str(pair.anchors), *figures, pair.verdict)
+    console.print(table)
+    print_findings(diagnosis, console)
+    console.print("these silos can be aligned" if diagnosis.ok else "refused: see above", style="bold")

@@ -1,0 +1,111 @@
+"""What the page of a run says of methods, findings, loss terms and messages: names in the code -> words."""
+
+METHODS = {
+    "local": "every modality in a basis of its own: nothing aligns them",
+    "no-message": "coordinates are similarities to the anchors, fitted at each node alone",
+    "relative": "coordinates are cosines to the anchors",
+    "oneshot": "one-shot alignment: ridge regression onto the common frame, without training",
+    "oneshot-hsic": "one-shot alignment with a feature metric learnt from the other modalities",
+    "fedavg-lora": "federated averaging of LoRA adapters, without a frame",
+    "cka": "CKA to the consensus as the loss; it does not see rotations",
+    "cka-frame": "the run of cka, read through the frame",
+    "prototypes": "nodes share anchor embeddings and pull theirs towards the mean",
+    "isogram": "one-shot alignment, then federated rounds of the shared trunk",
+    "isogram+oneshot": "each node keeps the trained model or its one-shot start, as held-out anchors say",
+    "paired": "a bound, not a method: all other rows as anchors, which nobody may have",
+    "own-labels": "a reference, not a method: nodes of a modality pool their rows and are told all labels",
+}
+
+BOUNDS = ("paired", "own-labels")
+"""Methods that are compared with, but never called the best."""
+
+LEVELS = {"error": "✗", "refusal": "✗", "warning": "!", "note": "·"}
+"""Of the doctor's findings, worst first, each with its sign."""
+
+DOCTOR = {
+    "pairs": (
+        "Held-out anchors: do they find their partners? AUC: how often the true partner ranks before a random other "
+        "one (.5 is chance)",
+        {
+            "modalities": "modalities",
+            "anchors": "anchors",
+            "auc": "AUC",
+            "r1": "R@1",
+            "chance": "chance",
+            "cka": "CKA",
+            "z": "z",
+            "p": "p",
+            "verdict": "verdict",
+        },
+    ),
+    "coverage": (
+        "What each modality holds",
+        {
+            "modality": "modality",
+            "anchors": "anchors",
+            "of": "of all",
+            "synthetic": "synthetic",
+            "features": "columns",
+            "constant": "constant",
+            "nodes": "nodes",
+        },
+    ),
+    "groups": (
+        "Modalities that chains of common anchors connect",
+        {"modalities": "modalities", "anchors": "anchors"},
+    ),
+    "suspects": (
+        "Anchors that do not go with the others",
+        {"modality": "modality", "anchor": "anchor", "probability": "probability"},
+    ),
+    "duplicates": (
+        "Anchors that are the same item",
+        {"modality": "modality", "anchor": "anchor", "other": "and"},
+    ),
+    "uninformative": (
+        "Anchors that say nothing",
+        {"modality": "modality", "anchor": "anchor"},
+    ),
+}
+"""The doctor's tables: caption, and heading of each column."""
+
+TERMS = {
+    "task": "classes of labelled rows",
+    "cka": "1 − CKA of the anchors with the frame",
+    "frame": "each anchor finds its own place in the frame",
+    "teacher": "private rows stay where the start put them",
+    "prototype": "anchors move to their mean over the nodes",
+}
+
+STAGES = {"features": "Features", "aligned": "After alignment", "trained": "After training"}
+
+PARTS = {
+    "Gram matrices": "how alike a node finds the anchors; received: averages of these",
+    "frame": "common coordinates of the anchors",
+    "adapters": "weights of the shared trunk",
+    "class sums": "counts and sums per class inside a secure sum; received: class directions",
+    "anchor embeddings": "coordinates of the anchors; received: their means",
+    "anchor lists": "which anchors a node has, and their weights",
+    "other fields": "fields that this version does not know",
+    "framing": "names and shapes around the numbers",
+}
+"""Of messages, in the order of their colours."""
+
+FIELDS = {
+    **dict.fromkeys(("gram", "others", "geometry", "block_start", "block_trained"), "Gram matrices"),
+    **dict.fromkeys(("key", "keys", "counts", "evidence", "head"), "class sums"),
+    **dict.fromkeys(("embeddings", "prototypes"), "anchor embeddings"),
+    **dict.fromkeys(("index", "quality"), "anchor lists"),
+    **{"frame": "frame", "adapters": "adapters", "header": "framing"},
+}
+"""Field of a message -> part."""
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(names: list[str]) -> str:
+    """Names as a sentence has them."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,247 @@
+"""One run in a folder of its own: diagnosed, aligned, trained, evaluated, reported; stopped anywhere, it goes on.
+
+The folder's files appear whole or not at all. A round is complete once its checkpoint exists; what was appended to the
+two logs after the last checkpoint is cut off when the run goes on.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isogram import checkpoint, federation
+from isogram.bench import Row, score, solutions
+from isogram.config import Config
+from isogram.data import FederatedData, open_data
+from isogram.doctor import Diagnosis, examine
+from isogram.errors import ConfigError, DataError, RefusedError, RunError
+from isogram.federation import Federation, Tick
+from isogram.files import append_lines, keep_lines, make_folder, write_atomic
+from isogram.messages import Entry
+from isogram.methods import RECIPES, solution
+from isogram.progress import Watch
+from isogram.report.page import write_page
+from isogram.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    DOCTOR,
+    EVALUATION,
+    MESSAGES,
+    METRICS,
+    MODEL,
+    RESULTS,
+    STATE,
+    begin,
+    check_folder,
+    fingerprint,
+    locked,
+    read_json,
+    state,
+    write_json,
+)
+from isogram.tensor_file import read_tensors, write_tensors
+from isogram.view import view
+
+COMPARED = tuple(recipe for recipe in RECIPES if not recipe.trained and recipe.names[0] not in ("paired", "own-labels"))
+"""Methods without training that stand beside the run in its table; seconds each."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: its folder, what the doctor said, and its table with notes.
+
+    resumed_at: complete rounds that it went on from, None if it began anew.
+    """
+
+    folder: Path
+    diagnosis: Diagnosis
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    rounds: int
+    resumed_at: int | None
+
+
+def diagnose(data: FederatedData, config: Config, *, force: bool = False) -> Diagnosis:
+    """The doctor's findings, if they allow a run.
+
+    Raises:
+        DataError: the silos cannot be aligned.
+        RefusedError: they should not be, and `force` is not given.
+    """
+    diagnosis = examine(data, config)
+    if diagnosis.errors:
+        raise DataError(*(f"{f.where}: {f.what}; {f.remedy}" for f in diagnosis.errors))
+    if diagnosis.refusals and not force:
+        raise RefusedError(*(f"{f.where}: {f.what}; {f.remedy}" for f in diagnosis.refusals))
+    return diagnosis
+
+
+def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = False) -> Outcome:
+    """Run, or go on with a run, in `config.output.folder / config.name`.
+
+    With `resume`, from the last complete round on, to the same bits as without the interruption; from the beginning if
+    there is nothing yet.
+
+    Raises:
+        RunError: the folder holds a run already, or one of another configuration, data or process.
+        ConfigError, DataError, RefusedError: wrong settings or data; nothing is written then.
+        StorageError: the folder cannot be written; what is complete stays.
+    """
+    torch.set_num_threads(config.threads)
+    if config.output.tensorboard:
+        _summary_writer()  # told now rather than after the alignment, if it is missing
+    folder = config.output.folder / config.name
+    check_folder(folder, config, resume)
+    watch.say("reading data")
+    data = open_data(config)
+    if not (folder / CONFIG).exists():
+        watch.say("asking the doctor")
+        diagnosis = diagnose(data, config, force=force)
+        make_folder(folder / CHECKPOINTS)
+    with locked(folder):
+        check_folder(folder, config, resume)  # again: another process may have been faster
+        begun = (folder / CONFIG).exists()
+        if not begun:
+            begin(folder, config, data, diagnosis)
+        elif read_json(folder / STATE)["fingerprint"] != fingerprint(data):
+            raise RunError(f"{folder} was made with other data than {config.data} holds now; use another name")
+        diagnosis = Diagnosis.from_json(read_json(folder / DOCTOR))
+        recorder = Recorder(folder, config, data)
+        fed, resumed_at = recorder.aligned(watch)
+        fed = recorder.trained(fed, watch)
+        rows = recorder.evaluated(fed, watch)
+        watch.say(f"writing {write_page(folder)}")
+    return Outcome(folder, diagnosis, rows, data.notes, config.train.rounds, resumed_at if begun else None)
+
+
+class Recorder:
+    """Writes down what a federation does, and knows how far it had come."""
+
+    def __init__(self, folder: Path, config: Config, data: FederatedData) -> None:
+        self.folder, self.config, self.data = folder, config, data
+        self._messages = 0
+        self._seconds = 0.0
+
+    def aligned(self, watch: Watch) -> tuple[Federation, int]:
+        """The federation after alignment or the last complete round, and the number of that round."""
+        start = self._checkpoint(0)
+        if not start.exists():
+            self._cut({MESSAGES: 0, METRICS: 0})
+            watch.say("one-shot alignment")
+            clock = time.perf_counter()
+            fed = federation.align(self.data, self.config)
+            self._log(fed, [(0, "", "seconds", time.perf_counter() - clock)])
+            write_tensors(start, checkpoint.alignment_state(fed), self._position(fed))
+            self._state(fed)
+            return fed, 0
+        done = max(int(path.stem.removeprefix("round-")) for path in start.parent.glob("round-*.safetensors"))
+        watch.say(f"going on after round {done} of {self.config.train.rounds}")
+        tensors, _ = read_tensors(start)
+        fed = checkpoint.restore_alignment(federation.gather(self.data, self.config), tensors)
+        last, position = read_tensors(self._checkpoint(done))
+        lines = self._cut(position["lines"])
+        fed.ledger.entries = [_entry(line) for line in lines[MESSAGES]]
+        self._seconds = sum(m["value"] for m in map(json.loads, lines[METRICS]) if m["metric"] == "seconds")
+        if done:
+            fed = checkpoint.restore_round(fed, last, done, tuple(position["history"]))
+        return fed, done
+
+    def trained(self, fed: Federation, watch: Watch) -> Federation:
+        """All rounds that are left, a checkpoint after each."""
+        if not self.config.train.rounds:
+            return fed
+        if not fed.round:
+            fed = federation.start_training(fed)
+        watch.begin(fed)
+        with _tensorboard(self.folder, self.config, fed.round) as board:
+            while fed.round < self.config.train.rounds:
+                metrics: list[tuple[int, str, str, float]] = []
+
+                def tell(tick: Tick, metrics: list[tuple[int, str, str, float]] = metrics) -> None:
+                    metrics += [(tick.round, tick.node, f"loss/{name}", value) for name, value in tick.terms.items()]
+                    watch.tick(tick)
+
+                clock = time.perf_counter()
+                fed = federation.train_round(fed, tell)
+                metrics.append((fed.round, "", "seconds", time.perf_counter() - clock))
+                self._log(fed, metrics)
+                for round, node, name, value in metrics if board else ():
+                    board.add_scalar(f"{name}/{node}" if node else name, value, round)
+                write_tensors(self._checkpoint(fed.round), checkpoint.round_state(fed), self._position(fed))
+                self._state(fed)
+        return fed
+
+    def evaluated(self, fed: Federation, watch: Watch) -> tuple[Row, ...]:
+        """Table, view and model; the run is complete."""
+        watch.say("evaluating on held-out rows")
+        rows: list[Row] = []
+        for recipe in COMPARED:
+            for found, seconds in solutions(recipe, self.data, self.config, None):
+                rows += score(found, self.data, self.config, seconds)
+        if self.config.train.rounds:
+            rows += score(solution("isogram", fed), self.data, self.config, self._seconds)
+        write_atomic(self.folder / RESULTS, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
+        write_json(self.folder / EVALUATION, asdict(view(self.data, fed.nodes)))
+        checkpoint.final_model(fed, self.data.classes).save(self.folder / MODEL)
+        self._state(fed, complete=True)
+        return tuple(rows)
+
+    def _checkpoint(self, round: int) -> Path:
+        return self.folder / CHECKPOINTS / f"round-{round:04d}.safetensors"
+
+    def _position(self, fed: Federation) -> dict[str, Any]:
+        return {"round": fed.round, "history": list(fed.history), "lines": dict(self._lines)}
+
+    def _cut(self, lines: dict[str, int]) -> dict[str, list[str]]:
+        self._lines = Counter(lines)
+        self._messages = lines[MESSAGES]
+        return {name: keep_lines(self.folder / name, count) for name, count in lines.items()}
+
+    def _log(self, fed: Federation, metrics: list[tuple[int, str, str, float]]) -> None:
+        entries = fed.ledger.entries[self._messages :]
+        self._messages = len(fed.ledger.entries)
+        self._seconds += sum(value for _, _, name, value in metrics if name == "seconds")
+        keys = ("round", "node", "metric", "value")
+        lines = {
+            MESSAGES: [json.dumps(asdict(entry)) for entry in entries],
+            METRICS: [json.dumps(dict(zip(keys, values, strict=True))) for values in metrics],
+        }
+        for name, added in lines.items():
+            append_lines(self.folder / name, added)
+            self._lines[name] += len(added)
+
+    def _state(self, fed: Federation, *, complete: bool = False) -> None:
+        found = state(self.config, self.data)
+        now = {"round": fed.round, "complete": complete, "seconds": round(self._seconds, 3)}
+        write_json(self.folder / STATE, found | now)
+
+
+def _entry(line: str) -> Entry:
+    found = json.loads(line)
+    return Entry(**(found | {"shape": tuple(found["shape"])}))
+
+
+@contextmanager
+def _tensorboard(folder: Path, config: Config, done: int) -> Iterator[Any]:
+    """A writer if the configuration asks for one; what an interrupted round logged is purged."""
+    if not config.output.tensorboard:
+        yield None
+        return
+    with _summary_writer()(str(folder / "tensorboard"), purge_step=done + 1) as board:
+        yield board
+
+
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "output.tensorboard = true needs TensorBoard: pip install isogram[tensorboard], or set it to false"
+        ) from error
+    return SummaryWriter

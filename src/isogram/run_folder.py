@@ -1,0 +1,172 @@
+"""A run's folder: what stands in it, who may write there, and whether a run belongs to it.
+
+config.toml        every setting               messages.jsonl     every array that crossed a boundary
+environment.json   versions, threads           metrics.jsonl      loss terms per node and round, seconds
+doctor.json        the doctor's findings       results.jsonl      the table, as tidy rows
+run.json           how far it has come         evaluation.json    what the page shows of held-out rows
+checkpoints/       one file a round            model.safetensors  the final model; report.html: the page
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from isogram.config import Config
+from isogram.config_file import read_config, to_toml
+from isogram.data import FederatedData
+from isogram.doctor import Diagnosis
+from isogram.errors import RunError
+from isogram.files import write_atomic, writing
+
+CONFIG, ENVIRONMENT, DOCTOR, STATE = "config.toml", "environment.json", "doctor.json", "run.json"
+MESSAGES, METRICS, RESULTS, EVALUATION = "messages.jsonl", "metrics.jsonl", "results.jsonl", "evaluation.json"
+CHECKPOINTS, MODEL, REPORT = "checkpoints", "model.safetensors", "report.html"
+
+_PACKAGES = ("torch", "numpy", "scipy", "peft", "transformers", "safetensors", "scikit-learn", "pandas")
+
+
+def check_folder(folder: Path, config: Config, resume: bool) -> None:
+    """Whether a run of this configuration may begin here or, with `resume`, go on.
+
+    Raises:
+        RunError: it may not, and why.
+    """
+    if not (folder / CONFIG).exists():
+        strange = [p.name for p in folder.iterdir() if p.name not in _OWN] if folder.is_dir() else []
+        if strange:
+            raise RunError(f"{folder} is no run folder but holds {strange[0]}; use another name or output.folder")
+        return
+    if not resume:
+        raise RunError(f"{folder} holds a run already; go on with it by --resume, or use another name")
+    before, now = (_settings(c) for c in (read_config(folder / CONFIG), config))
+    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+    if changed:
+        told = ", ".join(f"{key} = {before.get(key)!r} there and {now.get(key)!r} now" for key in changed[:5])
+        raise RunError(f"{folder} is a run of another configuration: {told}; use another name, or the old settings")
+
+
+_OWN = {CHECKPOINTS, ENVIRONMENT, DOCTOR, STATE, ".lock"}
+"""What may stand in a folder before its configuration: the traces of a run that was stopped while it began."""
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Dotted settings that a run's results depend on."""
+
+    def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from flat(f"{prefix}{key}.", inner)
+        else:
+            yield prefix.rstrip("."), value
+
+    return dict(flat("", config.model_dump(mode="json", exclude={"name", "output"})))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder for this process alone; a process that dies lets go of it.
+
+    Raises:
+        RunError: another one has it.
+    """
+    lock = FileLock(folder / ".lock")
+    with writing(folder):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(f"another process works in {folder}; wait for it, or use another name") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def begin(folder: Path, config: Config, data: FederatedData, diagnosis: Diagnosis) -> None:
+    """The files that say what the run is; the configuration last, as the sign that all others are there."""
+    files = {ENVIRONMENT: _environment(config), DOCTOR: diagnosis.to_json(), STATE: state(config, data)}
+    for name, value in files.items():
+        write_json(folder / name, value)
+    write_atomic(folder / CONFIG, to_toml(config).encode())
+
+
+def state(config: Config, data: FederatedData) -> dict[str, Any]:
+    """What `run.json` says of a run before its first round."""
+    return {
+        "name": config.name,
+        "round": 0,
+        "rounds": config.train.rounds,
+        "complete": False,
+        "seconds": 0.0,
+        "data": data.name if config.data == data.name else config.data,
+        "anchors": len(data.anchors),
+        "classes": list(data.classes),
+        "nodes": [
+            {
+                "name": node.name,
+                "modality": node.modality,
+                "rows": len(node.tokens),
+                "classes": [data.classes[c] for c in node.classes],
+            }
+            for node in data.nodes
+        ],
+        "notes": list(data.notes),
+        "fingerprint": fingerprint(data),
+    }
+
+
+def _environment(config: Config) -> dict[str, Any]:
+    packages = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return {
+        "isogram": version("isogram"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host cpus": os.cpu_count(),
+        "threads": config.threads,
+        "device": config.train.device,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "packages": packages,
+    }
+
+
+def fingerprint(data: FederatedData) -> str:
+    """Tells whether a run goes on with the data that it began with. It stays in the folder: no message carries it."""
+    digest = hashlib.sha256(data.anchors.hash.encode())
+    for node in sorted(data.nodes, key=lambda node: node.name):
+        digest.update(f"{node.name}/{node.modality}/{node.tokens.shape}".encode())
+        digest.update(np.ascontiguousarray(node.tokens).tobytes())
+        digest.update(b"" if node.labels is None else node.labels.tobytes())
+    return digest.hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False).encode())
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run.
+
+    Raises:
+        RunError: it is absent or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}; the run folder is damaged, use another name") from error

@@ -1,0 +1,191 @@
+import re
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from isogram.config import DATASETS, Config, ModelConfig, NodeFiles, TrunkName
+from isogram.config_file import _keys, commented, read_config, to_toml
+from isogram.data import LOADERS, SOURCES
+from isogram.errors import ConfigError
+
+NODES = '[[files.nodes]]\nname = "a"\nmodality = "m"\nrows = "a.csv"\nanchors = "p.csv"\n'
+
+
+def problems(*settings, text=None, tmp_path=None):
+    path = None
+    if text is not None:
+        path = tmp_path / "run.toml"
+        path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_config(path, settings)
+    return caught.value.problems
+
+
+def test_every_data_set_of_the_settings_can_be_loaded():
+    assert list(DATASETS) == list(LOADERS) == list(SOURCES)
+
+
+def test_trunks_are_described_as_they_are_named():
+    described = ModelConfig.model_fields["trunk"].description.partition(": ")[2]
+    assert tuple(described.split(", ")) == get_args(TrunkName)
+
+
+@pytest.mark.parametrize("data", list(DATASETS))
+def test_the_commented_file_gives_back_what_it_was_made_from(tmp_path, data):
+    config = read_config(None, [f"data={data}", "train.weights.prototype=0.5", "align.rank=7"])
+    path = tmp_path / "run.toml"
+    path.write_text(commented(config))
+    assert read_config(path) == config
+    uncommented = [line for line in path.read_text().splitlines() if re.match(r"^\w+ = [^#]*$", line)]
+    assert uncommented == [], "every key says what it means"
+    assert all(len(line) <= 132 for line in path.read_text().splitlines())
+
+
+def test_the_commented_file_names_every_key():
+    text = commented(Config())
+    for key in dict(_keys(Config)):
+        assert re.search(rf"\b{key.rpartition('.')[2]}\b", text), key
+
+
+weights = st.floats(0, 10, allow_nan=False)
+
+
+@given(
+    seed=st.integers(0, 2**40),
+    rho=st.floats(1e-6, 1e3),
+    rank=st.none() | st.integers(1, 500),
+    cka=weights,
+    lr=st.floats(1e-12, 10),
+    name=st.from_regex(r"\A[A-Za-z0-9_-][A-Za-z0-9_.-]*\Z"),
+    metric=st.booleans(),
+)
+def test_what_is_written_is_read_back_to_the_bit(tmp_path_factory, seed, rho, rank, cka, lr, name, metric):
+    config = Config(
+        name=name,
+        seed=seed,
+        align={"rho": rho, "rank": rank, "metric": metric},
+        train={"lr": lr, "weights": {"cka": cka}},
+    )
+    path = tmp_path_factory.mktemp("toml") / "run.toml"
+    path.write_text(to_toml(config))
+    assert read_config(path) == config
+
+
+def test_paths_count_from_the_file_and_survive_being_resolved(tmp_path):
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep" / "mine.toml"
+    path.write_text('data = "files"\n' + NODES + '[files.held_out]\nm = "../t.csv"\n')
+    config = read_config(path)
+    assert config.name == "mine" and config.anchors == 0
+    assert config.files.nodes[0].rows == (tmp_path / "deep" / "a.csv").resolve()
+    assert config.files.held_out["m"].resolve() == (tmp_path / "t.csv").resolve()
+    again = tmp_path / "resolved.toml"
+    again.write_text(to_toml(config))
+    assert read_config(again) == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("train.ruonds=3", "unknown key 'train.ruonds'; did you mean 'train.rounds'?"),
+        ("rounds=3", "unknown key 'rounds'; did you mean 'train.rounds'?"),
+        ("algin.rho=1", "unknown key 'algin'; did you mean 'align'?"),
+        ("train.weights.ckaa=1", "unknown key 'train.weights.ckaa'; did you mean 'train.weights.cka'?"),
+        ("train.xyzzy=1", "unknown key 'train.xyzzy'; there are anchor_batch, batch"),
+        ("align.rho=-1", "align.rho = -1: should be greater than 0"),
+        ("train.steps=many", "train.steps = 'many': should be a valid integer"),
+        ("data=digts", "data: no data set 'digts': choose one of tcga-brca"),
+        ("data=digts", "did you mean 'digits'?"),
+        ("model.trunk=bert", "model.trunk = 'bert': should be 'none', 'small'"),
+        ("train.rounds", "cannot read the setting 'train.rounds'; write KEY=VALUE"),
+        ("seed.x=1", "seed = {'x': 1}: should be a valid integer"),
+        ("name=a/b", "name = 'a/b': should match"),
+        ("name=..", "name = '..': should match"),
+        ("anchors=0", "anchors = 0: tcga-brca needs at least 1"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_to_write_instead(setting, said):
+    assert said in "\n".join(problems(setting))
+
+
+def test_all_wrong_settings_are_told_at_once(tmp_path):
+    text = 'sede = 1\n[align]\nrho = 0\nclip = "x"\n[train]\nlr = -1\nround = 3\n'
+    found = problems("model.layers=0", text=text, tmp_path=tmp_path)
+    assert len(found) == 6 and all(line.startswith(str(tmp_path / "run.toml")) for line in found)
+    for key in ("'sede'", "align.rho", "align.clip", "train.lr", "'train.round'", "model.layers"):
+        assert sum(key in line for line in found) == 1, key
+
+
+@given(
+    st.sampled_from(sorted(key for key in dict(_keys(Config)) if "." in key and not key.startswith("files"))), st.data()
+)
+def test_any_key_with_a_slip_is_refused_and_the_right_one_is_suggested(key, data):
+    group, _, last = key.rpartition(".")
+    at = data.draw(st.integers(0, len(last) - 1))
+    slipped = last[:at] + last[at] + last[at:]  # one letter twice
+    if len(last) < 3:
+        return
+    said = "\n".join(problems(f"{group}.{slipped}=1"))
+    assert f"unknown key '{group}.{slipped}'; did you mean '{key}'?" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = \n", "is not TOML: Invalid value (at line 1"),
+        ('data = "files"\n', "needs [[files.nodes]] tables"),
+        (NODES, 'set data = "files"'),
+        ('data = "files"\n' + NODES + NODES, "two nodes are named 'a'"),
+        (
+            'data = "files"\n' + NODES + '[files.held_out]\nx = "t.csv"\n',
+            "files.held_out names 'x', which no node holds",
+        ),
+        ('data = "files"\n[[files.nodes]]\nname = "a"\n', "files.nodes.0.rows is missing: CSV, one private row a line"),
+        ('data = "files"\n' + NODES.replace("rows", "row"), "did you mean 'files.nodes.rows'?"),
+        ('data = "files"\n[files]\nclasses = ["a", "a"]\n' + NODES, "classes must be distinct"),
+    ],
+)
+def test_a_wrong_file_is_explained(tmp_path, text, said):
+    assert said in "\n".join(problems(text=text, tmp_path=tmp_path))
+
+
+def test_a_run_is_named_after_its_file(tmp_path):
+    for file, name in (("my run (2).toml", "my-run-2"), (".toml", "toml"), ("é.toml", "run"), ("a.b.toml", "a.b")):
+        (tmp_path / file).write_text("")
+        assert read_config(tmp_path / file).name == name
+
+
+def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
+    with pytest.raises(ConfigError, match=r"no file .*; `isogram init"):
+        read_config(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_config(tmp_path / "binary.toml")
+
+
+def test_settings_on_the_command_line_win_over_the_file(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("seed = 3\n[train]\nrounds = 2\n")
+    config = read_config(path, ["train.rounds=5", "train.weights.cka=2", "name=other", "model.trunk=none"])
+    assert (config.seed, config.train.rounds, config.train.weights.cka) == (3, 5, 2.0)
+    assert (config.name, config.model.trunk) == ("other", "none")
+
+
+def test_every_setting_says_what_it_means():
+    def walk(model):
+        for name, entry in model.model_fields.items():
+            if isinstance(entry.annotation, type) and issubclass(entry.annotation, BaseModel):
+                if name != "weights":
+                    walk(entry.annotation)
+            elif name != "nodes":
+                assert entry.description, f"{model.__name__}.{name}"
+
+    walk(Config)
+    walk(NodeFiles)
+
+
+def test_explained_errors_leave_out_what_only_follows():
+    assert len(problems("data=digts", "seed=-1")) == 2

@@ -1,0 +1,368 @@
+import json
+from dataclasses import replace
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from planted import VIEWS, planted
+from scipy.stats import binomtest
+from test_federation import Poisoned
+from torch.testing import assert_close
+
+from isogram import federation
+from isogram.alignment import Standardizer, cka_debiased, gram, one_shot, shrink
+from isogram.alignment.anchor_test import TEST_RHO, Block, null_sd, partner_ranks, relation, suspicion, u_center
+from isogram.config import AlignConfig, Config, TrainConfig
+from isogram.data import AnchorItems, NodeData
+from isogram.doctor import Diagnosis, examine
+
+CONFIG = Config(data="digits")  # the name alone: data are given
+CLIP = CONFIG.align.clip
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def with_items(data, modality, change):
+    """The data with `change` applied to the anchor tokens of one modality."""
+    items = data.anchors.items[modality]
+    new = AnchorItems(items.index, change(items.tokens.copy()), items.quality)
+    return replace(data, anchors=replace(data.anchors, items={**data.anchors.items, modality: new}))
+
+
+def noise(tokens):
+    return np.random.default_rng(5).normal(size=tokens.shape).astype(np.float32)
+
+
+def said(diagnosis, level):
+    return [finding for finding in diagnosis.findings if finding.level == level]
+
+
+# The statistics.
+
+
+@pytest.mark.parametrize("metric", [True, False])
+@pytest.mark.parametrize("holds", [None, {"a": range(25), "b": range(15, 40)}])
+def test_alignment_without_messages_gives_the_maps_of_the_federation(metric, holds):
+    """Modality a has two nodes, so that one vote a modality instead of one a node would show."""
+    data = planted(holds=holds, noise=0.3)
+    items = data.anchors.items
+    data = replace(
+        data,
+        anchors=replace(
+            data.anchors, items={**items, "c": replace(items["c"], quality=np.linspace(0.2, 1, 40, dtype=np.float32))}
+        ),
+    )
+    config = CONFIG.model_copy(update={"align": AlignConfig(metric=metric, rank=12)})
+    fed = federation.align(data, config)
+    names = sorted(VIEWS)
+    found = one_shot(
+        {m: torch.from_numpy(data.anchors.items[m].tokens).double().flatten(1) for m in names},
+        {m: torch.from_numpy(data.anchors.items[m].index) for m in names},
+        40,
+        quality={m: torch.from_numpy(data.anchors.items[m].quality) for m in names},
+        nodes={"a": 2, "b": 1, "c": 1},
+        **config.align.model_dump(),
+    )
+    assert_close(found.frame.abs(), fed.frame.abs(), rtol=1e-3, atol=1e-4)
+    for node in fed.nodes:
+        mine, its = found.maps[node.modality](node.anchors), node.map(node.anchors)
+        assert_close(mine @ mine.T, its @ its.T, rtol=1e-3, atol=1e-4)  # float32 on the wire
+
+
+@given(n=st.integers(4, 6), seed=st.integers(0, 2**32))
+def test_mean_and_spread_of_the_null_are_those_of_all_permutations(n, seed):
+    a, b = (u_center(gram(normal(n, 3, seed=seed + i))) for i in range(2))
+    assume(min(a.norm(), b.norm()) > 1e-6)  # with 4 anchors few Grams leave anything once centred
+    a, b = a / a.norm(), b / b.norm()
+    every = torch.stack([(a * b[list(order)][:, list(order)]).sum() for order in permutations(range(n))])
+    assert_close(every.mean(), torch.zeros((), dtype=torch.float64), atol=1e-9, rtol=0)
+    assert_close(float(every.std(correction=0)), null_sd(n))
+
+
+def test_the_statistic_is_the_debiased_cka_of_shrunk_grams():
+    x, y = normal(30, 8, seed=1), normal(30, 5, seed=2)
+    a, b = (shrink(gram(Standardizer.fit(z, CLIP)(z)), TEST_RHO) for z in (x, y))
+    found = relation(x, y, CLIP, 9, torch.Generator())
+    assert found.cka == pytest.approx(float(cka_debiased(a, b)))
+    assert found.z == pytest.approx(found.cka / null_sd(30))
+
+
+def test_p_is_the_share_of_permutations_that_reach_the_statistic():
+    """Five anchors: few enough to count all orders; many draws come close."""
+    x = normal(5, 4, seed=3)
+    y = x + 0.8 * normal(5, 4, seed=4)
+    a, b = (u_center(shrink(gram(Standardizer.fit(z, CLIP)(z)), TEST_RHO)) for z in (x, y))
+    every = torch.stack([(a * b[list(order)][:, list(order)]).sum() for order in permutations(range(5))])
+    exact = float((every >= (a * b).sum() - 1e-12).double().mean())
+    found = relation(x, y, CLIP, 20000, torch.Generator().manual_seed(0)).p
+    assert 0 < exact < 0.5 and found == pytest.approx(exact, abs=0.01)
+
+
+def test_p_of_unrelated_features_is_uniform():
+    draw = torch.Generator().manual_seed(0)
+    p = np.array([relation(normal(15, 6, seed=i), normal(15, 4, seed=9999 - i), CLIP, 199, draw).p for i in range(300)])
+    for level in (0.02, 0.1, 0.5):
+        assert binomtest(int((p <= level).sum()), len(p), level).pvalue > 0.01
+
+
+def test_anchors_that_are_all_equally_far_apart_are_related_to_nothing():
+    assert relation(torch.eye(9).double(), normal(9, 3, seed=0), CLIP, 99, torch.Generator())[::2] == (0.0, 1.0)
+
+
+def naive_ranks(s):
+    n, auc, first = len(s), [], []
+    for i, j in [(i, j) for i in range(n) for j in range(n) if i != j]:
+        for other in (s[i, j], s[j, i]):
+            auc.append(1.0 if other < s[i, i] else 0.5 if other == s[i, i] else 0.0)
+    for rows in (s, s.T):
+        first += [all(rows[i, j] < rows[i, i] for j in range(n) if j != i) for i in range(n)]
+    return np.mean(auc), np.mean(first)
+
+
+def test_ranks_of_partners_against_a_loop_with_ties():
+    s = torch.randint(0, 4, (7, 7), generator=torch.Generator().manual_seed(2)).double()
+    auc, first, chance = partner_ranks([Block(torch.arange(7), s)])
+    assert (auc, first) == pytest.approx(naive_ranks(s)) and chance == pytest.approx(1 / 7)
+    assert partner_ranks([]) == (0.5, 0.0, 0.0)
+
+
+def blocks_of(mean, off, n=40, seed=0):
+    """Cosines of three modalities; where (anchor, modality) is in `off` the anchor's pairs are like strangers'."""
+    blocks = {}
+    for number, pair in enumerate(combinations("abc", 2)):
+        s = normal(n, n, seed=seed + number)
+        good = torch.tensor([not any((i, m) in off for m in pair) for i in range(n)])
+        blocks[pair] = [Block(torch.arange(n), s + torch.diag(mean * good))]
+    return blocks
+
+
+def test_an_item_that_is_off_is_told_from_its_partners():
+    posterior = suspicion(blocks_of(6.0, {(3, "a"), (17, "c")}), "abc", 40)
+    assert_close(posterior.sum(1), torch.ones(40, dtype=torch.float64))
+    assert torch.nonzero(posterior[:, 0] < 0.05).flatten().tolist() == [3, 17]
+    assert posterior[3].argmax() == 1 and posterior[17].argmax() == 3
+
+
+def test_with_two_modalities_the_blame_is_shared():
+    blocks = {pair: found for pair, found in blocks_of(6.0, {(3, "a")}).items() if pair == ("a", "b")}
+    posterior = suspicion(blocks, "ab", 40)
+    assert posterior[3, 0] < 0.05 and float(posterior[3, 1]) == pytest.approx(float(posterior[3, 2]))
+
+
+def test_where_partners_are_like_strangers_nobody_is_blamed():
+    assert suspicion(blocks_of(0.0, set()), "abc", 40)[:, 0].min() > 0.5
+    assert suspicion({}, [], 5)[:, 0].tolist() == [1.0] * 5
+
+
+# The diagnosis.
+
+
+def test_related_silos_pass_without_a_word():
+    found = examine(planted(), CONFIG)
+    assert found.ok and found.connected and found.findings == () and found.suspects == ()
+    assert {(pair.a, pair.b): pair.verdict for pair in found.pairs} == dict.fromkeys(combinations("abc", 2), "aligned")
+    assert min(pair.auc for pair in found.pairs) > 0.9 > 0.5 > max(pair.chance for pair in found.pairs)
+    assert [(c.modality, c.nodes, c.anchors, c.of) for c in found.coverage] == [
+        ("a", ("a-1", "a-2"), 40, 40),
+        ("b", ("b",), 40, 40),
+        ("c", ("c",), 40, 40),
+    ]
+
+
+@pytest.mark.parametrize("modality", VIEWS)
+def test_a_modality_of_noise_is_refused_by_name_with_a_remedy(modality):
+    found = examine(with_items(planted(), modality, noise), CONFIG)
+    [refusal] = found.refusals
+    assert refusal.where.startswith(f"modality {modality} (node") and "p = " in refusal.what and refusal.remedy
+    assert not found.ok and not found.errors
+    rest = [pair for pair in found.pairs if modality not in (pair.a, pair.b)]
+    assert [pair.verdict for pair in rest] == ["aligned"]
+
+
+def test_of_two_modalities_both_are_named():
+    data = planted()
+    data = replace(data, nodes=tuple(node for node in data.nodes if node.modality != "c"))
+    assert examine(data, CONFIG).ok
+    [refusal] = examine(with_items(data, "b", noise), CONFIG).refusals
+    assert refusal.where == "modalities a, b (nodes a-1, a-2, b)"
+
+
+def test_a_file_in_another_order_is_refused():
+    """Sorted, not shifted: classes come in turns here, so that a shift keeps them together and looks related."""
+    [refusal] = examine(with_items(planted(), "b", lambda x: x[x[:, 0, 0].argsort()]), CONFIG).refusals
+    assert refusal.where == "modality b (node b)" and "shifted" in refusal.remedy
+
+
+def test_silos_without_a_common_anchor_are_untested_and_pass_through_a_third():
+    found = examine(planted(n_anchors=60, holds={"a": range(30), "b": range(30, 60)}), CONFIG)
+    assert found.ok and found.connected
+    assert [(p.a, p.b, p.anchors, p.verdict) for p in found.pairs] == [
+        ("a", "b", 0, "untested"),
+        ("a", "c", 30, "aligned"),
+        ("b", "c", 30, "aligned"),
+    ]
+
+
+def test_silos_that_nothing_connects_are_an_error_and_still_tested_within_their_group():
+    found = examine(planted(n_anchors=60, holds={"a": range(20), "b": range(20, 60), "c": range(20, 60)}), CONFIG)
+    assert [(group.modalities, group.anchors) for group in found.groups] == [(("b", "c"), 40), (("a",), 20)]
+    [error] = found.errors
+    assert "2 groups" in error.what and "b, c (40 anchors); a (20 anchors)" in error.what and found.refusals == []
+    assert {(p.a, p.b): p.verdict for p in found.pairs}["b", "c"] == "aligned"
+
+
+def test_a_pair_that_is_not_shown_but_connected_otherwise_is_a_warning():
+    """Anchors that a and b have in common are noise at b; c agrees with b on the others, and with a on all of a's."""
+    data = planted(n_anchors=80, holds={"a": range(40), "b": range(30, 80)})
+    found = examine(with_items(data, "b", lambda x: np.concatenate([noise(x[:10]), x[10:]])), CONFIG)
+    assert {(p.a, p.b): p.verdict for p in found.pairs} == {
+        ("a", "b"): "not shown",
+        ("a", "c"): "aligned",
+        ("b", "c"): "aligned",
+    }
+    assert found.refusals == [] and "a - b" in [warning.where for warning in found.warnings]
+
+
+def test_permuted_anchors_are_found_with_few_false_alarms():
+    named = right = 0
+    for seed in range(3):
+        bad = np.random.default_rng(seed).permutation(100)[:8]
+
+        def permute(x, bad=bad):
+            x[bad] = x[np.roll(bad, 1)]
+            return x
+
+        found = examine(with_items(planted(n_anchors=100, seed=seed), "b", permute), CONFIG)
+        wrong = {(f"anchor-{i}", "b") for i in bad}
+        named += len(found.suspects)
+        right += sum((suspect.anchor, suspect.modality) in wrong for suspect in found.suspects)
+        assert found.ok and found.suspects[0].anchor in " ".join(warning.what for warning in found.warnings)
+    assert right >= 6 and right >= 0.8 * named  # by chance 8 of 300 (anchor, modality) are right
+
+
+def test_duplicates_and_items_that_say_nothing_are_named():
+    def blur(x):
+        x[7] = x[3]
+        x[11] = np.delete(x, 11, 0).mean(0)
+        return x
+
+    found = examine(with_items(planted(), "c", blur), CONFIG)
+    assert found.duplicates == (("c", "anchor-3", "anchor-7"),) and found.uninformative == (("c", "anchor-11"),)
+    assert ["anchor-3 = anchor-7" in w.what or "(anchor-11)" in w.what for w in found.warnings if "c" in w.where]
+
+
+def test_constant_columns_are_counted_and_named():
+    def freeze(x):
+        x[:, 0, 2:4] = 1.5
+        return x
+
+    found = examine(with_items(planted(), "b", freeze), CONFIG)
+    [warning] = found.warnings
+    assert warning.where == "modality b (node b)" and "2 of 28 columns (2, 3)" in warning.what
+    assert [c.constant for c in found.coverage] == [0, 2, 0]
+
+
+def test_anchors_that_do_not_vary_are_an_error_and_nothing_else():
+    data = planted()
+    for errors, modality in enumerate(VIEWS, 1):
+        data = with_items(data, modality, lambda x: 0 * x + 1)
+        found = examine(data, CONFIG)
+        assert [finding.level for finding in found.findings] == ["error"] * errors
+        assert "look the same" in found.findings[0].what
+
+
+def test_anchors_that_vary_only_outside_those_in_common_leave_a_pair_untested():
+    """Up to roundoff: features that differ by less than the standardiser sees make no Gram."""
+    data = planted(holds={"a": range(20), "b": range(10, 40)})
+
+    def freeze(x):
+        x[:10] = 1 + 1e-7 * noise(x[:10])
+        return x
+
+    found = examine(with_items(data, "b", freeze), CONFIG)
+    assert {(p.a, p.b): p.verdict for p in found.pairs}["a", "b"] == "untested" and found.errors == []
+
+
+def test_padding_is_no_loss_and_a_dead_column_at_a_node_is():
+    data = planted()
+
+    def zero(data, name, column):
+        nodes = []
+        for node in data.nodes:
+            tokens = node.tokens.copy()
+            if name in (node.name, node.modality):
+                tokens[:, 0, column] = 0
+            nodes.append(replace(node, tokens=tokens))
+        return replace(data, nodes=tuple(nodes))
+
+    def pad(x):
+        x[:, 0, 1] = 0
+        return x
+
+    assert examine(zero(with_items(data, "a", pad), "a", 1), CONFIG).findings == ()
+    [warning] = examine(zero(data, "a-2", 1), CONFIG).warnings
+    assert warning.where == "node a-2" and "1 of 40 columns (1) is constant at this node" in warning.what
+
+
+def test_a_node_that_labels_one_class_is_refused_if_there_is_a_task():
+    data = planted()
+    nodes = (replace(data.nodes[0], labels=np.ones(60, np.int64)), *data.nodes[1:])
+    [refusal] = examine(replace(data, nodes=nodes), CONFIG).refusals
+    assert refusal.where == "node a-1" and "one class only, y" in refusal.what
+    untrained = CONFIG.model_copy(update={"train": TrainConfig(rounds=0)})
+    assert [f.level for f in examine(replace(data, nodes=nodes), untrained).findings] == ["warning"]
+
+
+def test_a_rank_that_is_asked_for_and_cannot_be_had_is_an_error():
+    asked = CONFIG.model_copy(update={"align": AlignConfig(rank=40)})
+    [error] = examine(planted(), asked).errors
+    assert "align.rank = 40, but 40 anchors allow at most 39" in error.what
+    assert examine(planted(), CONFIG.model_copy(update={"align": AlignConfig(rank=39)})).ok
+
+
+def test_too_few_anchors_a_single_modality_and_unheld_anchors_are_errors():
+    [error] = examine(planted(holds={"b": range(3)}), CONFIG).errors
+    assert error.where == "modality b (node b)" and "3 anchors" in error.what
+    data = planted()
+    alone = replace(data, nodes=data.nodes[:2])
+    assert "nothing to align" in examine(alone, CONFIG).errors[0].what
+    unheld = examine(planted(holds=dict.fromkeys(VIEWS, range(39))), CONFIG).errors
+    assert ["(anchor-39)" in error.what for error in unheld] == [True]
+
+
+def test_few_anchors_are_told_what_they_could_show():
+    found = examine(with_items(planted(n_anchors=10), "c", noise), CONFIG)
+    assert "10 can only show a CKA above" in found.refusals[0].remedy
+
+
+@pytest.mark.parametrize("n_anchors", [4, 5, 7])
+def test_a_handful_of_anchors_gives_a_diagnosis_all_the_same(n_anchors):
+    found = examine(planted(n_anchors=n_anchors), CONFIG)
+    assert found.errors == [] and all(np.isfinite([p.auc, p.p, p.z, p.cka]).all() for p in found.pairs)
+
+
+def test_a_diagnosis_survives_json():
+    bad = with_items(planted(holds={"a": range(30)}), "c", lambda x: np.concatenate([noise(x[:20]), x[:20]]))
+    found = examine(bad, CONFIG)
+    assert found.findings and found.duplicates == ()
+    text = json.dumps(found.to_json(), allow_nan=False)
+    assert Diagnosis.from_json(json.loads(text)) == found
+
+
+def test_the_same_data_give_the_same_diagnosis_in_any_order_of_nodes():
+    first, global_state = examine(planted(noise=1.0), CONFIG), torch.get_rng_state()
+    torch.manual_seed(7)
+    assert examine(planted(noise=1.0), CONFIG) == first == examine(planted(noise=1.0, reverse=True), CONFIG)
+    torch.set_rng_state(global_state)
+
+
+def test_held_out_rows_are_not_opened_and_private_values_do_not_matter():
+    data = planted()
+    poisoned = replace(data, held_out=Poisoned({}, {}, paired=True, private={}))
+    other = tuple(NodeData(n.name, n.modality, 7 * n.tokens[::-1].copy(), n.labels) for n in data.nodes)
+    assert examine(poisoned, CONFIG) == examine(data, CONFIG) == examine(replace(data, nodes=other), CONFIG)

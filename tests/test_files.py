@@ -1,0 +1,126 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from isogram.errors import DataError, StorageError
+from isogram.files import append_lines, keep_lines, make_folder, write_atomic
+
+PACKAGE = Path(__file__).parents[1] / "src"
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "file"
+    for content in (b"first", b"", b"x" * 1_000_000):
+        write_atomic(path, content)
+        assert path.read_bytes() == content
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_writer_killed_before_the_rename_leaves_the_old_file(tmp_path):
+    """A real SIGKILL between the synced temporary file and its rename."""
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from isogram import files\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_atomic(Path(sys.argv[1]), b'new' * 1000)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    left = [entry for entry in tmp_path.iterdir() if entry != path]
+    assert len(left) == 1 and left[0].stat().st_size > 0, "not killed half-way: the test means nothing"
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_lines_after_the_last_that_count_are_cut_off(tmp_path):
+    path = tmp_path / "log"
+    append_lines(path, ["a", "b", "c"])
+    with path.open("a") as file:
+        file.write('{"half')
+    assert keep_lines(path, 2) == ["a", "b"] and path.read_text() == "a\nb\n"
+    assert keep_lines(path, 2) == ["a", "b"] and path.read_text() == "a\nb\n"
+    assert keep_lines(path, 0) == [] and path.read_text() == ""
+    assert keep_lines(tmp_path / "none", 0) == [] and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("text", ["a\n", "a\nb", ""])
+def test_fewer_lines_than_were_written_are_told(tmp_path, text):
+    path = tmp_path / "log"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"log holds \d lines, 2 were written"):
+        keep_lines(path, 2)
+    assert path.read_text() == text
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StorageError, match=r"cannot write .*file.*: .*a file is where a folder should be"):
+            make_folder(path)
+
+
+DISK = """
+import sys
+from pathlib import Path
+from isogram.errors import StorageError
+from isogram.files import append_lines, make_folder, write_atomic
+folder = Path(sys.argv[1])
+for step in (
+    lambda: write_atomic(folder / "old", b"x" * 300_000),
+    lambda: append_lines(folder / "log", ["y" * 300_000]),
+    lambda: make_folder(folder / "new" / "deep") or write_atomic(folder / "new" / "deep" / "f", b"x" * 300_000),
+):
+    try:
+        step()
+    except StorageError as error:
+        print(error)
+    else:
+        sys.exit("written")
+"""
+
+
+def on_small_disk(tmp_path, options):
+    """Output of DISK on a real file system of 64 kB, in a namespace of its own; skips where that is not allowed."""
+    script = tmp_path / "disk.py"
+    script.write_text(DISK)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = (
+        f"mount -t tmpfs -o size=64k none '{disk}' && echo old > '{disk}/old' && mount -o remount,{options} '{disk}'"
+    )
+    command = (
+        f"{mount} && '{sys.executable}' '{script}' '{disk}'; code=$?; cat '{disk}/old'; ls -A '{disk}'; exit $code"
+    )
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no file system may be mounted here")
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path):
+    lines = on_small_disk(tmp_path, "rw")
+    assert [line.partition(": ")[2] for line in lines[:3]] == [
+        "No space left on device; free some space on that disk"
+    ] * 3
+    assert lines[3] == "old" and set(lines[4:]) <= {"old", "log", "new"}
+
+
+def test_a_read_only_disk_is_told_and_stays_as_it_was(tmp_path):
+    lines = on_small_disk(tmp_path, "ro")
+    assert [line.partition(": ")[2] for line in lines[:3]] == [
+        "Read-only file system; name a folder on a disk that can be written"
+    ] * 3
+    assert lines[3:] == ["old", "old"]

@@ -1,0 +1,433 @@
+"""The page of a run, from folders written by hand: each test changes what it is about and leaves the rest."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from isogram.errors import RunError
+from isogram.methods import METHODS
+from isogram.report import figures, words
+from isogram.report.page import write_page
+
+NODES = {"rna-1": "rna", "meth-1": "meth", "rna-2": "rna", "mirna-1": "mirna"}
+KINDS = ("rna", "meth", "mirna")
+SECTIONS = ("results", "doctor", "cka", "map", "examples", "training", "traffic", "nodes", "settings")
+TERMS = ("task", "cka", "frame", "teacher", "prototype")
+
+
+def run_files(classes=("Normal", "Basal", "LumA"), nodes=NODES, rows=30, terms=("frame",)):
+    """What a complete run leaves, by file name."""
+    state = {"name": "try", "round": 2, "rounds": 2, "complete": True, "seconds": 12.3, "data": "tcga-brca"}
+    state |= {"anchors": 100, "classes": list(classes), "notes": ["PAM50 meth. is contaminated"]}
+    state["nodes"] = [{"name": n, "modality": m, "rows": 51, "classes": list(classes[:2])} for n, m in nodes.items()]
+    message = {"round": 0, "shape": [5050], "bytes": 20200}
+    messages = [message | {"direction": "up", "node": n, "field": "gram"} for n in nodes]
+    messages += [message | {"direction": "down", "node": n, "field": "frame", "round": 1} for n in nodes]
+    trained = [("up", "adapters/a.b"), ("down", "adapters/a.b"), ("up", "header"), ("down", "keys"), ("up", "new")]
+    messages += [message | {"direction": d, "node": n, "field": f, "round": 3} for n in nodes for d, f in trained]
+    metrics = [{"round": r, "node": "", "metric": "seconds", "value": 2.5} for r in (0, 1, 2)]
+    for number, term in enumerate(terms):
+        values = {"metric": f"loss/{term}", "value": 1 / (number + 1)}
+        metrics += [{"round": r, "node": n} | values for r in (1, 2) for n in nodes]
+    kinds = list(dict.fromkeys(nodes.values()))
+    ways = [(a, b) for a in kinds for b in kinds if a != b]
+    results = []
+    for number, method in enumerate(METHODS):
+        row = {"dataset": "tcga-brca", "method": method, "anchors": 100, "seed": 0}
+        found = [("r1", f"{a}->{b}", number / 20) for a, b in ways] + [("pam50", kind, 0.5) for kind in kinds]
+        found += [("cka", f"{a}->{b}", 0.4) for a, b in ways if a < b] + [("bytes_per_node", "", 42600.0)]
+        results += [row | {"metric": m, "direction": d, "value": v} for m, d, v in [*found, ("seconds", "", 0.24)]]
+    square = [[1.0 if a == b else 0.37 for b in nodes] for a in nodes]
+    found = [{"row": r, "label": classes[0], "cosine": 0.9 - r / 10, "right": r == 1} for r in range(5)]
+    evaluation = {
+        "paired": True,
+        "rows": rows,
+        "on": "held-out rows",
+        "classes": list(classes),
+        "cka": {"nodes": list(nodes), "on": "held-out rows"} | dict.fromkeys(words.STAGES, square),
+        "map": {
+            kind: {
+                "x": [i / 10 for i in range(rows)],
+                "y": [(i * i) % 7 / 7 for i in range(rows)],
+                "label": [i % len(classes) for i in range(rows)],
+            }
+            for kind in kinds
+        },
+        "examples": [{"from": a, "to": b, "query": 1, "label": classes[0], "found": found} for a, b in ways],
+    }
+    pair = {"a": "rna", "b": "meth", "anchors": 100, "cka": 0.4, "z": 26.6, "p": 0.0001, "auc": 0.97, "r1": 0.8}
+    untested = pair | {"b": "mirna", "p": 1.0, "auc": 0.5, "r1": 0.0, "verdict": "untested", "chance": 0.0}
+    cover = {"modality": "rna", "nodes": ["rna-1", "rna-2"], "anchors": 95, "of": 100, "synthetic": 0}
+    doctor = {
+        "pairs": [pair | {"chance": 0.05, "verdict": "aligned"}, untested],
+        "coverage": [cover | {"features": 6000, "constant": 1}],
+        "groups": [{"modalities": list(kinds), "anchors": 100}],
+        "suspects": [{"modality": "rna", "anchor": f"anchor-{i}", "probability": 0.9} for i in range(30)],
+        "duplicates": [["rna", "anchor-8", "anchor-9"]],
+        "uninformative": [["meth", "anchor-7"]],
+        "findings": [
+            {"level": "note", "where": "labels", "what": "are at one modality only", "remedy": ""},
+            {
+                "level": "warning",
+                "where": "modality rna",
+                "what": "anchors do not go together",
+                "remedy": "look at them",
+            },
+        ],
+    }
+    environment = {"isogram": "0.2.0", "python": "3.11.9", "started": "2026-11-25T01:20:00+00:00"}
+    return {
+        "config.toml": 'name = "try"\ndata = "tcga-brca"\n\n[align]\nmetric = true\n',
+        "environment.json": environment | {"packages": {"torch": "2.13.0"}},
+        "run.json": state,
+        "doctor.json": doctor,
+        "messages.jsonl": messages,
+        "metrics.jsonl": metrics,
+        "results.jsonl": results,
+        "evaluation.json": evaluation,
+    }
+
+
+def make(folder, files):
+    """The page of a folder with these files, as text."""
+    folder.mkdir(exist_ok=True)
+    for name, value in files.items():
+        if name.endswith(".jsonl"):
+            value = "".join(json.dumps(line) + "\n" for line in value)
+        elif name.endswith(".json"):
+            value = json.dumps(value)
+        (folder / name).write_text(value, encoding="utf-8")
+    path = write_page(folder)
+    assert path == folder / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+VOID = {"meta", "br", "col"}
+NAMING = ("aria-labelledby", "aria-describedby", "href")
+
+
+class Outline(HTMLParser):
+    """Fails on tags that do not nest; collects ids, what refers to them, and the elements that a reader cannot see."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.references, self.charts, self.tags = [], [], [], [], set()
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self._see(tag, attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        assert "svg" in self.open, f"<{tag}/> closes itself in a drawing only"
+        self._see(tag, attributes)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def _see(self, tag, attributes):
+        found = dict(attributes)
+        assert len(found) == len(attributes), f"an attribute of <{tag}> is there twice"
+        self.tags.add(tag)
+        self.ids += [found["id"]] if "id" in found else []
+        self.references += [(tag, found[name].removeprefix("#")) for name in NAMING if name in found]
+        if tag == "svg":
+            self.charts.append(found)
+
+
+def visible(text):
+    """What is read: no style, no markup."""
+    text = re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def sections(text):
+    return tuple(re.findall(r'<section id="(\w+)"', text))
+
+
+def check(text):
+    """What holds of every page: it nests, its ids are unique and found, charts have words, nothing is fetched."""
+    outline = Outline(text)
+    assert len(set(outline.ids)) == len(outline.ids)
+    assert {target for _, target in outline.references} <= set(outline.ids)
+    assert [tag for tag, _ in outline.references if tag == "a"] == ["a"] * len(sections(text))
+    for chart in outline.charts:
+        assert chart.get("aria-hidden") == "true" or (chart["role"] == "img" and len(chart["aria-label"]) > 10)
+    assert not outline.tags & {"script", "link", "img", "iframe", "object", "embed", "image"}
+    assert not re.search(r"https?:|\bsrc=|url\(|@import|javascript:", text, re.IGNORECASE)
+    return outline
+
+
+def test_a_complete_run_has_every_section(tmp_path):
+    text = make(tmp_path, run_files(terms=TERMS))
+    check(text)
+    assert sections(text) == SECTIONS
+    read = visible(text)
+    assert "This run aligns 4 nodes of tcga-brca with rna, meth and mirna through 100 public anchors" in read
+    assert "it is complete" in read and "Started 2026-11-25 01:20 UTC" in read
+    assert "PAM50 meth. is contaminated" in read and "isogram run config.toml" in read
+    assert all(f"Loss term {term}, mean over nodes" in text for term in TERMS)
+    assert read.count("✓ same row") == 6 and text.count("<svg") == 5 + 3 + 3 + 2 + (1 + 3) + 3
+    assert len(text.encode()) < 400_000
+
+
+def test_the_strip_compares_training_with_its_start_and_chance(tmp_path):
+    read = visible(make(tmp_path, run_files()))
+    r1 = METHODS.index("isogram") / 20, METHODS.index("oneshot-hsic") / 20
+    assert f"R@1 after training .{r1[0] * 1000:.0f} one-shot .{r1[1] * 1000:.0f}, chance .033" in read
+    assert "sent by a node 81 kB 20.2 kB of it for alignment" in read
+    assert "from the doctor 1 warning" in read and "public anchors 100 30 suspicious" in read
+
+
+def test_the_best_is_marked_by_a_sign_and_bounds_never_are(tmp_path):
+    files = run_files()
+    text = make(tmp_path, files)
+    lines = {
+        re.search(r"<th scope=\"row\">([\w+-]+)", line)[1]: line for line in text.split("<tr")[1:] if "about" in line
+    }
+    r1 = {
+        name: re.findall(r"<td class=\"(num(?: best)?)\">", line)[0] for name, line in lines.items() if name in METHODS
+    }
+    assert len(r1) == len(METHODS) and [name for name, kind in r1.items() if kind == "num best"] == ["isogram+oneshot"]
+    assert "★" in lines["isogram+oneshot"] and "★" not in lines["paired"] + lines["own-labels"]
+
+
+def test_every_method_is_explained():
+    assert tuple(words.METHODS) == METHODS
+
+
+def test_without_training_the_run_is_its_alignment(tmp_path):
+    files = run_files()
+    files["run.json"] |= {"round": 0, "rounds": 0}
+    files["config.toml"] = "[align]\nmetric = false\n"
+    files["results.jsonl"] = [r for r in files["results.jsonl"] if r["method"] in ("oneshot", "oneshot-hsic")]
+    files["metrics.jsonl"] = [m for m in files["metrics.jsonl"] if not m["metric"].startswith("loss/")]
+    del files["evaluation.json"]["cka"]["trained"]
+    text = make(tmp_path, files)
+    read = visible(text)
+    assert "oneshot, this run" in read and "oneshot-hsic, this run" not in read
+    assert "R@1 after one-shot alignment" in read and "training" not in sections(text)
+    assert "without training; it is complete" in read and "After training" not in read
+
+
+def test_findings_stand_worst_first_with_level_and_remedy_in_words(tmp_path):
+    files = run_files()
+    files["doctor.json"]["findings"].append(
+        {"level": "error", "where": "node b", "what": "is empty", "remedy": "fill it"}
+    )
+    read = visible(make(tmp_path, files))
+    assert "The doctor: 1 error" in read
+    places = [read.index(line) for line in ("✗ error node b : is empty What to do: fill it", "! warning", "· note")]
+    assert places == sorted(places)
+
+
+def test_the_doctor_s_tables_say_only_what_was_tested(tmp_path):
+    read = visible(make(tmp_path, run_files()))
+    assert "rna – meth 100 .970 .800 .050 .400 26.6 .0001 aligned" in read
+    assert "rna – mirna 100 – – – – – – untested" in read
+    assert "rna 95 100 0 6,000 1 rna-1, rna-2" in read and "rna anchor-8 anchor-9" in read
+    assert "the first 20 of 30" in read and "anchor-19" in read and "anchor-20" not in read
+
+
+def test_hostile_names_are_text(tmp_path):
+    evil = '<script>alert("1")</script>'
+    nodes = {evil: "$\\frac{", "b&amp;": "</svg><b>", "名前 \x07": '" onload="x', "a" * 300: "rna"}
+    files = run_files(classes=(evil, "</style>", "{{ 7 * 7 }}"), nodes=nodes)
+    files["run.json"] |= {"name": evil, "notes": [evil]}
+    files["config.toml"] += f"# {evil}\n"
+    files["doctor.json"]["findings"][0] |= {"level": '"><b>', "where": evil, "what": evil, "remedy": evil}
+    files["environment.json"]["packages"] = {evil: evil}
+    outline = check(make(tmp_path, files))
+    assert "b" not in outline.tags
+    read = visible((tmp_path / "report.html").read_text())
+    assert read.count(evil) > 10 and "{{ 7 * 7 }}" in read and "b&amp;" in read
+
+
+@pytest.mark.parametrize(
+    ("done", "state"), [(0, "unfinished: round 0 of 4"), (2, "unfinished: round 2 of 4")], ids=["aligned", "training"]
+)
+def test_an_unfinished_run_shows_what_is_there(tmp_path, done, state):
+    files = run_files()
+    files["run.json"] |= {"round": done, "rounds": 4, "complete": False}
+    files["metrics.jsonl"] = [m for m in files["metrics.jsonl"] if m["round"] <= done]
+    del files["results.jsonl"], files["evaluation.json"]
+    text = make(tmp_path, files)
+    check(text)
+    assert state in visible(text) and "--resume" in text and "sent by a node so far" in visible(text)
+    expected = [s for s in SECTIONS if s not in ("results", "cka", "map", "examples") and (done or s != "training")]
+    assert sections(text) == tuple(expected)
+
+
+def test_a_run_that_was_stopped_while_it_wrote_has_a_page(tmp_path):
+    files = run_files()
+    make(tmp_path, files)
+    for name in ("messages.jsonl", "metrics.jsonl", "results.jsonl"):
+        path = tmp_path / name
+        path.write_text(path.read_text()[:-20])
+    write_page(tmp_path)
+    check((tmp_path / "report.html").read_text())
+
+
+@pytest.mark.parametrize("missing", [name for name in run_files() if name not in ("config.toml", "run.json")])
+def test_each_file_may_be_missing(tmp_path, missing):
+    files = run_files()
+    del files[missing]
+    check(make(tmp_path, files))
+
+
+@pytest.mark.parametrize("name", ["config.toml", "run.json"])
+def test_a_run_that_has_just_begun_has_a_page(tmp_path, name):
+    text = make(tmp_path, {name: run_files()[name] if name == "config.toml" else {}})
+    check(text)
+    assert "unfinished: nothing is aligned yet" in visible(text) and sections(text) == ("settings",)
+
+
+def test_a_single_node_has_a_page(tmp_path):
+    text = make(tmp_path, run_files(nodes={"rna-1": "rna"}))
+    check(text)
+    assert "1 node of tcga-brca with rna through" in visible(text) and "Means over pairs" not in text
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="holds no run"):
+        write_page(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("run.json", "{"), ("run.json", "[]"), ("metrics.jsonl", "{\n{}\n"), ("config.toml", "= 3")],
+    ids=["cut", "list", "line", "toml"],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    make(tmp_path, run_files())
+    before = (tmp_path / "report.html").read_bytes()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(RunError, match=name):
+        write_page(tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_unpaired_rows_are_right_by_class_and_judged_by_accuracy(tmp_path):
+    files = run_files()
+    files["evaluation.json"] |= {"paired": False}
+    files["evaluation.json"]["cka"] |= {"on": "public anchors", "aligned": [[None] * 4] * 4}
+    kept = [row | {"metric": "accuracy"} for row in files["results.jsonl"] if row["metric"] == "pam50"]
+    files["results.jsonl"] = kept + [row | {"direction": "rna:elsewhere"} for row in kept if row["direction"] == "rna"]
+    text = make(tmp_path, files)
+    check(text)
+    read = visible(text)
+    assert "✓ same class" in read and "✓ same row" not in read and "R@1" not in read.split("The doctor")[0]
+    assert "accuracy after training .500 one-shot .500, chance .333" in read
+    assert "accuracy rna, labelled elsewhere" in read and "new rows would look worse" in read
+    assert "after alignment" not in read.split("Means over pairs")[0] and "rna – meth .37 – .37" in read
+
+
+def test_without_held_out_rows_only_bytes_are_told(tmp_path):
+    files = run_files()
+    files["results.jsonl"] = [r for r in files["results.jsonl"] if r["metric"] in ("bytes_per_node", "seconds")]
+    text = make(tmp_path, files)
+    check(text)
+    assert "There are no held-out rows" in visible(text) and "R@1" not in visible(text).split("The doctor")[0]
+
+
+def test_twelve_classes_and_unknown_ones_can_be_told_apart(tmp_path):
+    files = run_files(classes=tuple(f"class {i}" for i in range(12)))
+    files["evaluation.json"]["map"]["meth"]["label"] = [-1] * 30
+    text = make(tmp_path, files)
+    check(text)
+    assert "30 rows, classes unknown" in visible(text) and re.search(r"class-unknown.*?</span>unknown", text, re.DOTALL)
+    keys = [re.sub(r'"class-\d+-|"#class-\d+-', '"', str(figures.class_key(number))) for number in range(88)]
+    assert len({re.sub(r"m[0-9a-f]{10}", "", key) for key in keys}) == 88
+    assert len({(figures.COLOURS[i % 8], figures.MARKERS[i % 11]) for i in range(88)}) == 88
+
+
+def test_many_rows_are_thinned_out_and_the_page_says_so(tmp_path):
+    text = make(tmp_path, run_files(rows=5000))
+    assert "385 of 5,000 rows" in visible(text) and len(text.encode()) < 1_000_000
+
+
+def test_a_large_federation_stays_small(tmp_path):
+    nodes = {f"node-{i}": KINDS[i % 3] for i in range(30)}
+    text = make(tmp_path, run_files(nodes=nodes))
+    check(text)
+    assert len(text.encode()) < 3_000_000
+
+
+def test_losses_that_are_no_numbers_do_not_stop_the_page(tmp_path):
+    files = run_files()
+    for entry in files["metrics.jsonl"]:
+        entry["value"] = float("nan")
+    text = make(tmp_path, files)
+    check(text)
+    assert sections(text) == SECTIONS
+
+
+def test_the_same_folder_gives_the_same_bytes(tmp_path):
+    first, second = (make(tmp_path / name, run_files()) for name in ("one", "two"))
+    assert first == second
+
+
+def test_numbers_of_a_heat_map_can_be_read_on_every_colour():
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    values = [[(7 * i + j) / 48 for j in range(7)] for i in range(7)]
+    drawn = str(figures.heat_map("h", "a heat map", list("abcdefg"), {"rna": 7}, values))
+    cells = re.findall(r'<path d="[^"]*" style="fill: (#\w+)', drawn)
+    texts = re.findall(r'<text style="[^"]*?(?:fill: (#\w+))?"[^>]*>[.\d]+</text>', drawn)
+    assert len(cells) == len(texts) == 49
+    for cell, text in zip(cells, texts, strict=True):
+        dark, light = sorted((luminance(cell), luminance(text or "#000000")))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_a_browser_shows_it_on_phone_and_desktop_without_sideways_scrolling_or_network(tmp_path):
+    files = run_files(nodes=NODES | {"a-hospital-with-quite-a-long-name": "rna"})
+    files["doctor.json"]["findings"][0]["what"] = "x" * 400
+    make(tmp_path, files)
+    (tmp_path / "wrapper.html").write_text(
+        """<!doctype html><body><script>
+        let left = 2;
+        for (const width of [375, 1280]) {
+          const frame = document.createElement("iframe");
+          frame.style.width = width + "px";
+          frame.onload = () => {
+            const { documentElement: root, fonts } = frame.contentDocument, view = frame.contentWindow;
+            const drawn = [...root.querySelectorAll(".panel svg")].map(svg => svg.getBoundingClientRect().height);
+            document.body.dataset["w" + width] = JSON.stringify({
+              inner: view.innerWidth, scroll: root.scrollWidth, smallest: Math.min(...drawn),
+              fetched: view.performance.getEntriesByType("resource").length,
+            });
+          };
+          frame.src = "report.html";
+          document.body.append(frame);
+        }
+        </script></body>"""
+    )
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", "--allow-file-access-from-files"]
+    flags += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run(
+        ["chromium", *flags, (tmp_path / "wrapper.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = {w: json.loads(html.unescape(t)) for w, t in re.findall(r'data-w(\d+)="([^"]*)"', done.stdout)}
+    assert set(found) == {"375", "1280"}
+    for width, page in found.items():
+        assert page["inner"] == int(width) and page["scroll"] <= page["inner"]
+        assert page["fetched"] == 0 and page["smallest"] > 50

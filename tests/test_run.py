@@ -1,0 +1,377 @@
+"""Runs in folders: what they leave, and that an interrupted one goes on to the same bits."""
+
+import json
+import multiprocessing
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from planted import planted
+from rich.console import Console
+from tables import shuffle_anchors, write_tables
+from torch.testing import assert_close
+
+from isogram import federation
+from isogram.bench import read_rows
+from isogram.checkpoint import alignment_state, restore_alignment, restore_round, round_state
+from isogram.config import Config, ModelConfig, TrainConfig
+from isogram.config_file import read_config
+from isogram.data import open_data
+from isogram.errors import ConfigError, DataError, RefusedError, RunError
+from isogram.model import SavedModel
+from isogram.progress import Watch
+from isogram.run import Outcome, diagnose, run
+from isogram.tensor_file import read_tensors, write_tensors
+
+QUIET = Watch(Console(quiet=True))
+SETTINGS = ["threads=1", "model.width=48", "model.layers=1", "train.rounds=6", "train.steps=2", "train.lr=0.01"]
+SETTINGS += ["train.projector_lr=0.01", "train.frame_update=0.3"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return write_tables(tmp_path_factory.mktemp("tables"), anchors=40)
+
+
+def settings(file, folder, *more):
+    return read_config(file, [*SETTINGS, f"output.folder='{folder}'", *more])
+
+
+@pytest.fixture(scope="module")
+def whole(file, tmp_path_factory):
+    """An uninterrupted run."""
+    return run(settings(file, tmp_path_factory.mktemp("runs")), QUIET)
+
+
+def logs(folder):
+    """The two logs, but for how long things took."""
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return (folder / "messages.jsonl").read_text(), [m for m in metrics if m["metric"] != "seconds"]
+
+
+def assert_same(folder, whole):
+    assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert logs(folder) == logs(whole)
+    last = "checkpoints/round-0006.safetensors"
+    assert (folder / last).read_bytes() == (whole / last).read_bytes()
+    scores = [[r for r in read_rows([f / "results.jsonl"]) if r.metric != "seconds"] for f in (folder, whole)]
+    assert scores[0] == scores[1]
+
+
+def test_a_run_leaves_all_its_files_and_nothing_half_written(whole):
+    assert isinstance(whole, Outcome) and whole.resumed_at is None
+    assert {str(p.relative_to(whole.folder)) for p in whole.folder.rglob("*") if p.is_file()} == {
+        "config.toml",
+        "doctor.json",
+        "environment.json",
+        "evaluation.json",
+        "messages.jsonl",
+        "metrics.jsonl",
+        "model.safetensors",
+        "report.html",
+        "results.jsonl",
+        "run.json",
+        ".lock",
+        *(f"checkpoints/round-{n:04d}.safetensors" for n in range(7)),
+    }
+
+
+def test_the_files_say_what_was_run(whole, file):
+    state = json.loads((whole.folder / "run.json").read_text())
+    assert (state["round"], state["rounds"], state["complete"], state["anchors"]) == (6, 6, True, 40)
+    assert [(n["name"], n["modality"], n["rows"]) for n in state["nodes"]] == [
+        ("north", "rna", 24),
+        ("south", "rna", 24),
+        ("lab", "meth", 24),
+    ]
+    resolved = read_config(whole.folder / "config.toml")
+    assert resolved == settings(file, whole.folder.parent)
+    versions = json.loads((whole.folder / "environment.json").read_text())
+    assert versions["packages"]["torch"] == torch.__version__ and versions["threads"] == 1
+
+
+def test_the_ledger_in_the_folder_is_that_of_the_federation(whole, file):
+    config = settings(file, "elsewhere")
+    fed = federation.train(federation.align(open_data(config), config))
+    lines = [json.loads(line) for line in (whole.folder / "messages.jsonl").read_text().splitlines()]
+    assert [(e.direction, e.node, e.round, e.field, list(e.shape), e.bytes) for e in fed.ledger.entries] == [
+        tuple(line.values()) for line in lines
+    ]
+    metrics = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text().splitlines()]
+    told = {(m["round"], m["metric"]): m["value"] for m in metrics if m["node"] == ""}
+    assert [{n: told[i + 1, f"loss/{n}"] for n in terms} for i, terms in enumerate(fed.history)] == list(fed.history)
+
+
+def test_the_table_holds_the_trained_model_beside_what_needs_no_training(whole):
+    methods = {row.method for row in whole.rows}
+    assert methods == {"local", "no-message", "relative", "oneshot", "oneshot-hsic", "isogram"}
+    assert list(whole.rows) == read_rows([whole.folder / "results.jsonl"])
+
+
+def test_the_final_model_is_the_trained_federation(whole, file):
+    config = settings(file, "elsewhere")
+    data = open_data(config)
+    fed = federation.train(federation.align(data, config))
+    model = SavedModel.load(whole.folder / "model.safetensors")
+    for node in fed.nodes:
+        assert_close(model.embed(node.name, node.data.tokens), node.embed(node.data.tokens), rtol=0, atol=0)
+
+
+def attempt(file, folder):
+    torch.set_num_threads(1)
+    run(settings(file, folder), QUIET, resume=True)
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(whole, file, tmp_path):
+    """At least 20 real SIGKILLs, at random moments of runs that each go on until they are complete."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["isogram.run", "isogram.report.page", "peft", "transformers"])
+    moments, draw = [], random.Random(0)
+    first = time.monotonic()
+    whole_again = context.Process(target=attempt, args=(file, tmp_path / "first"))
+    whole_again.start()
+    whole_again.join(120)
+    length = time.monotonic() - first
+    assert whole_again.exitcode == 0
+    assert_same(tmp_path / "first" / "own", whole.folder)
+    complete = 0
+    while len(moments) < 24 or not complete:
+        folder = tmp_path / f"run-{complete}"
+        process = context.Process(target=attempt, args=(file, folder))
+        process.start()
+        # Rounds are a small part of a run's time, and should get most of the kills.
+        process.join(draw.uniform(0.02, draw.choice([0.4, 1.0]) * length))
+        if process.is_alive():
+            process.kill()
+            process.join()
+            moments.append(len(list(folder.glob("own/checkpoints/round-*.safetensors"))))
+        else:
+            assert process.exitcode == 0
+            assert_same(folder / "own", whole.folder)
+            shutil.rmtree(folder)
+            complete += 1
+    assert len(set(moments)) >= 3, f"kills at too few places: {moments}"
+
+
+def test_ctrl_c_ends_a_run_with_a_hint_and_resume_finishes_it(whole, file, tmp_path):
+    """A real process group gets SIGINT as from a keyboard, after its first rounds."""
+    settings = [f"--set={s}" for s in [*SETTINGS, f"output.folder='{tmp_path}'"]]
+    command = [sys.executable, "-c", "from isogram.cli import app; app()", "run", str(file), *settings]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    mark = tmp_path / "own" / "checkpoints" / "round-0001.safetensors"
+    for _ in range(3000):
+        if mark.exists():
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in said and "Traceback" not in said, said
+    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "going on after round" in again.stderr and "own: held-out rows" in again.stdout
+    assert_same(tmp_path / "own", whole.folder)
+
+
+def test_a_complete_run_can_be_resumed_without_harm(whole, file, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "own")
+    assert run(settings(file, tmp_path), QUIET, resume=True).resumed_at == 6
+    assert_same(tmp_path / "own", whole.folder)
+
+
+def test_resume_begins_a_run_that_is_not_there(file, tmp_path):
+    assert run(settings(file, tmp_path, "train.rounds=0"), QUIET, resume=True).resumed_at is None
+
+
+def test_alignment_alone_leaves_a_model_and_a_table(file, tmp_path):
+    outcome = run(settings(file, tmp_path, "train.rounds=0"), QUIET)
+    assert "isogram" not in {row.method for row in outcome.rows}
+    assert SavedModel.load(outcome.folder / "model.safetensors").adapters is None
+
+
+def test_without_held_out_rows_a_run_ends_all_the_same(file, tmp_path):
+    text = file.read_text().replace('held_out = { rna = "test/rna.csv", meth = "test/meth.csv" }', "")
+    bare = file.with_name("bare.toml")
+    bare.write_text(text)
+    outcome = run(settings(bare, tmp_path, "train.rounds=1"), QUIET)
+    assert (outcome.folder / "report.html").exists()
+    assert {row.metric for row in outcome.rows} == {"bytes_per_node", "seconds"}
+
+
+@pytest.mark.parametrize("done", range(4))
+def test_a_state_put_back_is_the_state(tmp_path, done):
+    """Through real files, for they also say how numbers lie in memory, which decides the last bits."""
+    config = Config(
+        data="machines",
+        anchors=40,
+        model=ModelConfig(width=48, layers=1),
+        train=TrainConfig(rounds=3, steps=2, lr=1e-2, projector_lr=1e-2, frame_update=0.5),
+    )
+    data = planted(holds={"a": range(30), "b": range(10, 40)})
+    aligned = federation.align(data, config)
+    straight = federation.train(aligned)
+    stopped = federation.start_training(aligned)
+    while stopped.round < done:
+        stopped = federation.train_round(stopped)
+    write_tensors(tmp_path / "0", alignment_state(aligned), {})
+    write_tensors(tmp_path / "n", round_state(stopped), {})
+    again = restore_alignment(federation.gather(data, config), read_tensors(tmp_path / "0")[0])
+    again = restore_round(again, read_tensors(tmp_path / "n")[0], done, stopped.history)
+    while again.round < 3:
+        again = federation.train_round(again)
+    for name, value in round_state(straight).items():
+        assert_close(round_state(again)[name], value, rtol=0, atol=0, equal_nan=True)
+    for node, other in zip(again.nodes, straight.nodes, strict=True):
+        assert_close(node.embed(node.data.tokens), other.embed(node.data.tokens), rtol=0, atol=0)
+    assert again.history == straight.history
+
+
+# What stands in the way of a run.
+
+
+def refused(config, error, *words, **options):
+    with pytest.raises(error) as caught:
+        run(config, QUIET, **options)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+def unchanged(folder):
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder_with_a_run_is_not_written_over(whole, file):
+    before = unchanged(whole.folder)
+    refused(settings(file, whole.folder.parent), RunError, "holds a run already", "--resume")
+    assert unchanged(whole.folder) == before
+
+
+def test_a_folder_of_another_configuration_is_refused_with_what_differs(whole, file):
+    before = unchanged(whole.folder)
+    config = settings(file, whole.folder.parent, "train.lr=0.02", "seed=3")
+    words = ("another configuration", "seed = 0 there and 3 now", "train.lr = 0.01 there and 0.02 now")
+    refused(config, RunError, *words, resume=True)
+    assert unchanged(whole.folder) == before
+
+
+def test_a_run_does_not_go_on_with_other_data(file, tmp_path):
+    tables = tmp_path / "tables"
+    shutil.copytree(file.parent, tables)
+    run(settings(tables / "own.toml", tmp_path, "train.rounds=1"), QUIET)
+    lines = (tables / "lab.csv").read_text().splitlines()
+    (tables / "lab.csv").write_text("\n".join(lines[:-1]) + "\n")
+    config = settings(tables / "own.toml", tmp_path, "train.rounds=1")
+    refused(config, RunError, "was made with other data", "another name", resume=True)
+
+
+def test_a_folder_of_something_else_is_left_alone(file, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.tex").write_text("precious")
+    refused(settings(file, tmp_path), RunError, "no run folder but holds thesis.tex")
+    assert [p.name for p in (tmp_path / "own").iterdir()] == ["thesis.tex"]
+
+
+def hold(folder, ready, done):
+    from isogram.run_folder import locked
+
+    with locked(folder):
+        ready.set()
+        done.wait(60)
+
+
+def test_two_processes_do_not_write_one_folder(whole, file):
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(whole.folder, ready, done))
+    other.start()
+    assert ready.wait(60)
+    refused(settings(file, whole.folder.parent), RunError, "another process works in", resume=True)
+    done.set()
+    other.join()
+
+
+def test_a_damaged_checkpoint_is_named(whole, file, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "own")
+    path = tmp_path / "own" / "checkpoints" / "round-0006.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    refused(settings(file, tmp_path), DataError, "round-0006.safetensors", "damaged", resume=True)
+
+
+def test_a_log_with_lines_missing_is_named(whole, file, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "own")
+    path = tmp_path / "own" / "messages.jsonl"
+    path.write_text("".join(path.read_text().splitlines(True)[:-3]))
+    refused(settings(file, tmp_path), DataError, "messages.jsonl holds", resume=True)
+
+
+def test_wrong_data_leave_no_folder(file, tmp_path):
+    tables = tmp_path / "tables"
+    shutil.copytree(file.parent, tables)
+    (tables / "public" / "rna.csv").unlink()
+    refused(settings(tables / "own.toml", tmp_path / "runs"), DataError, "no file")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_unrelated_silos_are_refused_and_force_goes_on(file, tmp_path):
+    tables = tmp_path / "tables"
+    shutil.copytree(file.parent, tables)
+    shuffle_anchors(tables, "meth")
+    config = settings(tables / "own.toml", tmp_path / "runs", "train.rounds=0")
+    refused(config, RefusedError, "meth")
+    assert not (tmp_path / "runs").exists()
+    assert run(config, QUIET, force=True).diagnosis.refusals
+
+
+def test_a_rank_that_the_anchors_cannot_carry_is_refused(file, tmp_path):
+    refused(settings(file, tmp_path, "align.rank=40"), DataError, "align.rank", "39")
+
+
+def test_tensorboard_logs_every_term_of_every_node_once_also_after_an_interruption(file, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = settings(file, tmp_path, "output.tensorboard=true", "train.rounds=3")
+    run(config, QUIET)
+    for path in (tmp_path / "own" / "checkpoints").glob("round-000[23].safetensors"):
+        path.unlink()
+    run(config, QUIET, resume=True)
+    found = EventAccumulator(str(tmp_path / "own" / "tensorboard")).Reload()
+    assert {"loss/frame", "loss/frame/lab", "loss/task/north", "seconds"} <= set(found.Tags()["scalars"])
+    assert [event.step for event in found.Scalars("loss/frame/lab")] == [1, 2, 3]
+    metrics = [json.loads(line) for line in (tmp_path / "own" / "metrics.jsonl").read_text().splitlines()]
+    told = [m["value"] for m in metrics if (m["metric"], m["node"]) == ("loss/frame", "lab")]
+    assert [event.value for event in found.Scalars("loss/frame/lab")] == pytest.approx(told)
+
+
+def test_tensorboard_that_is_not_installed_is_told_before_anything_is_done(file, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    refused(settings(file, tmp_path, "output.tensorboard=true"), ConfigError, "pip install isogram[tensorboard]")
+    assert not (tmp_path / "own").exists()
+
+
+def test_one_class_at_a_node_is_refused(file, tmp_path):
+    tables = tmp_path / "tables"
+    shutil.copytree(file.parent, tables)
+    text = (tables / "north.csv").read_text()
+    (tables / "north.csv").write_text(text.replace(",ill\n", ",\n").replace(",odd\n", ",\n"))
+    refused(settings(tables / "own.toml", tmp_path / "runs"), RefusedError, "north", "healthy")
+
+
+def test_silos_that_nothing_connects_are_refused_with_their_groups(file, tmp_path):
+    tables = tmp_path / "tables"
+    shutil.copytree(file.parent, tables)
+    text = (tables / "public" / "meth.csv").read_text()
+    (tables / "public" / "meth.csv").write_text(text.replace("anchor-", "other-"))
+    refused(settings(tables / "own.toml", tmp_path / "runs"), DataError, "meth", "rna")
+
+
+def test_features_that_never_vary_are_refused(file, tmp_path):
+    data = open_data(settings(file, tmp_path))
+    items = dict(data.anchors.items)
+    items["meth"] = replace(items["meth"], tokens=items["meth"].tokens * 0)
+    with pytest.raises(DataError, match="meth"):
+        diagnose(replace(data, anchors=replace(data.anchors, items=items)), settings(file, tmp_path))

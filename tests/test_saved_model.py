@@ -1,0 +1,76 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from planted import planted
+from torch.testing import assert_close
+
+from isogram import federation
+from isogram.checkpoint import final_model
+from isogram.config import Config, ModelConfig, TrainConfig
+from isogram.data import evaluation
+from isogram.errors import DataError
+from isogram.model import SavedModel
+
+CONFIG = Config(
+    data="machines",
+    anchors=40,
+    model=ModelConfig(width=48, layers=1),
+    train=TrainConfig(rounds=1, steps=3, lr=1e-2, projector_lr=1e-2),
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return planted()
+
+
+@pytest.fixture(scope="module", params=["aligned", "trained", "no trunk"])
+def fed(request, data):
+    config = CONFIG
+    if request.param == "no trunk":
+        config = config.model_copy(update={"model": ModelConfig(trunk="none")})
+    fed = federation.align(data, config)
+    return fed if request.param == "aligned" else federation.train(fed)
+
+
+def test_a_saved_model_embeds_as_the_nodes_do(fed, data, tmp_path):
+    path = tmp_path / "model.safetensors"
+    final_model(fed, data.classes).save(path)
+    model = SavedModel.load(path)
+    with evaluation():
+        for node in fed.nodes:
+            rows = data.held_out.tokens(node.modality)
+            assert_close(model.embed(node.name, rows), node.embed(rows), rtol=0, atol=0)
+    assert_close(model.frame, fed.frame, rtol=0, atol=0)
+    assert_close(model.head, fed.head, rtol=0, atol=0, equal_nan=True)
+    assert (model.classes, model.anchor_hash) == (data.classes, data.anchors.hash)
+
+
+def test_the_same_model_is_the_same_bytes(fed, data, tmp_path):
+    for name in ("one", "two"):
+        final_model(fed, data.classes).save(tmp_path / name)
+    SavedModel.load(tmp_path / "one").save(tmp_path / "again")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == (tmp_path / "again").read_bytes()
+
+
+def test_a_model_without_labels_has_no_head(data, tmp_path):
+    bare = replace(data, nodes=tuple(replace(node, labels=None) for node in data.nodes))
+    final_model(federation.align(bare, CONFIG), data.classes).save(tmp_path / "model")
+    assert SavedModel.load(tmp_path / "model").head is None
+
+
+def test_a_file_that_is_no_model_is_told(tmp_path):
+    (tmp_path / "text").write_text("hello")
+    for name in ("text", "none"):
+        with pytest.raises(DataError, match=f"cannot read .*{name}"):
+            SavedModel.load(tmp_path / name)
+
+
+def test_a_wrong_node_or_shape_is_told(fed, data):
+    model = final_model(fed, data.classes)
+    with pytest.raises(DataError, match="no node 'd' in this model; there are a-1, a-2, b, c"):
+        model.embed("d", data.nodes[0].tokens)
+    with pytest.raises(DataError, match=r"takes rows of 4 tokens and 28 values in all, got \(4, 10\)"):
+        model.embed("b", data.nodes[0].tokens)
+    assert torch.isfinite(model.embed("b", data.nodes[2].tokens)).all()
