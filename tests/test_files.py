@@ -1,16 +1,12 @@
-import os
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from disk import on_disk
 
 from isogram.errors import DataError, StorageError
-from isogram.files import append_lines, keep_lines, make_folder, write_atomic
-
-PACKAGE = Path(__file__).parents[1] / "src"
+from isogram.files import append_lines, keep_lines, make_folder, temporary_files, write_atomic
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -34,6 +30,7 @@ def test_a_writer_killed_before_the_rename_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"old"
     left = [entry for entry in tmp_path.iterdir() if entry != path]
     assert len(left) == 1 and left[0].stat().st_size > 0, "not killed half-way: the test means nothing"
+    assert temporary_files(tmp_path) == left
     write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
 
@@ -85,42 +82,24 @@ for step in (
 """
 
 
-def on_small_disk(tmp_path, options):
-    """Output of DISK on a real file system of 64 kB, in a namespace of its own; skips where that is not allowed."""
-    script = tmp_path / "disk.py"
-    script.write_text(DISK)
+def write_on_small_disk(tmp_path, options):
+    (tmp_path / "disk.py").write_text(DISK)
     disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = (
-        f"mount -t tmpfs -o size=64k none '{disk}' && echo old > '{disk}/old' && mount -o remount,{options} '{disk}'"
+    lines = on_disk(
+        disk,
+        f"echo old > '{disk}/old'; mount -o remount,{options} '{disk}'",
+        f"'{sys.executable}' '{tmp_path}/disk.py' '{disk}' || exit 1; cat '{disk}/old'; ls -A '{disk}'",
     )
-    command = (
-        f"{mount} && '{sys.executable}' '{script}' '{disk}'; code=$?; cat '{disk}/old'; ls -A '{disk}'; exit $code"
-    )
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("no file system may be mounted here")
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", command], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()
+    return [line.partition(": ")[2] for line in lines[:3]], lines[3:]
 
 
 def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path):
-    lines = on_small_disk(tmp_path, "rw")
-    assert [line.partition(": ")[2] for line in lines[:3]] == [
-        "No space left on device; free some space on that disk"
-    ] * 3
-    assert lines[3] == "old" and set(lines[4:]) <= {"old", "log", "new"}
+    said, left = write_on_small_disk(tmp_path, "rw")
+    assert said == ["No space left on device; free some space on that disk"] * 3
+    assert left[0] == "old" and set(left[1:]) <= {"old", "log", "new"}
 
 
 def test_a_read_only_disk_is_told_and_stays_as_it_was(tmp_path):
-    lines = on_small_disk(tmp_path, "ro")
-    assert [line.partition(": ")[2] for line in lines[:3]] == [
-        "Read-only file system; name a folder on a disk that can be written"
-    ] * 3
-    assert lines[3:] == ["old", "old"]
+    said, left = write_on_small_disk(tmp_path, "ro")
+    assert said == ["Read-only file system; name a folder on a disk that can be written"] * 3
+    assert left == ["old", "old"]

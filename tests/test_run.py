@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from disk import on_disk
 from planted import planted
 from rich.console import Console
 from tables import shuffle_anchors, write_tables
@@ -176,6 +177,29 @@ def test_ctrl_c_ends_a_run_with_a_hint_and_resume_finishes_it(whole, file, tmp_p
     assert again.returncode == 0, again.stderr
     assert "going on after round" in again.stderr and "own: held-out rows" in again.stdout
     assert_same(tmp_path / "own", whole.folder)
+
+
+def test_a_disk_that_is_full_or_read_only_ends_a_run_which_goes_on_when_it_is_mended(whole, file, tmp_path):
+    """On a real file system: too small at first, then without permission to write, then large enough."""
+    disk, keep = tmp_path / "disk", tmp_path / "kept"
+    settings = " ".join(f"--set={s}" for s in [*SETTINGS, f"output.folder={disk}"])
+    command = (
+        f"'{sys.executable}' -c 'from isogram.cli import app; app()' run '{file}' {settings} --quiet --resume 2>&1"
+    )
+    lines = on_disk(
+        disk,
+        f"{command} | tail -1",
+        f"ls '{disk}/own/checkpoints' | wc -l",
+        f"mount -o remount,ro,size=20m '{disk}'",
+        f"{command}; echo code $?",
+        f"mount -o remount,rw,size=20m '{disk}'",
+        f"{command} > /dev/null && cp -r '{disk}/own' '{keep}'",
+        size="340k",
+    )
+    assert "No space left on device; free some space" in lines[0] and lines[0].startswith("error: ")
+    assert 1 < int(lines[1]) < 7, "the disk was not full in the middle of the run: the test means nothing"
+    assert "Read-only file system" in lines[2] and lines[3] == "code 4" and len(lines) == 4
+    assert_same(keep, whole.folder)
 
 
 def test_a_complete_run_can_be_resumed_without_harm(whole, file, tmp_path):

@@ -66,6 +66,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
 
 
+def temporary_files(folder: Path) -> list[Path]:
+    """What killed writers left in a folder; nobody reads it."""
+    return sorted(folder.glob(".*.tmp"))
+
+
 def append_lines(path: Path, lines: Iterable[str]) -> None:
     """Add lines at the end and sync. A killed process may leave part of them: see `keep_lines`.
 

@@ -26,7 +26,7 @@ from isogram.config_file import read_config, to_toml
 from isogram.data import FederatedData
 from isogram.doctor import Diagnosis
 from isogram.errors import RunError
-from isogram.files import write_atomic, writing
+from isogram.files import temporary_files, write_atomic, writing
 
 CONFIG, ENVIRONMENT, DOCTOR, STATE = "config.toml", "environment.json", "doctor.json", "run.json"
 MESSAGES, METRICS, RESULTS, EVALUATION = "messages.jsonl", "metrics.jsonl", "results.jsonl", "evaluation.json"
@@ -42,7 +42,8 @@ def check_folder(folder: Path, config: Config, resume: bool) -> None:
         RunError: it may not, and why.
     """
     if not (folder / CONFIG).exists():
-        strange = [p.name for p in folder.iterdir() if p.name not in _OWN] if folder.is_dir() else []
+        left = set(temporary_files(folder))
+        strange = [p.name for p in sorted(folder.glob("*")) if p.name not in _OWN and p not in left]
         if strange:
             raise RunError(f"{folder} is no run folder but holds {strange[0]}; use another name or output.folder")
         return
@@ -86,6 +87,8 @@ def locked(folder: Path) -> Iterator[None]:
         except Timeout as error:
             raise RunError(f"another process works in {folder}; wait for it, or use another name") from error
     try:
+        for left in (*temporary_files(folder), *temporary_files(folder / CHECKPOINTS)):
+            left.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
