@@ -13,21 +13,21 @@ Thresholds were set on seeds from 1000 on (docs/log.md); rows are of seeds from 
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from isogram.bench import Row, read_rows
+from isogram.bench import Row, rewrite
 from isogram.config import Config
 from isogram.data import AnchorItems, FederatedData, load
 from isogram.data.digits import Corpus, read, split
 from isogram.doctor import Diagnosis, examine
 from isogram.evaluation import evaluate
 from isogram.federation import align
-from isogram.files import append_lines, write_atomic
+from isogram.files import append_lines
 
 PATH = Path("results/doctor.jsonl")
 SIZES = {"tcga-brca": (25, 50, 100, 200), "machines": (25, 50, 100, 200), "digits": (1, 2, 5, 20)}
@@ -114,20 +114,12 @@ def cells() -> Iterator[tuple[str, int, int, str]]:
                         yield name, seed, anchors, f"permuted {percent}"
 
 
-def tidy() -> list[Row]:
-    """The rows so far, sorted, each once, without the half line that an interruption may have left."""
-    kept = {astuple(row)[:-1]: row for row in read_rows([PATH])} if PATH.exists() else {}
-    rows = [kept[key] for key in sorted(kept)]
-    write_atomic(PATH, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
-    return rows
-
-
 def main() -> None:
     """Run what is missing."""
     torch.set_num_threads(1)
     start = time.perf_counter()
     # "refused" is the last row of a cell: with it the cell is complete.
-    have = {(row.dataset, row.seed, row.anchors, row.method) for row in tidy() if row.metric == "refused"}
+    have = {(row.dataset, row.seed, row.anchors, row.method) for row in rewrite(PATH) if row.metric == "refused"}
     todo = [cell for cell in cells() if (f"doctor:{cell[0]}", *cell[1:]) not in have]
     for number, (name, seed, anchors, condition) in enumerate(todo, 1):
         data, config = sized(name, anchors, seed), Config(data=name, anchors=anchors, seed=seed)
@@ -142,7 +134,7 @@ def main() -> None:
         append_lines(PATH, (json.dumps(asdict(row)) for row in rows))
         if number % 100 == 0 or number == len(todo):
             print(f"{number} of {len(todo)}: {name}, seed {seed}, {time.perf_counter() - start:.0f} s", flush=True)
-    tidy()
+    rewrite(PATH)
 
 
 if __name__ == "__main__":

@@ -194,6 +194,44 @@ def test_a_warm_cache_needs_no_network(folder):
     assert cold.returncode == 4 and "check the network" in cold.stderr, cold.stderr
 
 
+def test_rows_of_other_tables_are_not_mixed(file, folder):
+    other = write_tables(folder / "other", anchors=40, seed=1)
+    options = ["--anchors", "30", "--seeds", "0", "--methods", "oneshot"]
+    done = RUN.invoke(app, ["bench", file, *options])
+    assert done.exit_code == 2 and "--out" in done.output
+    assert RUN.invoke(app, ["bench", file, *options, "--out", "rows.jsonl"]).exit_code == 0
+    done = RUN.invoke(app, ["bench", str(other), *options, "--out", "rows.jsonl"])
+    assert done.exit_code == 2 and "rows of other settings" in done.output
+
+
+def test_names_with_brackets_are_printed_as_they_are(file, folder):
+    tables = folder / "tables"
+    shutil.copytree(Path(file).parent, tables)
+    own = tables / "own.toml"
+    own.write_text(own.read_text().replace('"meth"', '"me[/th]"').replace("meth =", '"me[/th]" ='))
+    done = RUN.invoke(app, ["align", str(own), *SMALL, "-s", "output.folder='[/a]'"])
+    assert done.exit_code == 0, done.output
+    assert "page: [/a]/own-align/report.html" in done.stdout
+    assert "me[/th] – rna" in RUN.invoke(app, ["doctor", str(own)]).stdout
+
+
+def test_a_refusal_says_how_to_go_on_and_a_forced_table_that_it_was_refused(file, folder):
+    tables = folder / "tables"
+    shutil.copytree(Path(file).parent, tables)
+    shuffle_anchors(tables, "meth")
+    command = ["align", str(tables / "own.toml"), *SMALL]
+    assert "--force goes on all the same" in RUN.invoke(app, command).stderr
+    assert "the doctor refused this run" in RUN.invoke(app, [*command, "--force"]).stdout
+
+
+def test_init_for_tables_of_ones_own_writes_an_example_to_fill_in(folder):
+    assert RUN.invoke(app, ["init", "own.toml", "--data", "files"]).exit_code == 0
+    text = (folder / "own.toml").read_text()
+    assert 'data = "files"' in text and "\n[[files.nodes]]\n" in text
+    done = RUN.invoke(app, ["doctor", "own.toml"])
+    assert done.exit_code == 2 and "no file" in done.stderr
+
+
 def test_rows_of_other_settings_get_a_file_of_their_own(folder):
     options = ["bench", "--data", "machines", "--anchors", "10", "--seeds", "0", "--methods", "oneshot"]
     done = RUN.invoke(app, [*options, "-s", "align.rho=0.2"])

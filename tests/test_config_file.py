@@ -100,10 +100,12 @@ def test_paths_count_from_the_file_and_survive_being_resolved(tmp_path):
         ("data=digts", "data: no data set 'digts': choose one of tcga-brca"),
         ("data=digts", "did you mean 'digits'?"),
         ("model.trunk=bert", "model.trunk = 'bert': should be 'none', 'small'"),
+        ("align.rho=inf", "align.rho = inf: should be a finite number"),
+        ("train.rounds=5\nseed=3", "train.rounds = '5"),
         ("train.rounds", "cannot read the setting 'train.rounds'; write KEY=VALUE"),
         ("seed.x=1", "seed = {'x': 1}: should be a valid integer"),
-        ("name=a/b", "name = 'a/b': should match"),
-        ("name=..", "name = '..': should match"),
+        ("name=a/b", "name: 'a/b' is to name a folder: use letters, digits"),
+        ("name=..", "name: '..' is to name a folder"),
         ("anchors=0", "anchors = 0: tcga-brca needs at least 1"),
     ],
 )
@@ -166,6 +168,35 @@ def test_a_file_that_is_not_there_or_no_text_is_told(tmp_path):
         read_config(tmp_path / "binary.toml")
 
 
+def test_contradictions_are_told_beside_wrong_settings_and_every_unreadable_one(tmp_path):
+    text = 'data = "files"\n[train]\nrounds = -1\n[files.held_out]\nx = "t.csv"\n' + NODES
+    found = problems("oops", "=3", text=text, tmp_path=tmp_path)
+    assert len(found) == 4 and "files.held_out names 'x'" in found[-1], found
+
+
+def test_paths_without_a_file_count_from_where_the_command_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    node = "files.nodes=[{name='a',modality='m',rows='a.csv',anchors='p.csv'}]"
+    config = read_config(None, ["data=files", node])
+    assert config.files.nodes[0].rows == tmp_path.resolve() / "a.csv"
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "config.toml").write_text(to_toml(config))
+    assert read_config(tmp_path / "deep" / "config.toml") == config
+
+
+def test_the_commented_file_for_ones_own_tables_only_needs_its_names_changed(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(commented(Config(), files=True))
+    config = read_config(path)
+    assert config.anchors == 0 and config.files.nodes[0].name == "north-rna" and config.files.labels == "diagnosis"
+
+
+def test_classes_may_be_whole_numbers(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('data = "files"\n[files]\nclasses = [0, 1]\n' + NODES)
+    assert read_config(path).files.classes == ("0", "1")
+
+
 def test_settings_on_the_command_line_win_over_the_file(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text("seed = 3\n[train]\nrounds = 2\n")
@@ -189,3 +220,34 @@ def test_every_setting_says_what_it_means():
 
 def test_explained_errors_leave_out_what_only_follows():
     assert len(problems("data=digts", "seed=-1")) == 2
+
+
+BOUNDED = {
+    "seed": -1,
+    "threads": 0,
+    "align.rho": 0,
+    "align.rank": 0,
+    "align.clip": "'wide'",
+    "align.metric": "'perhaps'",
+    "model.trunk": "'gpt'",
+    "model.width": 10,
+    "train.rounds": -2,
+    "train.lr": "inf",
+    "train.frame_update": 1.5,
+    "train.weights.cka": -0.1,
+    "output.tensorboard": 7,
+    "nonsense": 1,
+}
+
+
+@given(st.sets(st.sampled_from(sorted(BOUNDED))), st.permutations(sorted(BOUNDED)))
+def test_any_set_of_wrong_settings_is_told_in_full_and_no_right_one_with_it(wrong, order):
+    settings = [f"{key}={BOUNDED[key]}" for key in order if key in wrong]
+    right = ["train.steps=3", "train.weights.task=0.25", "align.power=1"]
+    if not wrong:
+        assert read_config(None, [*settings, *right]).train.steps == 3
+        return
+    said = problems(*settings, *right)
+    assert len(said) == len(wrong)
+    for key in wrong:
+        assert sum(line.startswith((f"{key} = ", f"unknown key '{key}'")) for line in said) == 1, (key, said)

@@ -5,7 +5,7 @@ from tables import write_tables
 
 from isogram.config import Config
 from isogram.config_file import read_config
-from isogram.data import evaluation, open_data
+from isogram.data import evaluation, open_data, read_tokens
 from isogram.errors import DataError
 from isogram.evaluation import evaluate
 from isogram.federation import align
@@ -164,7 +164,32 @@ BAD = {
         changed("lab.csv", lambda t: [[r[0], r[2], r[1], *r[3:]] for r in t]),
         ["lab.csv", "different orders"],
     ),
-    "a column twice": (changed("lab.csv", lambda t: [[*t[0][:-1], "meth0"], *t[1:]]), ["columns named twice: meth0.1"]),
+    "a column twice": (
+        changed("lab.csv", lambda t: [[*t[0][:-1], "meth0"], *t[1:]]),
+        ["columns named twice: meth0; rename"],
+    ),
+    "a column without a name, as pandas writes its index": (
+        changed("lab.csv", lambda t: [["", *t[0]], *([str(i), *row] for i, row in enumerate(t[1:]))]),
+        ["lab.csv: column 1 has no name"],
+    ),
+    "semicolons": (
+        lambda path: (path.parent / "lab.csv").write_text((path.parent / "lab.csv").read_text().replace(",", ";")),
+        ["lab.csv: cells are separated by ';'; separate them by commas"],
+    ),
+    "rows longer than the header": (
+        changed("lab.csv", lambda t: [t[0], *([*row, "1"] for row in t[1:])]),
+        ["lab.csv: lines of another length than the header's 8 cells: line 2 has 9", "and 19 more; separate"],
+    ),
+    "a shorter row": (changed("lab.csv", lambda t: [*t[:4], t[4][:-1], *t[5:]]), ["line 5 has 7; separate cells"]),
+    "an empty id": (changed("public/rna.csv", cell(4, "id", "")), ["rna.csv: rows without an id: line 4"]),
+    "held-out ids that are not pairs": (
+        changed("test/meth.csv", cell(4, "id", "test-x")),
+        ["test/rna.csv and", "test/meth.csv has the held-out ids test-2, test-x; pairs need the same"],
+    ),
+    "held-out classes that contradict each other": (
+        lambda path: edit(path, "test/meth.csv", lambda t: [[*t[0], "diagnosis"], *([*r, "odd"] for r in t[1:])]),
+        ["give different classes (diagnosis) to test-0, test-1"],
+    ),
     "label outside the classes": (
         changed("north.csv", cell(9, "diagnosis", "il")),
         ["north.csv, column 'diagnosis'", "line 9: 'il'", "files.classes declares 'healthy', 'ill', 'odd'"],
@@ -173,14 +198,30 @@ BAD = {
         settings('classes = ["healthy", "ill", "odd"]', ""),
         ["labels outside the declared classes", "declare all in files.classes"],
     ),
-    "no table has the labels": (settings('"diagnosis"', '"diagnose"'), ["not a finite number", "column 'diagnosis'"]),
+    "a label column that nobody named": (
+        settings('"diagnosis"', '"diagnose"'),
+        ["north.csv: columns without a single number: diagnosis; encode", "named by files.labels"],
+    ),
+    "no table has the labels": (
+        lambda path: [edit(path, n, lambda t: [r[:-1] for r in t]) for n in ("north.csv", "south.csv", "test/rna.csv")],
+        ["no table of private rows has a class in the column files.labels = 'diagnosis'"],
+    ),
+    "a column that counts the lines": (
+        changed("lab.csv", lambda t: [[*t[0], "n"], *([*row, str(i)] for i, row in enumerate(t[1:]))]),
+        ["lab.csv: columns that only count the lines: n; leave them out"],
+    ),
+    "no UTF-8": (
+        lambda path: (path.parent / "lab.csv").write_bytes(b"id,\xf6\n"),
+        ["lab.csv as UTF-8 text", "save it"],
+    ),
+    "one row at two nodes": (copied("north.csv", 4, "south.csv"), ["north.csv, line 4 (private) =", "private to one"]),
     "a test row without a class": (
         changed("test/rna.csv", cell(4, "diagnosis", "")),
         ["held-out rows without a class", "test/rna.csv, line 4"],
     ),
     "a private row is an anchor": (
         copied("public/rna.csv", 6, "north.csv"),
-        ["rows that stand twice", "north.csv, line 26 (private) and", "rna.csv, line 6 (anchor)"],
+        ["rows that stand twice", "north.csv, line 26 (private) =", "rna.csv, line 6 (anchor)"],
     ),
     "a test row is an anchor": (
         copied("test/meth.csv", 2, "public/meth.csv"),
@@ -192,10 +233,10 @@ BAD = {
         ["lab.csv, line 5 (private)", "line 5 (anchor)"],
     ),
     "no rows": (changed("lab.csv", lambda t: t[:1]), ["lab.csv holds no rows"]),
-    "an empty file": (lambda path: (path.parent / "lab.csv").write_text(""), ["cannot read", "lab.csv as CSV"]),
+    "an empty file": (lambda path: (path.parent / "lab.csv").write_text(""), ["lab.csv is empty"]),
     "a longer line": (
         changed("lab.csv", lambda t: [*t[:4], [*t[4], "1"], *t[5:]]),
-        ["cannot read", "lab.csv", "line 5"],
+        ["lab.csv", "line 5 has 9"],
     ),
     "a folder": (lambda path: settings('"lab.csv"', '"public"')(path), ["cannot read", "public"]),
     "more anchors than there are": (settings('data = "files"', 'data = "files"\nanchors = 99'), ["hold 30; lower it"]),
@@ -219,9 +260,58 @@ def test_all_problems_are_told_at_once_and_long_lists_are_cut(path):
     (path.parent / "test" / "meth.csv").unlink()
     said = problems(path)
     assert len(said) == 3
-    assert said[0].endswith("line 6, column 'rna1': x and 5 more; impute or drop them")
+    assert said[0].endswith(
+        "line 6, column 'rna1': x and 5 more; impute or drop them; decimals are written with a point"
+    )
 
 
-def test_one_row_may_be_private_to_two_nodes(path):
-    copied("north.csv", 4, "south.csv")(path)
-    assert len(open_data(read_config(path)).nodes[1].tokens) == 25
+def test_what_is_wrong_in_readable_tables_is_told_beside_what_cannot_be_read(path):
+    (path.parent / "lab.csv").unlink()
+    edit(path, "north.csv", cell(9, "diagnosis", "il"))
+    copied("public/rna.csv", 6, "south.csv")(path)
+    said = problems(path)
+    assert [next(word for word in ("no file", "outside", "twice") if word in line) for line in said] == [
+        "no file",
+        "outside",
+        "twice",
+    ]
+
+
+def test_rows_of_few_whole_numbers_may_be_equal(path):
+    """With two binary columns, rows coincide by chance: that is no sign of a shared patient."""
+    rng = np.random.default_rng(0)
+    for name in ("lab.csv", "public/meth.csv", "test/meth.csv"):
+        edit(path, name, lambda t: [[t[0][0], "m0", "m1"], *([r[0], *rng.choice(["0", "1"], 2)] for r in t[1:])])
+    assert open_data(read_config(path)).nodes[2].tokens.shape == (24, 2, 1)
+
+
+def test_labels_that_are_unknown_throughout_are_none(path):
+    edit(path, "north.csv", lambda t: [t[0], *([*row[:-1], ""] for row in t[1:])])
+    data = open_data(read_config(path))
+    assert data.nodes[0].labels is None and data.nodes[1].labels is not None
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(path):
+    file = path.parent / "lab.csv"
+    before = open_data(read_config(path)).nodes[2].tokens
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    np.testing.assert_array_equal(open_data(read_config(path)).nodes[2].tokens, before)
+
+
+def test_two_silos_may_number_their_rows_alike(path):
+    for name in ("north.csv", "south.csv", "lab.csv"):
+        edit(path, name, lambda t: [t[0], *([str(i), *row[1:]] for i, row in enumerate(t[1:]))])
+    assert len(open_data(read_config(path)).nodes) == 3
+
+
+def test_blank_lines_at_the_end_are_no_rows(path):
+    file = path.parent / "lab.csv"
+    file.write_text(file.read_text() + "\n\n")
+    assert len(open_data(read_config(path)).nodes[2].tokens) == 24
+
+
+def test_new_rows_are_read_as_a_run_reads_them(path):
+    tokens = read_tokens(path.parent / "north.csv", label="diagnosis")
+    np.testing.assert_array_equal(tokens, open_data(read_config(path)).nodes[0].tokens)
+    with pytest.raises(DataError, match="columns without a single number: diagnosis"):
+        read_tokens(path.parent / "north.csv")

@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 from itertools import combinations, permutations
 
@@ -14,10 +15,11 @@ from torch.testing import assert_close
 
 from isogram import federation
 from isogram.alignment import Standardizer, cka_debiased, gram, one_shot, shrink
-from isogram.alignment.anchor_test import TEST_RHO, Block, null_sd, partner_ranks, relation, suspicion, u_center
-from isogram.config import AlignConfig, Config, TrainConfig
+from isogram.alignment.evidence import TEST_RHO, Block, null_sd, partner_ranks, relation, suspicion, u_center
+from isogram.config import AlignConfig, Config, ModelConfig, TrainConfig
 from isogram.data import AnchorItems, NodeData
 from isogram.doctor import Diagnosis, examine
+from isogram.doctor.findings import LEVEL
 
 CONFIG = Config(data="digits")  # the name alone: data are given
 CLIP = CONFIG.align.clip
@@ -212,7 +214,11 @@ def test_silos_that_nothing_connects_are_an_error_and_still_tested_within_their_
     found = examine(planted(n_anchors=60, holds={"a": range(20), "b": range(20, 60), "c": range(20, 60)}), CONFIG)
     assert [(group.modalities, group.anchors) for group in found.groups] == [(("b", "c"), 40), (("a",), 20)]
     [error] = found.errors
-    assert "2 groups" in error.what and "b, c (40 anchors); a (20 anchors)" in error.what and found.refusals == []
+    assert (
+        "2 groups" in error.what
+        and "b, c (40 anchors, such as anchor-20); a (20 anchors, such as anchor-0)" in error.what
+        and found.refusals == []
+    )
     assert {(p.a, p.b): p.verdict for p in found.pairs}["b", "c"] == "aligned"
 
 
@@ -365,4 +371,126 @@ def test_held_out_rows_are_not_opened_and_private_values_do_not_matter():
     data = planted()
     poisoned = replace(data, held_out=Poisoned({}, {}, paired=True, private={}))
     other = tuple(NodeData(n.name, n.modality, 7 * n.tokens[::-1].copy(), n.labels) for n in data.nodes)
-    assert examine(poisoned, CONFIG) == examine(data, CONFIG) == examine(replace(data, nodes=other), CONFIG)
+    assert examine(poisoned, CONFIG) == examine(data, CONFIG)
+    found = examine(replace(data, nodes=other), CONFIG)
+    assert replace(found, findings=()) == replace(examine(data, CONFIG), findings=())
+    assert {(f.level, f.where) for f in found.findings} == {("warning", f"node {n.name}") for n in data.nodes}
+    assert all("another unit" in f.remedy for f in found.findings)
+
+
+def test_p_is_never_zero_and_stops_early_where_nothing_is_related():
+    x = normal(12, 5, seed=1)
+    assert relation(x, x, CLIP, 99, torch.Generator().manual_seed(0)).p == 1 / 100
+    draw = torch.Generator().manual_seed(0)
+    p = relation(normal(12, 5, seed=2), normal(12, 5, seed=3), CLIP, 100_000, draw).p
+    assert p > 0.05  # a hundred thousand draws would take half a minute
+
+
+def test_a_pair_of_many_modalities_must_pass_a_stricter_level():
+    data = planted()
+    two = replace(data, nodes=tuple(node for node in data.nodes if node.modality != "c"))
+    assert {pair.level for pair in examine(data, CONFIG).pairs} == {LEVEL / 2}
+    assert {pair.level for pair in examine(two, CONFIG).pairs} == {LEVEL}
+
+
+def test_anchors_that_stand_twice_prove_nothing():
+    """With every anchor twice, and unrelated modalities, permuting single anchors would show a relation every time."""
+    refused = 0
+    for seed in range(20):
+        half = {m: np.random.default_rng([seed, i]).normal(size=(20, 4, w)) for i, (m, w) in enumerate(VIEWS.items())}
+        data = planted(seed=seed)
+        items = {
+            m: AnchorItems(np.arange(40), np.tile(x, (2, 1, 1)).astype(np.float32), np.ones(40, np.float32))
+            for m, x in half.items()
+        }
+        found = examine(replace(data, anchors=replace(data.anchors, items=items)), CONFIG)
+        assert len(found.duplicates) == 60
+        refused += bool(found.refusals)
+    assert refused >= 19
+
+
+def test_a_common_order_of_the_anchors_is_told():
+    """Two unrelated modalities that drift along the anchors look related: the reader is warned."""
+    for seed in range(5):
+        walk = {
+            m: np.random.default_rng([seed, i]).normal(size=(40, 4, w)).cumsum(0)
+            for i, (m, w) in enumerate(VIEWS.items())
+        }
+        data = planted(seed=seed)
+        items = {m: AnchorItems(np.arange(40), x.astype(np.float32), np.ones(40, np.float32)) for m, x in walk.items()}
+        found = examine(replace(data, anchors=replace(data.anchors, items=items)), CONFIG)
+        aligned = {f"{pair.a} - {pair.b}" for pair in found.pairs if pair.verdict == "aligned"}
+        assert aligned and aligned == {f.where for f in found.warnings if "follow each other" in f.what}
+    assert not [f for f in examine(planted(), CONFIG).warnings if "follow each other" in f.what]
+
+
+def test_at_most_so_many_anchors_are_tested(monkeypatch):
+    seen = []
+    real = relation
+    module = sys.modules["isogram.doctor.examine"]  # the package has a function of that name
+    monkeypatch.setattr(module, "relation", lambda left, *rest: seen.append(len(left)) or real(left, *rest))
+    found = examine(planted(n_anchors=module.MOST + 60, private=10), CONFIG)
+    assert seen == [module.MOST] * 3 and {pair.anchors for pair in found.pairs} == {module.MOST + 60}
+
+
+def test_a_node_in_another_unit_is_told_and_one_row_is_no_dead_sensor():
+    data = planted()
+    a, rest = data.nodes[0], data.nodes[1:]
+    unit = replace(data, nodes=(replace(a, tokens=1000 * a.tokens), *rest))
+    assert [f.where for f in examine(unit, CONFIG).warnings if "another unit" in f.remedy] == ["node a-1"]
+    one = replace(data, nodes=(NodeData("a-1", "a", a.tokens[:1]), *rest))
+    assert not examine(one, CONFIG).warnings
+
+
+def test_classes_that_too_few_rows_speak_for_are_named():
+    data = planted()
+    few = [np.where(np.cumsum(n.labels == 2) > 2, -1, n.labels) if n.labels is not None else None for n in data.nodes]
+    nodes = tuple(replace(node, labels=labels) for node, labels in zip(data.nodes, few, strict=True))
+    [warning] = [f for f in examine(replace(data, nodes=nodes), CONFIG).warnings if f.where == "classes"]
+    assert "fewer than 5 rows over all nodes: z" in warning.what
+
+
+def test_votes_and_quality_weigh_in_the_cross_fit():
+    data = planted(noise=1.5)
+    items = data.anchors.items
+    low = replace(items["c"], quality=np.linspace(0.01, 1, 40, dtype=np.float32))
+    doubted = replace(data, anchors=replace(data.anchors, items={**items, "c": low}))
+    fewer = replace(data, nodes=data.nodes[1:])  # one a node instead of two
+    whole = [pair.auc for pair in examine(data, CONFIG).pairs]
+    assert whole != [pair.auc for pair in examine(doubted, CONFIG).pairs]
+    assert whole != [pair.auc for pair in examine(fewer, CONFIG).pairs]
+
+
+def test_a_column_that_is_constant_by_chance_is_only_noted():
+    """A word that one private row in a hundred uses is in none of 40 anchors two times in three."""
+    data = planted(private=200)
+
+    def rare(tokens, every):
+        tokens = tokens.copy()
+        tokens[:, 0, 0] = 0
+        if every:
+            tokens[::every, 0, 0] = 1
+        return tokens
+
+    nodes = tuple(replace(n, tokens=rare(n.tokens, 100)) if n.modality == "b" else n for n in data.nodes)
+    found = examine(with_items(replace(data, nodes=nodes), "b", lambda t: rare(t, 0)), CONFIG)
+    assert [f.level for f in found.findings] == ["note"]
+    often = tuple(replace(n, tokens=rare(n.tokens, 2)) if n.modality == "b" else n for n in data.nodes)
+    found = examine(with_items(replace(data, nodes=often), "b", lambda t: rare(t, 0)), CONFIG)
+    assert [f.level for f in found.findings] == ["warning"]
+
+
+def test_a_frame_that_does_not_fit_the_trunk_is_an_error():
+    config = CONFIG.model_copy(update={"model": ModelConfig(width=32)})
+    [error] = examine(planted(), config).errors
+    assert error.where == "model.width" and "39 coordinates" in error.what
+    narrow = config.model_copy(update={"align": AlignConfig(rank=32)})
+    assert examine(planted(), narrow).ok
+    assert examine(planted(), config.model_copy(update={"train": TrainConfig(rounds=0)})).ok
+
+
+def test_similarity_above_the_centre_is_never_held_against_an_anchor():
+    s = torch.eye(20, dtype=torch.float64) * 4 + 0.1 * normal(20, 20, seed=3)
+    s[0, 0] = 40  # far from the others, on the right side
+    blocks = {("a", "b"): [Block(torch.arange(20), s)], ("a", "c"): [Block(torch.arange(20), s)]}
+    assert float(suspicion(blocks, ["a", "b", "c"], 20)[0, 0]) > 0.9

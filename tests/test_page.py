@@ -13,6 +13,8 @@ from isogram.errors import RunError
 from isogram.methods import METHODS
 from isogram.report import figures, words
 from isogram.report.page import write_page
+from isogram.report.record import Record
+from isogram.report.sections import traffic
 
 NODES = {"rna-1": "rna", "meth-1": "meth", "rna-2": "rna", "mirna-1": "mirna"}
 KINDS = ("rna", "meth", "mirna")
@@ -173,7 +175,7 @@ def test_a_complete_run_has_every_section(tmp_path):
     read = visible(text)
     assert "This run aligns 4 nodes of tcga-brca with rna, meth and mirna through 100 public anchors" in read
     assert "it is complete" in read and "Started 2026-11-25 01:20 UTC" in read
-    assert "PAM50 meth. is contaminated" in read and "isogram run config.toml" in read
+    assert "PAM50 meth. is contaminated" in read and "isogram run runs/try/config.toml --set name=try-again" in read
     assert all(f"Loss term {term}, mean over nodes" in text for term in TERMS)
     assert read.count("✓ same row") == 6 and text.count("<svg") == 5 + 3 + 3 + 2 + (1 + 3) + 3
     assert len(text.encode()) < 400_000
@@ -316,6 +318,16 @@ def test_a_damaged_file_is_named(tmp_path, name, content):
     assert (tmp_path / "report.html").read_bytes() == before
 
 
+def test_the_second_gram_and_the_frame_are_booked_as_alignment(tmp_path):
+    files = run_files()
+    one = {"direction": "up", "node": "rna-1", "field": "gram", "shape": [3], "bytes": 1000}
+    files["messages.jsonl"] = [one | {"round": r} for r in (0, 1, 2)]
+    make(tmp_path, files)
+    found = traffic(Record.read(tmp_path))
+    assert found["heads"] == ["alignment, sent", "alignment, received", "training, sent", "training, received"]
+    assert found["total"] == ["2.0", "–", "1.0", "–"]
+
+
 def test_unpaired_rows_are_right_by_class_and_judged_by_accuracy(tmp_path):
     files = run_files()
     files["evaluation.json"] |= {"paired": False}
@@ -326,7 +338,7 @@ def test_unpaired_rows_are_right_by_class_and_judged_by_accuracy(tmp_path):
     check(text)
     read = visible(text)
     assert "✓ same class" in read and "✓ same row" not in read and "R@1" not in read.split("The doctor")[0]
-    assert "accuracy after training .500 one-shot .500, chance .333" in read
+    assert "accuracy after training .500 one-shot .500, chance .500" in read
     assert "accuracy rna, labelled elsewhere" in read and "new rows would look worse" in read
     assert "after alignment" not in read.split("Means over pairs")[0] and "rna – meth .37 – .37" in read
 

@@ -1,5 +1,6 @@
 """Runs in folders: what they leave, and that an interrupted one goes on to the same bits."""
 
+import io
 import json
 import multiprocessing
 import random
@@ -30,6 +31,7 @@ from isogram.progress import Watch
 from isogram.run import Outcome, diagnose, run
 from isogram.tensor_file import read_tensors, write_tensors
 
+run_module = sys.modules["isogram.run"]
 QUIET = Watch(Console(quiet=True))
 SETTINGS = ["threads=1", "model.width=48", "model.layers=1", "train.rounds=6", "train.steps=2", "train.lr=0.01"]
 SETTINGS += ["train.projector_lr=0.01", "train.frame_update=0.3"]
@@ -283,14 +285,122 @@ def test_a_folder_of_another_configuration_is_refused_with_what_differs(whole, f
     assert unchanged(whole.folder) == before
 
 
-def test_a_run_does_not_go_on_with_other_data(file, tmp_path):
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("lab.csv", lambda lines: lines[:-1]),
+        ("north.csv", lambda lines: [lines[0], lines[1].rpartition(",")[0] + ",odd", *lines[2:]]),
+        (
+            "test/meth.csv",
+            lambda lines: [lines[0], *(f"test-{i}," + x.partition(",")[2] for i, x in enumerate(lines[:0:-1]))],
+        ),
+        ("public/rna.csv", lambda lines: [lines[0], lines[1] + "1", *lines[2:]]),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_data(file, tmp_path, table, change):
+    """Private rows, a label, the pairing of held-out rows, an anchor: whatever is not as it was."""
     tables = tmp_path / "tables"
     shutil.copytree(file.parent, tables)
-    run(settings(tables / "own.toml", tmp_path, "train.rounds=1"), QUIET)
-    lines = (tables / "lab.csv").read_text().splitlines()
-    (tables / "lab.csv").write_text("\n".join(lines[:-1]) + "\n")
-    config = settings(tables / "own.toml", tmp_path, "train.rounds=1")
+    config = settings(tables / "own.toml", tmp_path, "train.rounds=0")
+    run(config, QUIET)
+    before = unchanged(tmp_path / "own")
+    (tables / table).write_text("\n".join(change((tables / table).read_text().splitlines())) + "\n")
     refused(config, RunError, "was made with other data", "another name", resume=True)
+    assert unchanged(tmp_path / "own") == before
+
+
+def test_leftovers_of_killed_writers_are_swept_and_do_not_stand_in_the_way(file, tmp_path):
+    checkpoints = tmp_path / "own" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    left = [tmp_path / "own" / ".config.toml.123.tmp", checkpoints / ".round-0000.safetensors.7.tmp"]
+    for path in left:
+        path.write_text("half")
+    run(settings(file, tmp_path, "train.rounds=0"), QUIET)
+    assert not any(path.exists() for path in left)
+
+
+def test_checkpoints_of_something_else_are_left_alone(whole, file, tmp_path):
+    shutil.copytree(whole.folder / "checkpoints", tmp_path / "own" / "checkpoints")
+    refused(settings(file, tmp_path), RunError, "no run folder but holds round-0000.safetensors", resume=True)
+
+
+def test_seconds_of_a_resumed_run_count_all_rounds(file, tmp_path):
+    config = settings(file, tmp_path, "train.rounds=3")
+    run(config, QUIET)
+    (tmp_path / "own" / "checkpoints" / "round-0003.safetensors").unlink()
+    run(config, QUIET, resume=True)
+    metrics = [json.loads(line) for line in (tmp_path / "own" / "metrics.jsonl").read_text().splitlines()]
+    told = [m["value"] for m in metrics if m["metric"] == "seconds"]
+    assert len(told) == 4
+    assert json.loads((tmp_path / "own" / "run.json").read_text())["seconds"] == pytest.approx(sum(told), abs=2e-3)
+
+
+def test_a_run_that_another_process_began_meanwhile_is_not_written_over(whole, file, tmp_path, monkeypatch):
+    """The folder is looked at again once this process alone may write to it."""
+    looks = []
+    real = run_module.check_folder
+
+    def look(folder, *rest):
+        looks.append(folder)
+        if len(looks) == 2:
+            for path in whole.folder.iterdir():
+                if path.is_file() and path.name != ".lock":
+                    shutil.copy(path, folder)
+        real(folder, *rest)
+
+    monkeypatch.setattr(run_module, "check_folder", look)
+    refused(settings(file, tmp_path), RunError, "holds a run already")
+    assert (tmp_path / "own" / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("device", ["cuda", "gpu0", "mps"])
+def test_a_device_that_is_not_there_is_told_before_a_folder_is_made(file, tmp_path, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    refused(settings(file, tmp_path, f"train.device={device}"), ConfigError, f"'{device}' cannot be used here", "cpu")
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_trunk_too_narrow_for_the_frame_is_told_before_a_folder_is_made(file, tmp_path):
+    refused(settings(file, tmp_path, "model.width=16"), DataError, "model.width", "39 coordinates")
+    assert not (tmp_path / "own").exists()
+
+
+def cut_tables(file, folder, **keep):
+    """A copy of the tables with only the first rows of some."""
+    shutil.copytree(file.parent, folder)
+    for name, rows in keep.items():
+        for path in folder.rglob(f"{name}.csv"):
+            path.write_text("".join(path.read_text().splitlines(True)[: rows + 1]))
+    return folder / "own.toml"
+
+
+def test_three_held_out_pairs_are_enough_for_a_run_though_not_for_cka(file, tmp_path):
+    own = cut_tables(file, tmp_path / "tables")
+    for path in (tmp_path / "tables" / "test").iterdir():
+        path.write_text("".join(path.read_text().splitlines(True)[:4]))
+    outcome = run(settings(own, tmp_path, "train.rounds=1"), QUIET)
+    assert {row.metric for row in outcome.rows} >= {"r1", "accuracy"} and "cka" not in {r.metric for r in outcome.rows}
+
+
+def test_a_node_of_one_row_and_one_without_any_known_label_take_part(file, tmp_path):
+    own = cut_tables(file, tmp_path / "tables", lab=1)
+    text = (tmp_path / "tables" / "south.csv").read_text()
+    for name in ("healthy", "ill", "odd"):
+        text = text.replace(f",{name}\n", ",\n")
+    (tmp_path / "tables" / "south.csv").write_text(text)
+    outcome = run(settings(own, tmp_path, "train.rounds=1"), QUIET)
+    assert (outcome.folder / "report.html").exists()
+    assert not [f for f in outcome.diagnosis.findings if f.where == "node lab"]
+
+
+def test_another_version_on_resume_is_told(whole, file, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "own")
+    path = tmp_path / "own" / "environment.json"
+    path.write_text(path.read_text().replace(torch.__version__, "1.0"))
+    out = io.StringIO()
+    run(settings(file, tmp_path), Watch(Console(file=out, width=200)), resume=True)
+    assert f"torch {torch.__version__}, before 1.0: the last bits may differ" in out.getvalue()
 
 
 def test_a_folder_of_something_else_is_left_alone(file, tmp_path):

@@ -71,6 +71,27 @@ def test_examples_are_the_first_rows_and_what_is_nearest(data, fed):
     assert example["label"] == label
 
 
+def test_a_modality_is_shown_as_its_first_node_embeds_it(data, fed):
+    """The nodes of a modality differ once their projectors were trained."""
+    train = TrainConfig(rounds=1, steps=4, lr=1e-2, projector_lr=0.1)
+    config = CONFIG.model_copy(update={"train": train})
+    own = federation.train(federation.align(data, config))
+    turned = (own.nodes[1], own.nodes[0], *own.nodes[2:])
+    assert view(data, own.nodes).map != view(data, turned).map
+    with evaluation():
+        rows = {n.name: normalize(n.embed(data.held_out.tokens(n.modality)), dim=1) for n in own.nodes}
+    example = next(e for e in view(data, own.nodes).examples if (e["from"], e["to"], e["query"]) == ("a", "b", 0))
+    assert example["found"][0]["cosine"] == pytest.approx(float((rows["b"] @ rows["a-1"][0]).max()), abs=1e-4)
+
+
+def test_rows_are_shown_by_their_names_where_they_have_some(data, fed):
+    with evaluation():
+        tokens = {m: data.held_out.tokens(m) for m in "abc"}
+    named = HeldOut(tokens, {}, paired=True, private={}, ids=[f"patient-{i}" for i in range(50)])
+    example = view(replace(data, held_out=named), fed.nodes).examples[1]
+    assert example["name"] == "patient-1" and example["found"][0]["name"] == f"patient-{example['found'][0]['row']}"
+
+
 def test_unpaired_rows_are_right_by_their_class(data, fed):
     with evaluation():
         tokens = {m: data.held_out.tokens(m)[: 50 - i] for i, m in enumerate("abc")}

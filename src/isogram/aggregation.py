@@ -50,7 +50,9 @@ def average_adapters(updates: Sequence[Up]) -> dict[str, Tensor]:
             raise MessageError(f"node {update.node!r} sent adapters trained on {update.samples} rows; leave it out")
         for key, value in sorted(update.adapters.items()):
             if not torch.isfinite(value).all():
-                raise MessageError(f"node {update.node!r} sent NaN or infinity in {key!r}; leave it out of this round")
+                raise MessageError(
+                    f"node {update.node!r} sent NaN or infinity in {key!r}; lower train.lr, or leave it out"
+                )
             if key in sums and sums[key].shape != value.shape:
                 raise MessageError(
                     f"node {update.node!r} sent {key!r} as {tuple(value.shape)}, others as {tuple(sums[key].shape)}; "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from isogram.config import Config
+from isogram.config import FILES, Config
 from isogram.config_file import read_config, to_toml
 from isogram.data import FederatedData, open_data
 from isogram.errors import ConfigError, DataError
@@ -90,9 +90,10 @@ def check_settings(config: Config, path: Path, *, default: bool) -> None:
     Raises:
         ConfigError: other settings than the rows in `path` have, or than the default file may hold.
     """
-    varied = {"name": "", "data": Config().data, "anchors": Config().anchors, "seed": 0}
+    data = config.data if config.data == FILES else Config().data
+    varied = {"name": "", "data": data, "anchors": Config().anchors, "seed": 0}
     model = config.model.model_copy(update={"trunk": DEFAULT_TRUNK})
-    plain = config.model_copy(update={**varied, "model": model, "output": Config().output, "files": Config().files})
+    plain = config.model_copy(update={**varied, "model": model, "output": Config().output})
     if default:
         if plain != Config():
             raise ConfigError("settings other than the defaults need a file of their own: name one with --out")
@@ -132,7 +133,7 @@ def plan(configs: Iterable[Config], methods: Sequence[str], done: Iterable[Row])
 def bench(cells: Sequence[Cell], path: Path, jobs: int, finished: Callable[[Cell], None]) -> None:
     """Run cells in `jobs` processes and append each one's rows to `path` as it is done; sort the file at the end."""
     make_folder(path.parent)
-    _rewrite(path)  # an interrupted run may have left half a line
+    rewrite(path)  # an interrupted run may have left half a line
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(run_cell, cell): cell for cell in cells}
         try:
@@ -144,13 +145,15 @@ def bench(cells: Sequence[Cell], path: Path, jobs: int, finished: Callable[[Cell
             for child in active_children():
                 child.terminate()
             raise
-    _rewrite(path)
+    rewrite(path)
 
 
-def _rewrite(path: Path) -> None:
+def rewrite(path: Path) -> list[Row]:
+    """Sort a file of rows, each once, without the half line that an interruption may have left; the rows it has."""
     kept = {astuple(row)[:-1]: row for row in read_rows([path])} if path.exists() else {}
     rows = [kept[key] for key in sorted(kept)]
     write_atomic(path, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
+    return rows
 
 
 def read_rows(paths: Iterable[Path]) -> list[Row]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isogram.errors import ConfigError, IsogramError
+from isogram.errors import ConfigError, IsogramError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,6 +53,8 @@ def _explained(interrupted: str = "interrupted") -> Iterator[None]:
     except IsogramError as error:
         for problem in error.problems:
             _stderr(f"error: {problem}", "red")
+        if isinstance(error, RefusedError):
+            _stderr("refused: --force goes on all the same", "yellow")
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt:
         _stderr(interrupted, "yellow")
@@ -68,7 +70,8 @@ def _consoles(quiet: bool, as_json: bool) -> tuple[Console, Console]:
     """Where results go, and where progress goes."""
     from rich.console import Console
 
-    return Console(quiet=as_json), Console(stderr=True, quiet=quiet)
+    plain: dict[str, Any] = {"markup": False, "emoji": False}  # names and paths may hold brackets
+    return Console(quiet=as_json, **plain), Console(stderr=True, quiet=quiet, **plain)
 
 
 def _config(file: Path | None, data: str | None, settings: Sequence[str] | None) -> Config:
@@ -106,14 +109,16 @@ def init(
 ) -> None:
     """Write a commented configuration file."""
     with _explained():
+        from isogram.config import FILES
         from isogram.config_file import commented
         from isogram.files import make_folder, write_atomic
 
-        config = _config(None, data, [*(settings or []), 'name=""'])
+        files = data == FILES
+        config = _config(None, None if files else data, settings)
         if file.exists() and not force:
             raise ConfigError(f"{file} exists already; name another file, or replace it by --force")
         make_folder(file.parent)
-        write_atomic(file, commented(config.model_copy(update={"name": ""})).encode())
+        write_atomic(file, commented(config.model_copy(update={"name": ""}), files=files).encode())
         typer.echo(f"wrote {file}; next: isogram doctor {file}, then isogram run {file}")
 
 
@@ -165,7 +170,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Align, train and report, into a folder of its own."""
-    with _explained("interrupted: complete rounds are kept, and the same command with --resume goes on from there"):
+    with _explained("interrupted: with --resume the same command goes on from the last complete round"):
         _run(_config(file, data, settings), resume, force, as_json, quiet)
 
 
@@ -180,7 +185,10 @@ def _run(config: Config, resume: bool, force: bool, as_json: bool, quiet: bool) 
         outcome = run_config(config, watch, resume=resume, force=force)
     print_findings(outcome.diagnosis, progress)
     if outcome.rows:
-        console.print(summary(outcome.rows, f"{config.name}: held-out rows", outcome.notes))
+        measured = any(row.metric not in ("bytes_per_node", "seconds") for row in outcome.rows)
+        title = f"{config.name}: {'held-out rows' if measured else 'no held-out rows to measure on'}"
+        forced = ["the doctor refused this run, and was overridden: see above"] if outcome.diagnosis.refusals else []
+        console.print(summary(outcome.rows, title, [*forced, *outcome.notes]))
     console.print(f"page: {outcome.folder / REPORT}", highlight=False, soft_wrap=True)
     if as_json:
         found = {"folder": str(outcome.folder), "rounds": outcome.rounds, "resumed_at": outcome.resumed_at}
@@ -323,7 +331,7 @@ def fetch_data(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Download data sets into the cache, so that later runs need no network."""
+    """Download data sets; later runs need no network."""
     with _explained("interrupted: what is complete is kept"):
         from isogram.config import DATASETS
         from isogram.data import fetch_all

@@ -1,5 +1,6 @@
 """Every setting of a run. How the defaults were chosen: docs/log.md; the file they stand in: `config_file`."""
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,8 +24,11 @@ FILES = "files"
 TrunkName = Literal["none", "small", "minilm", "minilm-random"]
 
 
+_PRINTED = r"^[^\x00-\x1f\x7f]+$"
+
+
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AlignConfig(_Settings):
@@ -78,8 +82,8 @@ class TrainConfig(_Settings):
 class NodeFiles(_Settings):
     """One silo in tables of its own."""
 
-    name: str = Field(min_length=1, description="of the node, distinct")
-    modality: str = Field(min_length=1, description="nodes of one modality have the same columns and anchors")
+    name: str = Field(pattern=_PRINTED, description="of the node, distinct")
+    modality: str = Field(pattern=_PRINTED, description="nodes of one modality have the same columns and anchors")
     rows: Path = Field(description="CSV, one private row a line, one number a column")
     anchors: Path = Field(description="CSV of the public anchors in this modality, with a column `id`")
 
@@ -91,6 +95,13 @@ class FilesConfig(_Settings):
     classes: tuple[str, ...] = Field((), description="every class that labels may name")
     nodes: tuple[NodeFiles, ...] = ()
     held_out: Mapping[str, Path] = Field({}, description="modality = CSV of test rows; paired by a column `id`")
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _as_text(cls, classes: Any) -> Any:
+        # A table's labels are text: 0 and 1 are written without quotes by many.
+        whole = isinstance(classes, list | tuple)
+        return [str(c) if isinstance(c, int) and not isinstance(c, bool) else c for c in classes] if whole else classes
 
     @field_validator("classes")
     @classmethod
@@ -106,6 +117,11 @@ class OutputConfig(_Settings):
     folder: Path = Field(Path("runs"), description="a run writes to FOLDER/NAME")
     tensorboard: bool = Field(False, description="log there for TensorBoard, too (pip install isogram[tensorboard])")
 
+    @field_validator("folder")
+    @classmethod
+    def _home(cls, folder: Path) -> Path:
+        return folder.expanduser()
+
 
 def _default_anchors(found: dict[str, Any]) -> int:
     return {"digits": 5, FILES: 0}.get(found.get("data", ""), 100)
@@ -117,9 +133,7 @@ class Config(_Settings):
     Of a file that isogram wrote, nothing is left to defaults: `isogram init` shows them all.
     """
 
-    name: str = Field(
-        "", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*)?$", description="of the run's folder; if empty this file's own"
-    )
+    name: str = Field("", description="of the run's folder; if empty this file's own")
     data: str = Field("tcga-brca", description="a built-in set (see `isogram data list`), or files: your own, below")
     anchors: int = Field(
         default_factory=_default_anchors,
@@ -133,6 +147,13 @@ class Config(_Settings):
     train: TrainConfig = TrainConfig()
     output: OutputConfig = OutputConfig()
     files: FilesConfig = FilesConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"([A-Za-z0-9_-][A-Za-z0-9_.-]*)?", name):
+            raise ValueError(f"{name!r} is to name a folder: use letters, digits, - and _, and dots inside")
+        return name
 
     @field_validator("data")
     @classmethod

@@ -1,16 +1,17 @@
 """Settings as a TOML file: read and validated as a whole, written with what each key means."""
 
+import copy
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomlkit
 from pydantic import BaseModel, ValidationError
 
-from isogram.config import FILES, Config, NodeFiles
+from isogram.config import FILES, Config
 from isogram.errors import ConfigError
 
 
@@ -34,14 +35,40 @@ def read_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
             raise ConfigError(f"cannot read {path}: {error}") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path} is not TOML: {error}") from error
+    problems: list[str] = []
     for setting in settings:
-        _set(found, setting)
+        try:
+            _set(found, setting)
+        except ConfigError as error:
+            problems += error.problems
     found["name"] = found.get("name") or _name(path.stem if path is not None else str(found.get("data", Config().data)))
     try:
         config = Config.model_validate(found)
     except ValidationError as error:
-        raise ConfigError(*(where + text for text in explain(error))) from error
-    return config if path is None else _rooted(config, path.resolve().parent)
+        problems += explain(error)
+        problems += _contradictions(found, error)
+    if problems:
+        raise ConfigError(*(where + text for text in problems))
+    return _rooted(config, path.resolve().parent if path is not None else Path.cwd())
+
+
+def _contradictions(found: dict[str, Any], error: ValidationError) -> list[str]:
+    """What contradicts what among the settings that are right by themselves: validated without the wrong ones."""
+    rest = copy.deepcopy(found)
+    for problem in error.errors():
+        inner: Any = rest
+        *groups, last = problem["loc"] or ("",)
+        for group in groups:
+            inner = inner.get(group) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner.pop(last, None)
+    if "data" in found and "data" not in rest:
+        return []  # most contradictions are with it
+    try:
+        Config.model_validate(rest)
+    except ValidationError as left:
+        return [text for text in explain(left) if text not in explain(error)]
+    return []
 
 
 def explain(error: ValidationError) -> list[str]:
@@ -70,8 +97,7 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]
     for name, entry in model.model_fields.items():
         key, kind = prefix + name, entry.annotation
         yield key, entry.description or ""
-        if key == "files.nodes":
-            kind = NodeFiles
+        kind = next((part for part in get_args(kind) if part is not Ellipsis), kind)  # of a list, what it lists
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _keys(kind, f"{key}.")
 
@@ -88,7 +114,9 @@ def _nearest(key: str, keys: Mapping[str, str]) -> str:
     if near:
         return f"; did you mean {beside[near[0]]!r}?"
     elsewhere = [name for name in keys if get_close_matches(last, [name.rpartition(".")[2]], n=1, cutoff=0.8)]
-    return f"; did you mean {elsewhere[0]!r}?" if elsewhere else f"; there are {', '.join(sorted(beside))}"
+    if elsewhere:
+        return f"; did you mean {elsewhere[0]!r}?"
+    return f"; there are {', '.join(sorted(beside))}" if beside else ""
 
 
 def _name(text: str) -> str:
@@ -101,8 +129,8 @@ def _set(found: dict[str, Any], setting: str) -> None:
     if not equals or not key.strip():
         raise ConfigError(f"cannot read the setting {setting!r}; write KEY=VALUE, for example train.rounds=8")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        (value,) = tomllib.loads(f"value = {text}").values()
+    except ValueError:
         value = text.strip()  # a bare word: a string, without the quotes that a shell would eat
     *groups, last = key.strip().split(".")
     for group in groups:
@@ -128,13 +156,16 @@ def to_toml(config: Config) -> str:
     return tomlkit.dumps(config.model_dump(mode="json", exclude_none=True, exclude=unused))
 
 
-def commented(config: Config) -> str:
-    """A configuration file to start from: every key with what it means and its value."""
+def commented(config: Config, *, files: bool = False) -> str:
+    """A configuration file to start from: every key with what it means and its value.
+
+    files: for tables of one's own, with an example to fill in.
+    """
     document = tomlkit.document()
     document.add(tomlkit.comment("Settings of a run: isogram doctor FILE, then isogram run FILE."))
     document.add(tomlkit.comment("Any key may be left out; what stands here is then used."))
     document.add(tomlkit.nl())
-    values = config.model_dump(mode="json")
+    values = config.model_dump(mode="json") | ({"data": FILES, "anchors": 0} if files else {})
     for key, entry in Config.model_fields.items():
         if key == "files":
             continue
@@ -143,8 +174,8 @@ def commented(config: Config) -> str:
             document.add(key, _table(entry.annotation, values[key]))
         else:
             _add(document, key, entry.description, values[key])
-    lined_up = re.sub(r"^(\w+ = .*?) # ", lambda m: f"{m[1]:<22} # ", tomlkit.dumps(document), flags=re.MULTILINE)
-    return lined_up + _FILES
+    example = re.sub(r"^# ?(?=[\[a-z])", "", _FILES.partition("#\n")[2], flags=re.MULTILINE) if files else _FILES
+    return f"{tomlkit.dumps(document)}\n{example.lstrip()}"
 
 
 def _table(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
@@ -157,7 +188,7 @@ def _table(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
 
 def _add(container: Any, key: str, description: str | None, value: Any) -> None:
     if value is None:
-        container.add(tomlkit.comment(f"{key} =".ljust(20) + f" # {description}"))
+        container.add(tomlkit.comment(f"{key} =".ljust(18) + f" # {description}"))
         return
     if isinstance(value, dict):
         inline = tomlkit.inline_table()
@@ -166,6 +197,7 @@ def _add(container: Any, key: str, description: str | None, value: Any) -> None:
     item = tomlkit.item(value)
     if description:
         item.comment(description)
+        item.trivia.comment_ws = " " * max(1, 20 - len(f"{key} = {item.as_string()}"))
     container.add(key, item)
 
 

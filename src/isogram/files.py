@@ -29,7 +29,7 @@ def writing(path: Path, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        steps = [text for text in (_REMEDIES.get(error.errno or 0, ""), remedy) if text]
+        steps = [text for text in (_REMEDIES.get(error.errno or 0, "name another folder"), remedy) if text]
         raise StorageError(f"cannot write {path}: {error.strerror or error}; {', or '.join(steps)}") from error
 
 
@@ -77,10 +77,14 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
     Raises:
         StorageError: disk full, no permission.
     """
-    with writing(path), path.open("a", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
+    with writing(path):
+        new = not path.exists()
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            _sync_folder(path.parent)
 
 
 def keep_lines(path: Path, count: int) -> list[str]:

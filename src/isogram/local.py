@@ -275,7 +275,7 @@ class Node:
         z = self.model.from_base(torch.cat([self.base_anchors[some], self.base_rows[rows]]))
         place = self.index[some]
         labels = head = None
-        if self.data.labels is not None and down.head is not None:
+        if self.data.classes and self.data.labels is not None and down.head is not None:
             classes = torch.tensor(self.data.classes)
             head = down.head[classes]
             own = torch.from_numpy(self.data.labels)[rows]

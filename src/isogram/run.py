@@ -38,6 +38,7 @@ from isogram.run_folder import (
     RESULTS,
     STATE,
     begin,
+    changes,
     check_folder,
     fingerprint,
     locked,
@@ -75,10 +76,11 @@ def diagnose(data: FederatedData, config: Config, *, force: bool = False) -> Dia
         RefusedError: they should not be, and `force` is not given.
     """
     diagnosis = examine(data, config)
+    told = [f"{f.where}: {f.what}; {f.remedy}" for f in (*diagnosis.errors, *diagnosis.refusals)]
     if diagnosis.errors:
-        raise DataError(*(f"{f.where}: {f.what}; {f.remedy}" for f in diagnosis.errors))
+        raise DataError(*told)
     if diagnosis.refusals and not force:
-        raise RefusedError(*(f"{f.where}: {f.what}; {f.remedy}" for f in diagnosis.refusals))
+        raise RefusedError(*told)
     return diagnosis
 
 
@@ -94,6 +96,7 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
         StorageError: the folder cannot be written; what is complete stays.
     """
     torch.set_num_threads(config.threads)
+    _check_device(config.train.device)
     if config.output.tensorboard:
         _summary_writer()  # told now rather than after the alignment, if it is missing
     folder = config.output.folder / config.name
@@ -111,6 +114,9 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
             begin(folder, config, data, diagnosis)
         elif read_json(folder / STATE)["fingerprint"] != fingerprint(data):
             raise RunError(f"{folder} was made with other data than {config.data} holds now; use another name")
+        else:
+            for change in changes(folder, config):
+                watch.say(f"{change}: the last bits may differ from an uninterrupted run's")
         diagnosis = Diagnosis.from_json(read_json(folder / DOCTOR))
         recorder = Recorder(folder, config, data)
         fed, resumed_at = recorder.aligned(watch)
@@ -126,6 +132,7 @@ class Recorder:
     def __init__(self, folder: Path, config: Config, data: FederatedData) -> None:
         self.folder, self.config, self.data = folder, config, data
         self._messages = 0
+        self._lines: Counter[str] = Counter()
         self._seconds = 0.0
 
     def aligned(self, watch: Watch) -> tuple[Federation, int]:
@@ -225,6 +232,14 @@ class Recorder:
 def _entry(line: str) -> Entry:
     found = json.loads(line)
     return Entry(**(found | {"shape": tuple(found["shape"])}))
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch raises any of these
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"train.device = {name!r} cannot be used here ({reason}); cpu always can") from error
 
 
 @contextmanager

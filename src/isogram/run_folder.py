@@ -42,8 +42,9 @@ def check_folder(folder: Path, config: Config, resume: bool) -> None:
         RunError: it may not, and why.
     """
     if not (folder / CONFIG).exists():
-        left = set(temporary_files(folder))
-        strange = [p.name for p in sorted(folder.glob("*")) if p.name not in _OWN and p not in left]
+        left = {*temporary_files(folder), *temporary_files(folder / CHECKPOINTS)}
+        inside = [*folder.glob("*"), *(folder / CHECKPOINTS).glob("*")]
+        strange = [p.name for p in sorted(inside) if p.name not in _OWN and p not in left]
         if strange:
             raise RunError(f"{folder} is no run folder but holds {strange[0]}; use another name or output.folder")
         return
@@ -144,9 +145,17 @@ def _environment(config: Config) -> dict[str, Any]:
     }
 
 
+def changes(folder: Path, config: Config) -> list[str]:
+    """What of the software is not as it was when the run began, such as "torch 2.13.0, before 2.12.1"."""
+    before, now = read_json(folder / ENVIRONMENT), _environment(config)
+    pairs = {"isogram": (before["isogram"], now["isogram"]), "python": (before["python"], now["python"])}
+    pairs |= {name: (before["packages"].get(name), version) for name, version in now["packages"].items()}
+    return [f"{name} {new}, before {old}" for name, (old, new) in pairs.items() if old != new]
+
+
 def fingerprint(data: FederatedData) -> str:
     """Tells whether a run goes on with the data that it began with. It stays in the folder: no message carries it."""
-    digest = hashlib.sha256(data.anchors.hash.encode())
+    digest = hashlib.sha256(f"{data.anchors.hash}/{data.held_out.hash}".encode())
     for node in sorted(data.nodes, key=lambda node: node.name):
         digest.update(f"{node.name}/{node.modality}/{node.tokens.shape}".encode())
         digest.update(np.ascontiguousarray(node.tokens).tobytes())

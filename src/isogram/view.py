@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from isogram.alignment import cka_debiased, gram
 from isogram.data import FederatedData, evaluation
 from isogram.data.base import UNLABELLED, FloatArray, IntArray
+from isogram.evaluation import MIN_ROWS
 from isogram.local import Node
 
 
@@ -53,6 +54,7 @@ def view(data: FederatedData, nodes: Sequence[Node]) -> View:
         else:
             tokens = {m: data.anchors.items[m].tokens for m in data.modalities}
             labels, ids = {}, {m: data.anchors.items[m].index for m in data.modalities}
+    listed = data.held_out.ids if held else data.anchors.ids
     rows = {m: normalize(names[m].embed(tokens[m]), dim=1) for m in tokens}
     known = {m: labels.get(m, [UNLABELLED] * len(rows[m])) for m in rows}
     return View(
@@ -62,7 +64,7 @@ def view(data: FederatedData, nodes: Sequence[Node]) -> View:
         classes=data.classes,
         cka=_cka_matrices(nodes, *_comparable(data, tokens, ids)),
         map=_plane(rows, known),
-        examples=[e for a, b in permutations(rows, 2) for e in _examples(a, b, rows, known, ids, data.classes)],
+        examples=[e for a, b in permutations(rows, 2) for e in _examples(a, b, rows, known, ids, listed, data.classes)],
     )
 
 
@@ -92,7 +94,9 @@ def _cka_matrices(
 
     def between(a: str, b: str, rows: Mapping[str, Tensor]) -> float | None:
         common, left, right = np.intersect1d(place[a], place[b], return_indices=True)
-        return None if len(common) < 4 else round(float(cka_debiased(gram(rows[a][left]), gram(rows[b][right]))), 4)
+        return (
+            None if len(common) < MIN_ROWS else round(float(cka_debiased(gram(rows[a][left]), gram(rows[b][right]))), 4)
+        )
 
     names = [node.name for node in nodes]
     found = {stage: [[between(a, b, rows) for b in names] for a in names] for stage, rows in stages.items() if rows}
@@ -126,8 +130,12 @@ def _examples(
     rows: Mapping[str, Tensor],
     labels: Mapping[str, list[int]],
     ids: Mapping[str, IntArray],
+    listed: Sequence[str],
     classes: Sequence[str],
 ) -> list[dict[str, Any]]:
+    def name(modality: str, row: int) -> str:
+        return listed[ids[modality][row]] if ids and listed else ""
+
     def named(label: int) -> str:
         return "" if label == UNLABELLED else classes[label]
 
@@ -139,11 +147,12 @@ def _examples(
         found = [
             {
                 "row": row,
+                "name": name(b, row),
                 "label": named(labels[b][row]),
                 "cosine": round(float(cosines[row]), 4),
                 "right": bool(ids[b][row] == ids[a][query]) if ids else mine != UNLABELLED and labels[b][row] == mine,
             }
             for row in best
         ]
-        out.append({"from": a, "to": b, "query": query, "label": named(mine), "found": found})
+        out.append({"from": a, "to": b, "query": query, "name": name(a, query), "label": named(mine), "found": found})
     return out

@@ -10,6 +10,7 @@ from isogram.data.digits import load_digits
 from isogram.data.fetch import WHEELS, cached, fetch
 from isogram.data.files import load_files
 from isogram.data.machines import load_machines
+from isogram.data.sheets import read_tokens
 from isogram.data.tcga import load_tcga
 from isogram.errors import ConfigError
 
@@ -82,4 +83,5 @@ __all__ = [
     "is_here",
     "load",
     "open_data",
+    "read_tokens",
 ]

@@ -6,7 +6,7 @@ Shapes: N private rows, K anchor concepts, k of them present in one modality, T 
 import contextlib
 import contextvars
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -128,6 +128,7 @@ class HeldOut:
 
     paired: row i is the same patient (machine, concept) in every modality, so retrieval has a right answer.
     labels: per modality, absent where nobody knows them. Without any rows there is nothing to evaluate.
+    ids: names of the paired rows, for people to read.
     private: true classes of each node's private rows, also where the node was not told: for a reference.
     """
 
@@ -138,10 +139,22 @@ class HeldOut:
         *,
         paired: bool,
         private: Mapping[str, IntArray],
+        ids: Sequence[str] = (),
     ) -> None:
         for modality, rows in tokens.items():
             _check_tokens(rows, f"held-out {modality}")
         self._tokens, self._labels, self._private, self.paired = dict(tokens), dict(labels), dict(private), paired
+        self.ids = tuple(ids)
+
+    @property
+    def hash(self) -> str:
+        """Tells whether they are the same rows and classes, without opening them to anybody."""
+        digest = hashlib.sha256(f"paired={self.paired}".encode())
+        for kind in (self._tokens, self._labels):
+            for modality, array in kind.items():
+                digest.update(f"{modality}/{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     @property
     def modalities(self) -> tuple[str, ...]:

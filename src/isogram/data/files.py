@@ -3,59 +3,13 @@
 Everything wrong with them is found before anything is computed, and said all at once, by file, line and column.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from isogram.config import FilesConfig, NodeFiles
-from isogram.data.base import UNLABELLED, AnchorItems, AnchorSet, FederatedData, FloatArray, HeldOut, IntArray, NodeData
-from isogram.data.tokens import chunk_columns
-from isogram.errors import DataError
-
-TOKENS = 8
-"""Chunks of columns that a row is cut into, in the order of the file; one per column if there are fewer columns."""
-
-ID = "id"
-_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One CSV: values [n, F], column names, row ids or None, labels as written or None."""
-
-    path: Path
-    values: NDArray[np.float64]
-    columns: tuple[str, ...]
-    ids: tuple[str, ...] | None
-    labels: tuple[str, ...] | None
-
-    def tokens(self) -> FloatArray:
-        """[n, T, c], the columns cut in their order."""
-        return chunk_columns(self.values, min(TOKENS, len(self.columns)))
-
-    def line(self, row: int) -> str:
-        """Where a row stands, as an editor shows it."""
-        return f"{self.path}, line {row + 2}"
-
-
-class Problems(list[str]):
-    """What is wrong so far; `stop` raises it all together."""
-
-    def some(self, where: str, items: Sequence[str], remedy: str) -> None:
-        """One problem that several items have; the first few are named."""
-        if items:
-            more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-            self.append(f"{where} {', '.join(items[:_SHOWN])}{more}; {remedy}")
-
-    def stop(self) -> None:
-        """Raises DataError if there is anything."""
-        if self:
-            raise DataError(*self)
+from isogram.data.base import UNLABELLED, AnchorItems, AnchorSet, FederatedData, HeldOut, IntArray, NodeData
+from isogram.data.sheets import Problems, Sheet, few, read_sheet
 
 
 def load_files(files: FilesConfig, *, anchors: int, seed: int) -> FederatedData:
@@ -72,10 +26,9 @@ def load_files(files: FilesConfig, *, anchors: int, seed: int) -> FederatedData:
             in two of private, anchor and held-out data.
     """
     problems = Problems()
-    rows = {node.name: _read(node.rows, files.labels, problems) for node in files.nodes}
-    public = {path: _read(path, files.labels, problems) for path in sorted({node.anchors for node in files.nodes})}
-    held_out = {modality: _read(path, files.labels, problems) for modality, path in files.held_out.items()}
-    problems.stop()  # further questions make sense on readable files only
+    rows = {node.name: read_sheet(node.rows, files.labels, problems) for node in files.nodes}
+    public = {path: read_sheet(path, files.labels, problems) for path in sorted({node.anchors for node in files.nodes})}
+    held_out = {modality: read_sheet(path, files.labels, problems) for modality, path in files.held_out.items()}
 
     of = {node.modality: public[node.anchors] for node in files.nodes}
     _check_anchors(files.nodes, {node.name: public[node.anchors] for node in files.nodes}, problems)
@@ -85,14 +38,12 @@ def load_files(files: FilesConfig, *, anchors: int, seed: int) -> FederatedData:
         _check_columns(sheet, of[modality], problems)
     labels = {node.name: _labels(rows[node.name], files, problems) for node in files.nodes}
     truth = {modality: _labels(sheet, files, problems) for modality, sheet in held_out.items()}
-    for sheet in held_out.values():
-        lines = [sheet.line(row) for row, text in enumerate(sheet.labels or ()) if not text]
-        problems.some("held-out rows without a class:", lines, "give all of a table's rows one, or drop the column")
-    if files.labels and all(known is None for known in labels.values()):
-        problems.append(f"no table of private rows has the column files.labels = {files.labels!r}")
+    if files.labels and all(rows.values()) and all(known is None for known in labels.values()):
+        problems.append(f"no table of private rows has a class in the column files.labels = {files.labels!r}")
+    _check_held_out(held_out, files.labels, problems)
     _check_apart(files.nodes, rows, of, held_out, problems)
     ids = sorted({name for sheet in of.values() for name in sheet.ids or ()})
-    if anchors > len(ids):
+    if anchors > len(ids) and all(of.values()):
         problems.append(f"anchors = {anchors}, but the anchor files hold {len(ids)}; lower it, or set 0 to take all")
     problems.stop()
 
@@ -107,53 +58,11 @@ def load_files(files: FilesConfig, *, anchors: int, seed: int) -> FederatedData:
     )
 
 
-def _read(path: Path, label: str, problems: Problems) -> Sheet:
-    """A table; an empty one if its problems were noted."""
-    before = len(problems)
-    nothing = Sheet(path, np.empty((0, 0)), (), None, None)
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    except FileNotFoundError:
-        problems.append(f"no file {path}; correct its path, which counts from the configuration file's folder")
-        return nothing
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        problems.append(f"cannot read {path} as CSV: {str(error).strip()}")
-        return nothing
-    problems.some(f"{path}: columns named twice:", [c for c in frame if _stem(c) in frame], "rename them")
-    ids = tuple(frame.pop(ID)) if ID in frame else None
-    labels = tuple(frame.pop(label)) if label in frame else None
-    if frame.empty:
-        problems.append(f"{path} holds no {'rows' if len(frame.columns) else 'columns of numbers'}")
-        return nothing
-    if ids is not None:
-        count = Counter(ids)
-        problems.some(f"{path}: ids that stand twice:", [i for i in count if count[i] > 1], "keep one line of each")
-    values = frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(values.astype(np.float32))
-    bad = [
-        f"line {row + 2}, column {frame.columns[column]!r}: {frame.iat[row, column] or 'empty'}"
-        for row, column in np.argwhere(~finite)
-    ]
-    problems.some(f"{path}: not a finite number:", bad, "impute or drop them")
-    return nothing if len(problems) > before else Sheet(path, values, tuple(frame), ids, labels)
-
-
-def _stem(column: str) -> str:
-    """The name that pandas made `column` from where a header repeats it: x.1 from x."""
-    stem, dot, number = column.rpartition(".")
-    return stem if dot and number.isdigit() else ""
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-
-
 def _check_anchors(nodes: Sequence[NodeFiles], sheets: Mapping[str, Sheet], problems: Problems) -> None:
     """Every anchor has an id, and nodes of one modality hold the same anchors."""
     problems.some(
         "anchor files without a column `id`:",
-        sorted({str(sheet.path) for sheet in sheets.values() if sheet.ids is None}),
+        sorted({str(sheet.path) for sheet in sheets.values() if sheet and sheet.ids is None}),
         "add it: the same id is the same public item in every modality",
     )
     first: dict[str, str] = {}
@@ -173,7 +82,7 @@ def _check_anchors(nodes: Sequence[NodeFiles], sheets: Mapping[str, Sheet], prob
 
 
 def _check_columns(sheet: Sheet, anchors: Sheet, problems: Problems) -> None:
-    if sheet.columns == anchors.columns:
+    if sheet.columns == anchors.columns or not (sheet and anchors):
         return
     where, remedy = f"{sheet.path} and {anchors.path}", "give both the same columns in the same order"
     difference = sorted(set(sheet.columns) ^ set(anchors.columns))
@@ -188,9 +97,27 @@ def _labels(sheet: Sheet, files: FilesConfig, problems: Problems) -> IntArray | 
         return None
     number = {name: position for position, name in enumerate(files.classes)}
     wrong = [f"line {row + 2}: {text!r}" for row, text in enumerate(sheet.labels) if text and text not in number]
-    declared = f"files.classes declares {_few(files.classes)}" if files.classes else "declare all in files.classes"
+    declared = f"files.classes declares {few(files.classes)}" if files.classes else "declare all in files.classes"
     problems.some(f"{sheet.path}, column {files.labels!r}: labels outside the declared classes:", wrong, declared)
-    return np.array([number.get(text, UNLABELLED) for text in sheet.labels], dtype=np.int64)
+    known = np.array([number.get(text, UNLABELLED) for text in sheet.labels], dtype=np.int64)
+    return known if (known != UNLABELLED).any() else None
+
+
+def _check_held_out(sheets: Mapping[str, Sheet], label: str, problems: Problems) -> None:
+    """Pairs are pairs: tables with ids have the same ones, and one class for each."""
+    for sheet in sheets.values():
+        empty = [sheet.line(row) for row, text in enumerate(sheet.labels or ()) if not text]
+        problems.some("held-out rows without a class:", empty, "give all of a table's rows one, or drop the column")
+    with_ids = [sheet for sheet in sheets.values() if sheet.ids is not None]
+    for sheet in with_ids[1:]:
+        first, where = with_ids[0], f"{with_ids[0].path} and {sheet.path}"
+        difference = sorted(set(first.ids or ()) ^ set(sheet.ids or ()))
+        remedy = "pairs need the same ids in both; without pairs leave the column `id` out"
+        problems.some(f"only one of {where} has the held-out ids", difference, remedy)
+        if first.labels and sheet.labels and not difference:
+            other = dict(zip(first.ids or (), first.labels, strict=True))
+            clash = [i for i, text in zip(sheet.ids or (), sheet.labels, strict=True) if other[i] != text]
+            problems.some(f"{where} give different classes ({label}) to", clash, "correct one of them")
 
 
 def _check_apart(
@@ -201,18 +128,24 @@ def _check_apart(
     problems: Problems,
 ) -> None:
     """No row stands twice: not as the same numbers within a modality, nor under one id as two kinds of data."""
-    kinds = [("private", node.modality, rows[node.name]) for node in nodes]
-    kinds += [("anchor", modality, sheet) for modality, sheet in anchors.items()]
-    kinds += [("held-out", modality, sheet) for modality, sheet in held_out.items()]
-    first: dict[tuple[str, str | bytes], tuple[str, str]] = {}
+    kinds = [("private", node.modality, rows[node.name], node.name) for node in nodes]
+    kinds += [("anchor", modality, sheet, "") for modality, sheet in anchors.items()]
+    kinds += [("held-out", modality, sheet, "") for modality, sheet in held_out.items()]
+    # Where a table repeats its own rows, as with a few whole numbers, equal rows are no sign of a shared one.
+    plain = {m for _, m, sheet, _ in kinds if len(np.unique(sheet.values, axis=0)) < 0.99 * len(sheet.values)}
+    content: dict[tuple[str, bytes], tuple[str, str, str]] = {}
+    named: dict[str, tuple[str, str, str]] = {}
     shared: list[str] = []
-    for kind, modality, sheet in kinds:
+    for kind, modality, sheet, node in kinds:
         for row, value in enumerate(sheet.values):
-            keys: list[tuple[str, str | bytes]] = [(modality, value.tobytes())]
-            keys += [] if sheet.ids is None else [(ID, sheet.ids[row])]
-            others = {first.setdefault(key, (kind, sheet.line(row))) for key in keys}
-            shared += [f"{line} ({what}) and {sheet.line(row)} ({kind})" for what, line in others if what != kind]
-    remedy = "a row may be private to one node, or a public anchor, or held out: leave it out of the others"
+            here = (kind, node, sheet.line(row))
+            same = here if modality in plain else content.setdefault((modality, value.tobytes()), here)
+            # Two silos may number their rows alike, so an id counts against public and held-out rows only.
+            alike = here if sheet.ids is None else named.setdefault(sheet.ids[row], here)
+            if same[:2] != here[:2] or alike[0] != kind:
+                other = same if same[:2] != here[:2] else alike
+                shared.append(f"{other[2]} ({other[0]}) = {here[2]} ({kind})")
+    remedy = "a row is private to one node, a public anchor, or held out: leave it out of the others"
     problems.some("rows that stand twice:", shared, remedy)
 
 
@@ -240,4 +173,4 @@ def _held_out(sheets: Mapping[str, Sheet], labels: Mapping[str, IntArray]) -> He
     if paired and truth:
         known = next(iter(truth.values()))
         truth = {modality: truth.get(modality, known) for modality in sheets}
-    return HeldOut(tokens, truth, paired=paired, private={})
+    return HeldOut(tokens, truth, paired=paired, private={}, ids=(order or ()) if paired else ())

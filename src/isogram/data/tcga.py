@@ -102,6 +102,7 @@ def load_tcga(*, anchors: int, seed: int, overlap: float = 1.0, tuning: bool = F
             dict.fromkeys(MODALITIES, subtype[held_out]),
             paired=True,
             private=truth,
+            ids=[patients[i] for i in held_out],
         ),
         SUBTYPES,
         all_paired,

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+LEVELS = {"error": "✗", "refusal": "✗", "warning": "!", "note": "·"}
+"""Of findings, worst first, each with its sign."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -19,9 +22,9 @@ class Finding:
 class PairTest:
     """One pair of modalities on the anchors they have in common.
 
-    cka: debiased, of their shrunk Grams; z: cka over its sd under permutation; p: of the permutation test. auc: how
-    often a held-out anchor's true partner ranks before a random other one (.5 is chance); r1: share of them found
-    first, and by chance. Of an untested pair all figures say nothing: 0, 1 and .5.
+    cka: debiased, of their shrunk Grams; z: cka over its sd under permutation; p: of the permutation test, and the
+    level that it must not exceed. auc: how often a held-out anchor's true partner ranks before a random other one (.5
+    is chance); r1: share of them found first, and by chance. Of an untested pair all figures say nothing: 0, 1 and .5.
     """
 
     a: str
@@ -30,6 +33,7 @@ class PairTest:
     cka: float
     z: float
     p: float
+    level: float
     auc: float
     r1: float
     chance: float

@@ -10,16 +10,19 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from isogram.alignment import Standardizer
-from isogram.alignment.anchor_test import Block, cross_fit, faint, partner_ranks, relation, suspicion, twins
+from isogram.alignment.evidence import Block, cross_fit, faint, partner_ranks, relation, serial, suspicion, twins
 from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.data.base import FloatArray
 from isogram.doctor import findings
-from isogram.doctor.diagnosis import Coverage, Diagnosis, Group, PairTest, Suspect
+from isogram.doctor.diagnosis import LEVELS, Coverage, Diagnosis, Group, PairTest, Suspect
 from isogram.doctor.findings import LEVEL, Modality
 from isogram.local import MIN_ANCHORS, stream
 
 FOLDS, PERMUTATIONS = 5, 999
+
+MOST = 300
+"""Anchors that a pair is tested on, picked by the anchor set's hash: more would only take longer."""
 
 SURE, RIVAL = 0.95, 0.2
 """Probability of being off above which an anchor is named, and the share of it above which a modality is."""
@@ -40,13 +43,14 @@ def examine(data: FederatedData, config: Config) -> Diagnosis:
         duplicates += [(m.name, ids[m.index[i]], ids[m.index[j]]) for i, j in twins(standard, closer=SAME)]
         faint_items += [(m.name, ids[m.index[i]]) for i in faint(standard, weaker=FAINT)]
     said = [
-        *findings.cannot_run(found, groups, [ids[i] for i in nowhere], n_anchors, config),
+        *findings.cannot_run(found, groups, [ids[i] for i in nowhere], ids, config),
         *findings.unrelated(usable, pairs, groups),
+        *findings.ordered(pairs, _serial(usable, data, config)),
         *findings.labels(data, config),
         *findings.columns(found, data),
+        *findings.ranges(found, data, config.align.clip),
         *findings.items(suspects, duplicates, faint_items),
     ]
-    order = ("error", "refusal", "warning", "note")
     return Diagnosis(
         pairs,
         tuple(
@@ -56,8 +60,8 @@ def examine(data: FederatedData, config: Config) -> Diagnosis:
                 anchors=len(m.index),
                 of=n_anchors,
                 synthetic=int((m.quality < 1).sum()),
-                features=m.features.shape[1],
-                constant=int(m.constant.sum()),
+                features=int((~findings.padding(m, data)).sum()),
+                constant=int((m.constant & ~findings.padding(m, data)).sum()),
             )
             for m in found
         ),
@@ -65,7 +69,7 @@ def examine(data: FederatedData, config: Config) -> Diagnosis:
         suspects,
         tuple(duplicates),
         tuple(faint_items),
-        tuple(sorted(said, key=lambda finding: order.index(finding.level))),
+        tuple(sorted(said, key=lambda finding: list(LEVELS).index(finding.level))),
     )
 
 
@@ -119,13 +123,13 @@ def _test(
         quality={m.name: m.quality for m in usable},
         nodes={m.name: len(m.nodes) for m in usable},
     )
-    common = {(a.name, b.name): a.index[torch.isin(a.index, b.index)] for a, b in combinations(usable, 2)}
+    common = {(a.name, b.name): _distinct(a, b, seed) for a, b in combinations(usable, 2)}
     tested = [pair for pair, index in common.items() if len(index) >= MIN_ANCHORS]
     pairs = []
     for a, b in combinations(usable, 2):
         pair, index = (a.name, b.name), common[a.name, b.name]
         auc, first, chance = partner_ranks(blocks[pair])
-        cka, z, p = 0.0, 0.0, 1.0
+        cka, z, p, share = 0.0, 0.0, 1.0, 0.0
         verdict: Literal["aligned", "not shown", "untested"] = "untested"
         left, right = a.at(index), b.at(index)
         if pair in tested and _varies(left) and _varies(right):
@@ -134,14 +138,35 @@ def _test(
             # So many that the smallest p there can be is well below what is asked for.
             cka, z, p = relation(left, right, align.clip, max(PERMUTATIONS, round(10 / share)), draw)
             verdict = "aligned" if p <= share else "not shown"
-        pairs.append(PairTest(*pair, len(index), cka, z, p, auc, first, chance, verdict))
+        n = int(torch.isin(a.index, b.index).sum())
+        pairs.append(PairTest(*pair, n, cka, z, p, share, auc, first, chance, verdict))
     related = {(p.a, p.b): blocks[p.a, p.b] for p in pairs if p.verdict == "aligned"}
     return tuple(pairs), _suspects(related, data.anchors.ids)
+
+
+def _distinct(a: Modality, b: Modality, seed: str) -> Tensor:
+    """Positions of common anchors to test on: of those with the same item in both modalities only the first."""
+    index = a.index[torch.isin(a.index, b.index)]
+    if len(index) < 2:
+        return index
+    same = [set(twins(m.standardize(m.at(index)), closer=SAME)) for m in (a, b)]
+    again = {later for _, later in same[0] & same[1]}
+    index = index[[i for i in range(len(index)) if i not in again]]
+    picked = torch.randperm(len(index), generator=stream(seed, "doctor", "tested", a.name, b.name))[:MOST]
+    return index[picked.sort().values]
 
 
 def _varies(features: Tensor) -> bool:
     """Is there anything left once they are standardised?"""
     return not bool(Standardizer.fit(features, torch.inf).scale.isinf().all())
+
+
+def _serial(usable: Sequence[Modality], data: FederatedData, config: Config) -> dict[str, float]:
+    """p-value of each modality's anchors being in some order."""
+    seed, found = data.anchors.hash, {}
+    for m in usable:
+        found[m.name] = serial(m.features, config.align.clip, PERMUTATIONS, stream(seed, "doctor", "serial", m.name))
+    return found
 
 
 def _suspects(related: dict[tuple[str, str], list[Block]], ids: Sequence[str]) -> tuple[Suspect, ...]:

@@ -1,6 +1,7 @@
 """From figures to sentences: what is wrong, where, and what to do about it."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,15 +11,20 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import norm
 from torch import Tensor
 
-from isogram.alignment import Standardizer
-from isogram.alignment.anchor_test import null_sd
+from isogram.alignment import DEFAULT_RANK, Standardizer
+from isogram.alignment.evidence import null_sd
 from isogram.config import Config
-from isogram.data import FederatedData
+from isogram.data import FederatedData, NodeData
+from isogram.data.base import UNLABELLED
 from isogram.doctor.diagnosis import Finding, Group, PairTest, Suspect
 from isogram.local import MIN_ANCHORS
+from isogram.secure_sum import MIN_EVIDENCE
 
-LEVEL = 0.02
+LEVEL = 0.01
 """Chance, at most, that an unrelated modality passes; shared between the pairs that it is tested in."""
+
+IN_ORDER, FAR = 0.002, 0.1
+"""What is warned of: p-value of an order in both modalities of a pair; share of values far from the anchors."""
 
 SHOWN = 5
 """Anchors, columns or nodes that a sentence lists."""
@@ -54,9 +60,10 @@ class Modality:
 
 
 def cannot_run(
-    found: Sequence[Modality], groups: Sequence[Group], nowhere: Sequence[str], n_anchors: int, config: Config
+    found: Sequence[Modality], groups: Sequence[Group], nowhere: Sequence[str], ids: Sequence[str], config: Config
 ) -> Iterable[Finding]:
-    """What alignment would raise, before it does."""
+    """What stands in the way of alignment, or of what the configuration asks for."""
+    n_anchors = len(ids)
     if len(found) == 1:
         what = f"all nodes hold {found[0].name}: there is nothing to align it with"
         yield Finding("error", _place(found), what, "add nodes of another modality")
@@ -71,13 +78,22 @@ def cannot_run(
         what = f"no node holds {_some(nowhere)} of {n_anchors} anchors"
         yield Finding("error", "anchors", what, "leave them out of the anchor set, or add a node that holds them")
     if len(groups) > 1:
-        parts = "; ".join(f"{', '.join(group.modalities)} ({group.anchors} anchors)" for group in groups)
+        first = {m.name: ids[int(m.index[0])] for m in found if len(m.index)}
+        parts = "; ".join(
+            f"{', '.join(g.modalities)} ({g.anchors} anchors, such as {first.get(g.modalities[0], 'none')})"
+            for g in groups
+        )
         what = f"the modalities fall into {len(groups)} groups without a common anchor: {parts}"
-        yield Finding("error", "anchors", what, "add anchors that bridge the groups, or align each group by itself")
+        remedy = "give the same anchor the same id everywhere, add some that bridge the groups, or align each by itself"
+        yield Finding("error", "anchors", what, remedy)
     rank = config.align.rank
     if rank is not None and rank > n_anchors - 1:
         what = f"align.rank = {rank}, but {n_anchors} anchors allow at most {n_anchors - 1}"
         yield Finding("error", "align.rank", what, "lower it, or add anchors")
+    width = min(DEFAULT_RANK if rank is None else rank, n_anchors - 1)
+    if config.train.rounds and config.model.trunk == "small" and width > config.model.width:
+        what = f"the frame has {width} coordinates, which do not fit a trunk of width {config.model.width}"
+        yield Finding("error", "model.width", what, f"raise it to {width} or more, or set align.rank lower")
 
 
 def unrelated(usable: Sequence[Modality], pairs: Sequence[PairTest], groups: Sequence[Group]) -> Iterable[Finding]:
@@ -124,13 +140,44 @@ def _failure(pairs: Sequence[PairTest]) -> tuple[str, str]:
     )
     remedy = "check that anchors with one id show the same thing in each modality (a sorted or shifted file?)"
     if n < FEW:
-        least = float(norm.isf(LEVEL)) * null_sd(n)
-        return what, f"{remedy}; if they do, add anchors: {n} can only show a CKA above about {least:.2f}"
+        least = float(norm.isf(best.level)) * null_sd(n)
+        shown = f"only show a CKA above about {least:.2f}" if least < 1 and n > 5 else "show nothing"
+        return what, f"{remedy}; if they do, add anchors: {n} can {shown}"
     return what, f"{remedy}; if they do, these modalities have nothing in common: leave the nodes of one of them out"
 
 
+def ordered(pairs: Sequence[PairTest], serial: Mapping[str, float]) -> Iterable[Finding]:
+    """Pairs that a common order of the anchors alone could make look related."""
+    for pair in pairs:
+        worst = max(serial[pair.a], serial[pair.b])
+        if pair.verdict == "aligned" and worst <= IN_ORDER:
+            what = (
+                f"anchors that follow each other are alike in both (p = {worst:.2g}), as in files sorted by class, "
+                "site or time: such an order alone can look like a relation"
+            )
+            remedy = "take independent items, such as one per patient, site or hour; do not rely on p otherwise"
+            yield Finding("warning", f"{pair.a} - {pair.b}", what, remedy)
+
+
+def ranges(found: Sequence[Modality], data: FederatedData, clip: float) -> Iterable[Finding]:
+    """Nodes whose rows do not lie where the anchors do."""
+    for m in (m for m in found if m.usable):
+        for node in sorted((node for node in data.nodes if node.modality == m.name), key=lambda node: node.name):
+            rows = _rows(node)[:, ~m.constant]
+            mean, scale = m.standardize.mean[~m.constant], m.standardize.scale[~m.constant]
+            share = float((((rows.double() - mean) / scale).abs() >= clip).double().mean()) if len(rows) else 0.0
+            if share > FAR:
+                what = f"{share:.0%} of its values lie {clip:g} or more standard deviations from the anchors' mean"
+                yield Finding("warning", f"node {node.name}", what, "check for another unit, or a sensor that drifted")
+
+
 def labels(data: FederatedData, config: Config) -> Iterable[Finding]:
-    """Nodes whose labels teach nothing."""
+    """Nodes whose labels teach nothing, and classes that too few rows speak for."""
+    rows = Counter(int(c) for node in data.nodes if node.labels is not None for c in node.labels if c != UNLABELLED)
+    few = [data.classes[c] for c in sorted(rows) if rows[c] < MIN_EVIDENCE]
+    if few:
+        what = f"fewer than {MIN_EVIDENCE} rows over all nodes: {', '.join(few)}; their sums would speak of single rows"
+        yield Finding("warning", "classes", what, "they are left out; label more rows")
     trained = config.train.rounds > 0 and config.train.weights.task > 0
     for node in sorted(data.nodes, key=lambda node: node.name):
         if len(node.classes) == 1:
@@ -145,7 +192,7 @@ def columns(found: Sequence[Modality], data: FederatedData) -> Iterable[Finding]
         nodes = [node for node in data.nodes if node.modality == m.name and len(node.tokens)]
         if not len(m.index) or m.constant.all() or not nodes:
             continue
-        rows = {node.name: torch.from_numpy(node.tokens.reshape(len(node.tokens), -1)) for node in nodes}
+        rows = {node.name: _rows(node) for node in nodes}
         anchors, still = m.features.float(), m.constant
         everywhere = torch.cat(list(rows.values()))
         # A column that no node's rows move either is padding: nothing is lost with it.
@@ -157,11 +204,21 @@ def columns(found: Sequence[Modality], data: FederatedData) -> Iterable[Finding]
         elif lost.any():
             what = f"{_numbers(lost)} constant over the anchors and rarely vary at the nodes: alignment ignores them"
             yield Finding("note", _place([m]), what, "")
-        for name, x in sorted(rows.items()):
+        for name, x in sorted((name, x) for name, x in rows.items() if len(x) > 1):
             dead = (x == x[0]).all(0) & ~still & ~_by_chance(anchors, x[0], len(x))
             if dead.any():
                 what = f"{_numbers(dead)} constant at this node, though not over the anchors"
                 yield Finding("warning", f"node {name}", what, "check for a dead sensor, or a column left empty")
+
+
+def padding(m: Modality, data: FederatedData) -> Tensor:
+    """[F] columns that are zero everywhere: what fills the last tokens, or nothing at all."""
+    nodes = [_rows(node) for node in data.nodes if node.modality == m.name]
+    return (torch.cat([m.features.float(), *nodes]) == 0).all(0)
+
+
+def _rows(node: NodeData) -> Tensor:
+    return torch.from_numpy(node.tokens.reshape(len(node.tokens), -1))
 
 
 def _by_chance(varied: Tensor, value: Tensor, n: int) -> Tensor:

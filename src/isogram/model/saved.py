@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from isogram.alignment import LinearMap, Standardizer
@@ -37,17 +37,17 @@ class SavedModel:
     changes: Mapping[str, Tensor] | None = None
     adapters: Mapping[str, Tensor] | None = None
 
-    def embed(self, node: str, tokens: NDArray[np.float32]) -> Tensor:
-        """[n, r] coordinates of raw tokens [n, T, c], as the node itself computes them.
+    def embed(self, node: str, tokens: ArrayLike) -> Tensor:
+        """[n, r] coordinates of raw tokens [n, T, c], as the node itself computes them; see `data.sheets.read_tokens`.
 
         Raises:
             DataError: no such node, or rows of another shape than its own.
         """
         if node not in self.nodes:
             raise DataError(f"no node {node!r} in this model; there are {', '.join(self.nodes)}")
-        modality = self.nodes[node]
+        modality, tokens = self.nodes[node], np.asarray(tokens, np.float32)
         start, n_tokens = self.maps[modality], self.tokens[modality]
-        if tokens.ndim != 3 or tokens.shape[1] != n_tokens or tokens[0].size != len(start.weight):
+        if tokens.ndim != 3 or tokens.shape[1] != n_tokens or tokens.shape[1] * tokens.shape[2] != len(start.weight):
             raise DataError(
                 f"node {node!r} takes rows of {n_tokens} tokens and {len(start.weight)} values in all, got "
                 f"{tokens.shape[1:]}; tokenize them as in training"

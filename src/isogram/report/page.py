@@ -4,6 +4,8 @@ Here is what stands on top; `sections` makes the rest, and the template lays it 
 file.
 """
 
+import shlex
+import tomllib
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,7 +14,7 @@ from isogram.config import FILES
 from isogram.files import write_atomic
 from isogram.report import sections, words
 from isogram.report.record import Json, Record
-from isogram.run_folder import REPORT
+from isogram.run_folder import CONFIG, REPORT
 
 _METRICS = {"r1": "R@1", "pam50": "PAM50 accuracy", "accuracy": "accuracy"}
 """What a run is judged by, first of all; the first of these that it has."""
@@ -41,7 +43,11 @@ def page(run: Record) -> str:
     )
     templates.filters["decimals"] = sections.decimals
     return templates.get_template("page.html.jinja").render(
-        head=head(run), keys=keys(run), config=run.config, **{name: make(run) for name, make in sections.ALL.items()}
+        head=head(run),
+        keys=keys(run),
+        config=run.config,
+        again=again(run),
+        **{name: make(run) for name, make in sections.ALL.items()},
     )
 
 
@@ -70,6 +76,14 @@ def head(run: Record) -> Json:
         "started": f"{started[:10]} {started[11:16]}{' UTC' if started.endswith('+00:00') else ''}".strip(),
         "version": run.environment.get("isogram", ""),
     }
+
+
+def again(run: Record) -> str:
+    """The command that makes the same run anew."""
+    settings = tomllib.loads(run.config)
+    name = run.run.get("name") or settings.get("name") or "NAME"
+    path = Path(settings.get("output", {}).get("folder", "runs")) / name / CONFIG
+    return shlex.join(["isogram", "run", str(path), "--set", f"name={name}-again"])
 
 
 def keys(run: Record) -> list[Json]:

@@ -103,7 +103,9 @@ class Record:
 
     def chance(self, metric: str, direction: str | None = None) -> float | None:
         """What guessing gives; None where that is not known."""
-        rows, classes = self.evaluation.get("rows"), len(self.run.get("classes", []))
+        rows = self.evaluation.get("rows")
+        # Only what some node labels is ever named.
+        classes = len({name for node in self.run.get("nodes", []) for name in node.get("classes", [])})
         if metric in ("r1", "r10") and rows:
             return min(1.0, int(metric[1:]) / rows)
         if metric in ("accuracy", "pam50") and classes and not (direction or "").endswith(":elsewhere"):

@@ -6,6 +6,7 @@ from statistics import fmean
 
 from markupsafe import Markup
 
+from isogram.doctor import LEVELS
 from isogram.report import figures, words
 from isogram.report.record import Json, Record
 from isogram.report.tables import short, size
@@ -73,7 +74,7 @@ def doctor(run: Record) -> Json | None:
     """Findings, worst first, and the doctor's tables with the columns that they have."""
     if not run.doctor:
         return None
-    worst = {level: place for place, level in enumerate(words.LEVELS)}
+    worst = {level: place for place, level in enumerate(LEVELS)}
     findings = sorted(run.doctor.get("findings", []), key=lambda finding: worst.get(finding["level"], len(worst)))
     tables = []
     for name, (caption, headings) in words.DOCTOR.items():
@@ -85,7 +86,7 @@ def doctor(run: Record) -> Json | None:
             tables.append(table(f"doctor-{name}", caption + told, columns, rows))
     return {
         "verdict": verdict(run.doctor),
-        "findings": [finding | {"sign": words.LEVELS.get(finding["level"], "·")} for finding in findings],
+        "findings": [finding | {"sign": LEVELS.get(finding["level"], "·")} for finding in findings],
         "tables": tables,
     }
 
@@ -166,7 +167,8 @@ def plane(run: Record) -> Json | None:
         panels.append(panel(modality, svg, told if known else f"{told}, classes unknown"))
     seen = sorted({max(kind, -1) for _, _, kind in everything}, key=lambda kind: (kind < 0, kind))
     legend = [(classes[kind] if 0 <= kind < len(classes) else "unknown", figures.class_key(kind)) for kind in seen]
-    return {"panels": panels, "legend": legend, "on": run.evaluation.get("on", "held-out rows")}
+    known = any(kind >= 0 for kind in seen)
+    return {"panels": panels, "legend": legend, "known": known, "on": run.evaluation.get("on", "held-out rows")}
 
 
 def _order(run: Record) -> Callable[[str], int]:

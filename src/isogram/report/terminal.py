@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isogram.bench import Row
-from isogram.doctor import Diagnosis
+from isogram.doctor import LEVELS, Diagnosis
 from isogram.report.tables import COLUMNS, Results, figure, short, size
 
 
@@ -33,7 +33,6 @@ def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
     return table
 
 
-_SIGNS = {"error": "✗", "refusal": "✗", "warning": "!", "note": "·"}
 _COLOURS = {"error": "red", "refusal": "red", "warning": "yellow", "note": "dim"}
 
 
@@ -41,7 +40,7 @@ def print_findings(diagnosis: Diagnosis, console: Console) -> None:
     """Each of the doctor's findings: where, what, and what to do."""
     for finding in diagnosis.findings:
         remedy = f" → {finding.remedy}" if finding.remedy else ""
-        text = Text(f"{_SIGNS[finding.level]} {finding.level} ", style=_COLOURS[finding.level])
+        text = Text(f"{LEVELS[finding.level]} {finding.level} ", style=_COLOURS[finding.level])
         console.print(text + Text(f"{finding.where}: {finding.what}{remedy}"), soft_wrap=not console.is_terminal)
 
 
@@ -60,6 +59,8 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
         untested = pair.verdict == "untested"
         figures = ["–"] * 4 if untested else [short(v) for v in (pair.auc, pair.r1, pair.chance, pair.p)]
         table.add_row(f"{pair.a} – {pair.b}", str(pair.anchors), *figures, pair.verdict)
-    console.print(table)
+    if diagnosis.pairs:
+        console.print(table)
     print_findings(diagnosis, console)
-    console.print("these silos can be aligned" if diagnosis.ok else "refused: see above", style="bold")
+    verdict = "these silos can be aligned" if diagnosis.ok else "refused: see above"
+    console.print("these silos cannot be aligned: see above" if diagnosis.errors else verdict, style="bold")

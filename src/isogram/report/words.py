@@ -19,9 +19,6 @@ METHODS = {
 BOUNDS = ("paired", "own-labels")
 """Methods that are compared with, but never called the best."""
 
-LEVELS = {"error": "✗", "refusal": "✗", "warning": "!", "note": "·"}
-"""Of the doctor's findings, worst first, each with its sign."""
-
 DOCTOR = {
     "pairs": (
         "Held-out anchors: do they find their partners? AUC: how often the true partner ranks before a random other "

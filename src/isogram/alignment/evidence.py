@@ -22,6 +22,9 @@ from isogram.errors import AnchorError
 TEST_RHO = 1.0
 """Ridge of the Grams that are tested, more than alignment uses: a test wants the strong directions (docs/log.md)."""
 
+ENOUGH = 50
+"""Permutations that reach the value of `relation`, after which more would change nothing."""
+
 PRIOR, NARROWEST, STEPS = 0.02, 1.0, 30
 """Of `suspicion`: share of wrong items, least sd of true partners' similarity, EM steps."""
 
@@ -63,7 +66,9 @@ def null_sd(n: int) -> float:
 def relation(
     left: Float[Tensor, "n _"], right: Float[Tensor, "n _"], clip: float, permutations: int, draw: Generator
 ) -> Relation:
-    """Are two modalities' features of the same n >= 4 anchors related? Exact under exchangeable pairs.
+    """Are two modalities' features of the same n >= 4 anchors related? Exact if the pairs are exchangeable.
+
+    Drawing stops once `ENOUGH` permutations reached the value, which is exact too (Besag & Clifford 1991).
 
     Raises:
         AnchorError: features of either that do not vary over these anchors.
@@ -74,9 +79,23 @@ def relation(
         return Relation(0.0, 0.0, 1.0)
     n, b = len(a), b / norms
     value = float((a * b).sum())
-    order = torch.rand(permutations, n, generator=draw).argsort(1)
-    reached = sum(float((a * b.index_select(0, one).index_select(1, one)).sum()) >= value - 1e-12 for one in order)
-    return Relation(value, value / null_sd(n), (1 + reached) / (1 + permutations))
+    reached, drawn, p = 0, 0, 1.0
+    while drawn < permutations and reached < ENOUGH:
+        one, drawn = torch.randperm(n, generator=draw), drawn + 1
+        reached += float((a * b.index_select(0, one).index_select(1, one)).sum()) >= value - 1e-12
+        p = reached / drawn if reached == ENOUGH else (1 + reached) / (1 + drawn)
+    return Relation(value, value / null_sd(n), p)
+
+
+def serial(features: Float[Tensor, "n _"], clip: float, permutations: int, draw: Generator) -> float:
+    """p-value of: anchors that follow each other in the set are more alike than others are.
+
+    Then pairs are not exchangeable, and two unrelated modalities that share the order look related to `relation`.
+    """
+    matrix = shrink(gram(Standardizer.fit(features, clip)(features)), TEST_RHO)
+    orders = torch.rand(permutations, len(matrix), generator=draw).argsort(1)
+    value, null = matrix.diagonal(1).sum(), matrix[orders[:, :-1], orders[:, 1:]].sum(1)
+    return float((1 + (null >= value - 1e-12).sum()) / (1 + permutations))
 
 
 def cross_fit(
