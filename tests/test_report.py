@@ -76,22 +76,22 @@ def test_differences_carry_sign_and_interval(value, text):
 
 def test_blocks_are_filled_and_unknown_ones_refused():
     text = "a\n<!-- table x -->\nold\n<!-- end -->\nb <!-- table y -->\n<!-- end -->\n"
-    filled = tables.fill(text, {"x": "new", "y": "other"})
+    filled = documentation.fill(text, {"x": "new", "y": "other"})
     assert filled == "a\n<!-- table x -->\nnew\n<!-- end -->\nb <!-- table y -->\nother\n<!-- end -->\n"
-    assert tables.fill(filled, {"x": "new", "y": "other"}) == filled
+    assert documentation.fill(filled, {"x": "new", "y": "other"}) == filled
     with pytest.raises(DataError, match="'x'"):
-        tables.fill(text, {"y": ""})
+        documentation.fill(text, {"y": ""})
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/doctor.md"])
 def test_the_tables_of_the_documentation_are_those_of_the_committed_rows(name):
     results = tables.Results(read_rows(sorted((ROOT / "results").glob("*.jsonl"))))
     text = (ROOT / name).read_text()
-    assert "<!-- table " in text and tables.fill(text, tables.blocks(results)) == text
+    assert "<!-- table " in text and documentation.fill(text, documentation.blocks(results)) == text
 
 
 def test_the_picture_can_be_drawn_from_the_committed_rows(tmp_path):
     results = tables.Results(read_rows(sorted((ROOT / "results").glob("*.jsonl"))))
     for name in ("one.svg", "two.svg"):
-        tables.picture(results, tmp_path / name)
+        documentation.picture(results, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()

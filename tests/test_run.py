@@ -214,6 +214,24 @@ def test_resume_begins_a_run_that_is_not_there(file, tmp_path):
     assert run(settings(file, tmp_path, "train.rounds=0"), QUIET, resume=True).resumed_at is None
 
 
+def test_the_page_can_be_watched_while_the_run_goes_on(file, tmp_path, monkeypatch):
+    class Looking(Watch):
+        seen = []  # noqa: RUF012
+
+        def tick(self, tick):
+            page = tmp_path / "own" / "report.html"
+            if not tick.node:
+                self.seen.append(page.read_text() if page.exists() else "")
+
+    monkeypatch.setattr(run_module, "PAGE_EVERY", 0.0)
+    run(settings(file, tmp_path, "train.rounds=3"), Looking(Console(quiet=True)))
+    assert (
+        Looking.seen[0] == "" and ["round 1 of 3" in Looking.seen[1], "round 2 of 3" in Looking.seen[2]] == [True] * 2
+    )
+    final = (tmp_path / "own" / "report.html").read_text()
+    assert "refresh" in Looking.seen[1] and "refresh" not in final and "it is <strong>complete" in final
+
+
 def test_alignment_alone_leaves_a_model_and_a_table(file, tmp_path):
     outcome = run(settings(file, tmp_path, "train.rounds=0"), QUIET)
     assert "isogram" not in {row.method for row in outcome.rows}

@@ -298,15 +298,16 @@ def table(
     with _explained():
         from isogram.bench import read_rows
         from isogram.files import write_atomic
-        from isogram.report import tables
+        from isogram.report import documentation
+        from isogram.report.tables import Results
 
-        found = tables.Results(read_rows(sorted(results.glob("*.jsonl"))))
-        made = tables.blocks(found)
+        found = Results(read_rows(sorted(results.glob("*.jsonl"))))
+        made = documentation.blocks(found)
         for file in files:
-            write_atomic(file, tables.fill(file.read_text(), made).encode())
+            write_atomic(file, documentation.fill(file.read_text(), made).encode())
             typer.echo(f"wrote {file}")
         if picture is not None:
-            tables.picture(found, picture)
+            documentation.picture(found, picture)
             typer.echo(f"drew {picture}")
 
 

@@ -53,6 +53,10 @@ COMPARED = tuple(recipe for recipe in RECIPES if not recipe.trained and recipe.n
 """Methods without training that stand beside the run in its table; seconds each."""
 
 
+PAGE_EVERY = 20.0
+"""Seconds, at least, between two pages of a run that goes on: a browser that shows one loads the next by itself."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run left: its folder, what the doctor said, and its table with notes.
@@ -166,6 +170,7 @@ class Recorder:
         if not fed.round:
             fed = federation.start_training(fed)
         watch.begin(fed)
+        shown = time.perf_counter()
         with _tensorboard(self.folder, self.config, fed.round) as board:
             while fed.round < self.config.train.rounds:
                 metrics: list[tuple[int, str, str, float]] = []
@@ -182,6 +187,9 @@ class Recorder:
                     board.add_scalar(f"{name}/{node}" if node else name, value, round)
                 write_tensors(self._checkpoint(fed.round), checkpoint.round_state(fed), self._position(fed))
                 self._state(fed)
+                if time.perf_counter() - shown > PAGE_EVERY:
+                    write_page(self.folder)
+                    shown = time.perf_counter()
         return fed
 
     def evaluated(self, fed: Federation, watch: Watch) -> tuple[Row, ...]:
