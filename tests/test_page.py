@@ -233,7 +233,7 @@ def test_findings_stand_worst_first_with_level_and_remedy_in_words(tmp_path):
 
 def test_the_doctor_s_tables_say_only_what_was_tested(tmp_path):
     read = visible(make(tmp_path, run_files()))
-    assert "rna – meth 100 .970 .800 .050 .400 26.6 .0001 aligned" in read
+    assert "rna – meth 100 .970 .800 .050 .400 26.6 <.001 aligned" in read
     assert "rna – mirna 100 – – – – – – untested" in read
     assert "rna 95 100 0 6,000 1 rna-1, rna-2" in read and "rna anchor-8 anchor-9" in read
     assert "the first 20 of 30" in read and "anchor-19" in read and "anchor-20" not in read

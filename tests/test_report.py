@@ -7,7 +7,7 @@ from scipy import stats
 
 from isogram.bench import Row, read_rows
 from isogram.errors import DataError
-from isogram.report import doctor_tables, tables
+from isogram.report import doctor_tables, documentation, tables
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from isogram.doctor import LEVELS
 from isogram.report import figures, words
 from isogram.report.record import Json, Record
-from isogram.report.tables import short, size
+from isogram.report.tables import probability, short, size
 
 MOST_POINTS, MOST_EXAMPLES, MOST_ENTRIES = 400, 12, 20
 """Points of a panel of the map, queries, and lines of one of the doctor's tables: the page shows no more."""
@@ -108,7 +108,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float) and 0 < value < 5e-4:
-        return f"{value:.1g}".removeprefix("0")
+        return probability(value)
     if isinstance(value, float):
         return decimals(value, 1 if abs(value) > 1 else 3)
     return ", ".join(map(str, value)) if isinstance(value, list) else f"{value:,}" if _is_number(value) else str(value)

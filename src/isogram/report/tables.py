@@ -116,6 +116,11 @@ def short(value: float, digits: int = 3) -> str:
     return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}").replace("-", "−")
 
 
+def probability(value: float) -> str:
+    """Three decimals; what would round to nothing is said to be below .001."""
+    return short(value) if value >= 5e-4 else "<.001"
+
+
 def size(value: Mean | None) -> str:
     """Bytes in kB."""
     return "–" if value is None else f"{value.mean / 1000:,.1f}"

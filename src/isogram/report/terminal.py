@@ -9,7 +9,7 @@ from rich.text import Text
 
 from isogram.bench import Row
 from isogram.doctor import LEVELS, Diagnosis
-from isogram.report.tables import COLUMNS, Results, figure, short, size
+from isogram.report.tables import COLUMNS, Results, figure, probability, short, size
 
 
 def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
@@ -45,22 +45,35 @@ def print_findings(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
-    """Pairs of modalities, findings and the verdict."""
-    table = Table(
-        box=SIMPLE_HEAD,
-        title="held-out public anchors: do they find their partners?",
-        title_justify="left",
-        caption="AUC: how often the true partner ranks before a random other one (.5 is chance)",
-        caption_justify="left",
-    )
-    for name in ("modalities", "anchors", "AUC", "R@1", "chance", "p", "verdict"):
-        table.add_column(name, justify="left" if name in ("modalities", "verdict") else "right")
+    """Coverage, pairs of modalities, findings and the verdict."""
+    held = _table("what each modality holds", "modality", "nodes")
+    for name in ("anchors", "synthetic", "columns", "constant"):
+        held.add_column(name, justify="right")
+    for entry in diagnosis.coverage:
+        numbers = (f"{entry.anchors} of {entry.of}", entry.synthetic, entry.features, entry.constant)
+        held.add_row(entry.modality, ", ".join(entry.nodes), *map(str, numbers))
+    console.print(held)
+    pairs = _table("held-out anchors: do they find their partners?", "modalities")
+    for name in ("anchors", "AUC", "R@1", "chance", "CKA", "p"):
+        pairs.add_column(name, justify="right")
+    pairs.add_column("verdict")
     for pair in diagnosis.pairs:
         untested = pair.verdict == "untested"
-        figures = ["–"] * 4 if untested else [short(v) for v in (pair.auc, pair.r1, pair.chance, pair.p)]
-        table.add_row(f"{pair.a} – {pair.b}", str(pair.anchors), *figures, pair.verdict)
+        figures = [*(short(v) for v in (pair.auc, pair.r1, pair.chance, pair.cka)), probability(pair.p)]
+        pairs.add_row(f"{pair.a} – {pair.b}", str(pair.anchors), *(["–"] * 5 if untested else figures), pair.verdict)
+    pairs.caption = "AUC: how often the true partner ranks before a random other one (.5 is chance)"
+    pairs.caption_justify = "left"
     if diagnosis.pairs:
-        console.print(table)
+        console.print(pairs)
     print_findings(diagnosis, console)
-    verdict = "these silos can be aligned" if diagnosis.ok else "refused: see above"
-    console.print("these silos cannot be aligned: see above" if diagnosis.errors else verdict, style="bold")
+    if diagnosis.errors:
+        console.print("these silos cannot be aligned: see above", style="bold")
+    else:
+        console.print("these silos can be aligned" if diagnosis.ok else "refused: see above", style="bold")
+
+
+def _table(title: str, *names: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    for name in names:
+        table.add_column(name)
+    return table
