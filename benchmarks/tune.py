@@ -44,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in sys.argv[1:] or GRIDS:
         for weights, lr, own in product(GRIDS[name], RATES, (0, 1, 10)):
-            run = partial(methods.without_frame, name, lr, lr * own, TermWeights(**weights))
+            run = partial(methods.without_frame, name, lr, lr * own, TermWeights.only(**weights))
             for method, values in means(run, "small", range(100, 103)).items():
                 figures = " ".join(f"{metric} {value:.3f}" for metric, value in values.items())
                 print(f"{method} lr {lr:g} projector {lr * own:g} {weights}: {figures}", flush=True)

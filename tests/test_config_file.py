@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from isogram.config import DATASETS, Config, ModelConfig, NodeFiles, TrunkName
+from isogram.config import DATASETS, Config, ModelConfig, NodeFiles, TermWeights, TrunkName
 from isogram.config_file import _keys, commented, read_config, to_toml
 from isogram.data import LOADERS, SOURCES
 from isogram.errors import ConfigError
@@ -148,6 +148,12 @@ def test_any_key_with_a_slip_is_refused_and_the_right_one_is_suggested(key, data
         ('data = "files"\n[[files.nodes]]\nname = "a"\n', "files.nodes.0.rows is missing: CSV, one private row a line"),
         ('data = "files"\n' + NODES.replace("rows", "row"), "did you mean 'files.nodes.rows'?"),
         ('data = "files"\n[files]\nclasses = ["a", "a"]\n' + NODES, "classes must be distinct"),
+        ('data = "files"\n[files]\nclasses = ["a"]\n' + NODES, "files.labels does not name the column"),
+        ('data = "files"\n[files]\nlabels = "id"\n' + NODES, "that column has the names of rows"),
+        (
+            "[train]\nweights = {task = 0, cka = 0, frame = 0, teacher = 0}\n",
+            "train.weights are all 0: there is nothing",
+        ),
     ],
 )
 def test_a_wrong_file_is_explained(tmp_path, text, said):
@@ -191,9 +197,15 @@ def test_the_commented_file_for_ones_own_tables_only_needs_its_names_changed(tmp
     assert config.anchors == 0 and config.files.nodes[0].name == "north-rna" and config.files.labels == "diagnosis"
 
 
+def test_one_weight_leaves_the_others_as_they_are():
+    weights = read_config(None, ["train.weights.task=0.2"]).train.weights
+    assert weights == TermWeights(task=0.2) and weights.frame == Config().train.weights.frame > 0
+    assert TermWeights.only(task=0.2).model_dump() == {"task": 0.2, "cka": 0, "frame": 0, "teacher": 0, "prototype": 0}
+
+
 def test_classes_may_be_whole_numbers(tmp_path):
     path = tmp_path / "own.toml"
-    path.write_text('data = "files"\n[files]\nclasses = [0, 1]\n' + NODES)
+    path.write_text('data = "files"\n[files]\nlabels = "ill"\nclasses = [0, 1]\n' + NODES)
     assert read_config(path).files.classes == ("0", "1")
 
 

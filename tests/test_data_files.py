@@ -204,7 +204,26 @@ BAD = {
     ),
     "no table has the labels": (
         lambda path: [edit(path, n, lambda t: [r[:-1] for r in t]) for n in ("north.csv", "south.csv", "test/rna.csv")],
-        ["no table of private rows has a class in the column files.labels = 'diagnosis'"],
+        ["no table of private rows has the column files.labels = 'diagnosis'; name the column"],
+    ),
+    "no class anywhere": (
+        lambda path: [
+            edit(path, n, lambda t: [t[0], *([*r[:-1], ""] for r in t[1:])]) for n in ("north.csv", "south.csv")
+        ],
+        ["no private row has a class in the column files.labels = 'diagnosis'; fill in"],
+    ),
+    "ids in a column of another name": (
+        changed("lab.csv", lambda t: [["ID", *t[0][1:]], *t[1:]]),
+        ["lab.csv: column 'ID'; names of rows stand in a column `id`: rename it"],
+    ),
+    "an index that pandas read back": (
+        changed("lab.csv", lambda t: [["Unnamed: 0", *t[0]], *(["7", *row] for row in t[1:])]),
+        ["lab.csv: column 'Unnamed: 0'; leave row numbers out (in pandas index=False)"],
+    ),
+    "a blank line in the middle": (changed("lab.csv", lambda t: [*t[:4], [""], *t[4:]]), ["line 5 is blank"]),
+    "an error after a cell of two lines": (
+        lambda path: edit(path, "lab.csv", lambda t: [t[0], ['"a\nb"', *t[1][1:]], *cell(3, "meth0", "x")(t)[2:]]),
+        ["line 4, column 'meth0': x"],
     ),
     "a column that counts the lines": (
         changed("lab.csv", lambda t: [[*t[0], "n"], *([*row, str(i)] for i, row in enumerate(t[1:]))]),
@@ -275,6 +294,26 @@ def test_what_is_wrong_in_readable_tables_is_told_beside_what_cannot_be_read(pat
         "outside",
         "twice",
     ]
+
+
+def test_a_misspelt_column_of_labels_is_guessed(path):
+    path.write_text(path.read_text().replace('"diagnosis"', '"diagnose"'))
+    assert any("has the column files.labels = 'diagnose'; did you mean 'diagnosis'?" in line for line in problems(path))
+
+
+def test_a_repeated_row_does_not_hide_a_shared_one(path):
+    copied("public/rna.csv", 6, "north.csv")(path)
+    edit(path, "north.csv", lambda t: [*t, ["again", *t[3][1:]]])
+    assert "rna.csv, line 6 (anchor)" in problems(path)[0]
+
+
+def test_blanks_around_cells_mean_nothing(path):
+    before = open_data(read_config(path))
+    for name in ("public/meth.csv", "north.csv"):
+        edit(path, name, lambda t: [[f" {text} " for text in row] for row in t])
+    after = open_data(read_config(path))
+    assert after.anchors.hash == before.anchors.hash
+    np.testing.assert_array_equal(after.nodes[0].labels, before.nodes[0].labels)
 
 
 def test_rows_of_few_whole_numbers_may_be_equal(path):

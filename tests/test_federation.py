@@ -176,7 +176,7 @@ def test_a_run_that_reads_test_rows_outside_evaluation_fails(data, monkeypatch):
 def test_no_message_holds_an_array_as_long_as_private_rows():
     """The private rows' number, 61, is that of no other axis here, nor a divisor of any other array's size."""
     data = planted(private=61)
-    weights = TermWeights(task=0.1, cka=1, frame=1, teacher=1, prototype=1)
+    weights = TermWeights.only(task=0.1, cka=1, frame=1, teacher=1, prototype=1)
     config = CONFIG.model_copy(
         update={"train": CONFIG.train.model_copy(update={"weights": weights, "frame_update": 0.5})}
     )
@@ -240,7 +240,7 @@ def test_a_choice_between_start_and_trained_model_is_kept_per_node(data, trained
 
 
 def test_training_that_spoils_the_model_is_thrown_away(data):
-    wild = TrainConfig(rounds=1, steps=20, lr=0.3, projector_lr=0.3, weights=TermWeights(cka=1))
+    wild = TrainConfig(rounds=1, steps=20, lr=0.3, projector_lr=0.3, weights=TermWeights.only(cka=1))
     fed, fell_back = federation.keep_better(
         federation.train(federation.align(data, CONFIG.model_copy(update={"train": wild}))), data
     )

@@ -67,7 +67,7 @@ def test_cka_training_raises_what_it_is_trained_on():
     data = planted(noise=1.0)
 
     def anchors_cka(rounds):
-        weights, lr = TermWeights(cka=1), 3e-3
+        weights, lr = TermWeights.only(cka=1), 3e-3
         config = CONFIG.model_copy(
             update={"train": TrainConfig(rounds=rounds, steps=20, lr=lr, projector_lr=lr, weights=weights)}
         )

@@ -153,7 +153,7 @@ def test_a_term_falls_to_its_least_where_the_target_is_met(name):
 
 @given(weights=st.tuples(*[st.sampled_from([0.0, 0.1, 2.5])] * 5), temperature=st.sampled_from([0.1, 1.0]))
 def test_the_loss_adds_up(weights, temperature):
-    config = TrainConfig(weights=TermWeights(**dict(zip(NAMES, weights, strict=True))), temperature=temperature)
+    config = TrainConfig(weights=TermWeights.only(**dict(zip(NAMES, weights, strict=True))), temperature=temperature)
     s = step()
     total, values = loss(s, config)
     used = {name: weight for name, weight in zip(NAMES, weights, strict=True) if weight}
@@ -166,7 +166,7 @@ def test_the_loss_adds_up(weights, temperature):
 def test_the_gradient_of_the_loss_is_the_weighted_sum_of_the_terms():
     weights = dict(zip(NAMES, (0.3, 0.7, 1.1, 1.3, 1.7), strict=True))
     s = step()
-    total, _ = loss(s, TrainConfig(weights=TermWeights(**weights), temperature=0.5))
+    total, _ = loss(s, TrainConfig(weights=TermWeights.only(**weights), temperature=0.5))
     found = torch.autograd.grad(total, (s.anchors, s.rows))
     expected = [torch.zeros_like(s.anchors), torch.zeros_like(s.rows)]
     for name, weight in weights.items():
@@ -184,15 +184,15 @@ def test_a_term_of_weight_0_is_not_computed(idle, monkeypatch):
 
     monkeypatch.setitem(objective.TERMS, idle, costly)
     weights = {name: float(name != idle) for name in NAMES}
-    assert list(loss(step(), TrainConfig(weights=TermWeights(**weights)))[1]) == [
+    assert list(loss(step(), TrainConfig(weights=TermWeights.only(**weights)))[1]) == [
         name for name in NAMES if name != idle
     ]
     with pytest.raises(RuntimeError, match="computed"):
-        loss(step(), TrainConfig(weights=TermWeights(**{**weights, idle: 1e-9})))
+        loss(step(), TrainConfig(weights=TermWeights.only(**{**weights, idle: 1e-9})))
 
 
 def test_terms_that_do_not_apply_leave_the_others_alone():
-    config = TrainConfig(weights=TermWeights(task=1, cka=1, frame=1, teacher=1, prototype=1))
+    config = TrainConfig(weights=TermWeights.only(task=1, cka=1, frame=1, teacher=1, prototype=1))
     s = step(labels=None, geometry=None, frame=None, prototypes=None)
     total, values = loss(s, config)
     assert list(values) == ["teacher"]

@@ -219,9 +219,8 @@ def test_the_page_can_be_watched_while_the_run_goes_on(file, tmp_path, monkeypat
         seen = []  # noqa: RUF012
 
         def tick(self, tick):
-            page = tmp_path / "own" / "report.html"
             if not tick.node:
-                self.seen.append(page.read_text() if page.exists() else "")
+                self.seen.append((tmp_path / "own" / "report.html").read_text())
 
     monkeypatch.setattr(run_module, "PAGE_EVERY", 0.0)
     run(settings(file, tmp_path, "train.rounds=3"), Looking(Console(quiet=True)))
@@ -230,6 +229,18 @@ def test_the_page_can_be_watched_while_the_run_goes_on(file, tmp_path, monkeypat
     )
     final = (tmp_path / "own" / "report.html").read_text()
     assert "refresh" in Looking.seen[1] and "refresh" not in final and "it is <strong>complete" in final
+
+
+def test_the_page_of_a_run_that_was_stopped_says_how_far_it_came(file, tmp_path):
+    class Stopping(Watch):
+        def tick(self, tick):
+            if tick.round == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(settings(file, tmp_path), Stopping(Console(quiet=True)))
+    page = (tmp_path / "own" / "report.html").read_text()
+    assert "unfinished: round 2 of 6" in page and "refresh" not in page
 
 
 def test_alignment_alone_leaves_a_model_and_a_table(file, tmp_path):

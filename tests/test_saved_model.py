@@ -73,4 +73,5 @@ def test_a_wrong_node_or_shape_is_told(fed, data):
         model.embed("d", data.nodes[0].tokens)
     with pytest.raises(DataError, match=r"takes rows of 4 tokens and 28 values in all, got \(4, 10\)"):
         model.embed("b", data.nodes[0].tokens)
+    assert model.embed("b", data.nodes[2].tokens[:0]).shape == (0, fed.frame.shape[1])
     assert torch.isfinite(model.embed("b", data.nodes[2].tokens)).all()

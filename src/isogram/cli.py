@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -113,13 +114,15 @@ def init(
         from isogram.config_file import commented
         from isogram.files import make_folder, write_atomic
 
-        files = data == FILES
-        config = _config(None, None if files else data, settings)
+        given = [s for s in settings or [] if s.replace(" ", "") not in ("data=files", 'data="files"')]
+        files = FILES in (data, *(FILES for _ in set(settings or []) - set(given)))
+        config = _config(None, None if files else data, given)
         if file.exists() and not force:
             raise ConfigError(f"{file} exists already; name another file, or replace it by --force")
         make_folder(file.parent)
         write_atomic(file, commented(config.model_copy(update={"name": ""}), files=files).encode())
-        typer.echo(f"wrote {file}; next: isogram doctor {file}, then isogram run {file}")
+        name = shlex.quote(str(file))
+        typer.echo(f"wrote {file}; next: isogram doctor {name}, then isogram run {name}")
 
 
 @app.command()

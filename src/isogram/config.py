@@ -53,11 +53,16 @@ class ModelConfig(_Settings):
 class TermWeights(_Settings):
     """Weights of the loss terms in `isogram.objective`; a term of weight 0 is not computed."""
 
-    task: float = Field(0.0, ge=0)
-    cka: float = Field(0.0, ge=0)
-    frame: float = Field(0.0, ge=0)
-    teacher: float = Field(0.0, ge=0)
+    task: float = Field(0.1, ge=0)
+    cka: float = Field(0.1, ge=0)
+    frame: float = Field(1.0, ge=0)
+    teacher: float = Field(1.0, ge=0)
     prototype: float = Field(0.0, ge=0)
+
+    @classmethod
+    def only(cls, **weights: float) -> Self:
+        """These terms and no other."""
+        return cls(**dict.fromkeys(cls.model_fields, 0.0) | weights)
 
 
 class TrainConfig(_Settings):
@@ -74,9 +79,7 @@ class TrainConfig(_Settings):
     frame_update: float = Field(0.0, ge=0, le=1, description="share of the trained Grams in each round's consensus")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     temperature: float = Field(0.1, gt=0, description="of the frame and task terms' softmax")
-    weights: TermWeights = Field(
-        TermWeights(task=0.1, cka=0.1, frame=1.0, teacher=1.0), description="loss terms; 0 leaves one out"
-    )
+    weights: TermWeights = Field(TermWeights(), description="loss terms; 0 leaves one out")
 
 
 class NodeFiles(_Settings):
@@ -173,6 +176,12 @@ class Config(_Settings):
             problems.append(f'[[files.nodes]] are given, but data = "{self.data}"; set data = "files"')
         if self.data != FILES and self.anchors < 1:
             problems.append(f"anchors = {self.anchors}: {self.data} needs at least 1")
+        if self.train.rounds and not any(weight for _, weight in self.train.weights):
+            problems.append("train.weights are all 0: there is nothing to train; give one a weight, or set rounds = 0")
+        if self.files.labels == "id":
+            problems.append("files.labels = 'id': that column has the names of rows; name the one that has classes")
+        if self.files.classes and not self.files.labels:
+            problems.append("files.classes are given, but files.labels does not name the column that has them")
         names = [node.name for node in self.files.nodes]
         problems += [f"two nodes are named {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
         held = {node.modality for node in self.files.nodes}

@@ -101,9 +101,9 @@ def without_frame(
         yield solution("cka-frame", federation.read_through_frame(fed))
 
 
-_FEDAVG = partial(without_frame, "fedavg-lora", 1e-3, 0.0, TermWeights(task=1, teacher=1))
-_CKA = partial(without_frame, "cka", 1e-4, 0.0, TermWeights(task=0.1, cka=1))
-_PROTOTYPES = partial(without_frame, "prototypes", 1e-3, 1e-2, TermWeights(task=0.1, prototype=1))
+_FEDAVG = partial(without_frame, "fedavg-lora", 1e-3, 0.0, TermWeights.only(task=1, teacher=1))
+_CKA = partial(without_frame, "cka", 1e-4, 0.0, TermWeights.only(task=0.1, cka=1))
+_PROTOTYPES = partial(without_frame, "prototypes", 1e-3, 1e-2, TermWeights.only(task=0.1, prototype=1))
 
 RECIPES = (
     Recipe(("local",), _alone("local", baselines.local), False, "class sums"),

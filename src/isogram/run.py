@@ -8,7 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from isogram.bench import Row, score, solutions
 from isogram.config import Config
 from isogram.data import FederatedData, open_data
 from isogram.doctor import Diagnosis, examine
-from isogram.errors import ConfigError, DataError, RefusedError, RunError
+from isogram.errors import ConfigError, DataError, IsogramError, RefusedError, RunError
 from isogram.federation import Federation, Tick
 from isogram.files import append_lines, keep_lines, make_folder, write_atomic
 from isogram.messages import Entry
@@ -123,9 +123,14 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
                 watch.say(f"{change}: the last bits may differ from an uninterrupted run's")
         diagnosis = Diagnosis.from_json(read_json(folder / DOCTOR))
         recorder = Recorder(folder, config, data)
-        fed, resumed_at = recorder.aligned(watch)
-        fed = recorder.trained(fed, watch)
-        rows = recorder.evaluated(fed, watch)
+        try:
+            fed, resumed_at = recorder.aligned(watch)
+            fed = recorder.trained(fed, watch)
+            rows = recorder.evaluated(fed, watch)
+        except BaseException:
+            with suppress(IsogramError):  # what stopped the run is the news
+                write_page(folder)
+            raise
         watch.say(f"writing {write_page(folder)}")
     return Outcome(folder, diagnosis, rows, data.notes, config.train.rounds, resumed_at if begun else None)
 
@@ -170,9 +175,12 @@ class Recorder:
         if not fed.round:
             fed = federation.start_training(fed)
         watch.begin(fed)
-        shown = time.perf_counter()
+        shown = -PAGE_EVERY
         with _tensorboard(self.folder, self.config, fed.round) as board:
             while fed.round < self.config.train.rounds:
+                if time.perf_counter() - shown > PAGE_EVERY:
+                    write_page(self.folder, live=True)
+                    shown = time.perf_counter()
                 metrics: list[tuple[int, str, str, float]] = []
 
                 def tell(tick: Tick, metrics: list[tuple[int, str, str, float]] = metrics) -> None:
@@ -187,9 +195,6 @@ class Recorder:
                     board.add_scalar(f"{name}/{node}" if node else name, value, round)
                 write_tensors(self._checkpoint(fed.round), checkpoint.round_state(fed), self._position(fed))
                 self._state(fed)
-                if time.perf_counter() - shown > PAGE_EVERY:
-                    write_page(self.folder)
-                    shown = time.perf_counter()
         return fed
 
     def evaluated(self, fed: Federation, watch: Watch) -> tuple[Row, ...]:
@@ -244,10 +249,10 @@ def _entry(line: str) -> Entry:
 
 def _check_device(name: str) -> None:
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch raises any of these
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"train.device = {name!r} cannot be used here ({reason}); cpu always can") from error
+        reason = str(error).splitlines()[0][:100]
+        raise ConfigError(f"train.device = {name!r} cannot be used here ({reason}); use cpu, cuda or mps") from error
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 Everything wrong with them is found before anything is computed, and said all at once, by file, line and column.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 import numpy as np
 
@@ -38,8 +40,7 @@ def load_files(files: FilesConfig, *, anchors: int, seed: int) -> FederatedData:
         _check_columns(sheet, of[modality], problems)
     labels = {node.name: _labels(rows[node.name], files, problems) for node in files.nodes}
     truth = {modality: _labels(sheet, files, problems) for modality, sheet in held_out.items()}
-    if files.labels and all(rows.values()) and all(known is None for known in labels.values()):
-        problems.append(f"no table of private rows has a class in the column files.labels = {files.labels!r}")
+    _check_labelled(list(rows.values()), files.labels, problems)
     _check_held_out(held_out, files.labels, problems)
     _check_apart(files.nodes, rows, of, held_out, problems)
     ids = sorted({name for sheet in of.values() for name in sheet.ids or ()})
@@ -96,11 +97,25 @@ def _labels(sheet: Sheet, files: FilesConfig, problems: Problems) -> IntArray | 
     if sheet.labels is None:
         return None
     number = {name: position for position, name in enumerate(files.classes)}
-    wrong = [f"line {row + 2}: {text!r}" for row, text in enumerate(sheet.labels) if text and text not in number]
+    wrong = [
+        f"line {sheet.lines[row]}: {text!r}" for row, text in enumerate(sheet.labels) if text and text not in number
+    ]
     declared = f"files.classes declares {few(files.classes)}" if files.classes else "declare all in files.classes"
     problems.some(f"{sheet.path}, column {files.labels!r}: labels outside the declared classes:", wrong, declared)
     known = np.array([number.get(text, UNLABELLED) for text in sheet.labels], dtype=np.int64)
     return known if (known != UNLABELLED).any() else None
+
+
+def _check_labelled(tables: Sequence[Sheet], label: str, problems: Problems) -> None:
+    """The column of classes is in some table of private rows, and some row has one."""
+    if not label or not all(sheet.header for sheet in tables):
+        return
+    if not any(label in sheet.header for sheet in tables):
+        near = get_close_matches(label, {name for sheet in tables for name in sheet.header}, n=1)
+        meant = f"did you mean {near[0]!r}?" if near else "name the column that has the classes"
+        problems.append(f"no table of private rows has the column files.labels = {label!r}; {meant}")
+    elif all(tables) and not any(text for sheet in tables for text in sheet.labels or ()):
+        problems.append(f"no private row has a class in the column files.labels = {label!r}; fill in those you know")
 
 
 def _check_held_out(sheets: Mapping[str, Sheet], label: str, problems: Problems) -> None:
@@ -114,7 +129,8 @@ def _check_held_out(sheets: Mapping[str, Sheet], label: str, problems: Problems)
         difference = sorted(set(first.ids or ()) ^ set(sheet.ids or ()))
         remedy = "pairs need the same ids in both; without pairs leave the column `id` out"
         problems.some(f"only one of {where} has the held-out ids", difference, remedy)
-        if first.labels and sheet.labels and not difference:
+        if all((*(first.labels or [""]), *(sheet.labels or [""]))) and not difference:
+            assert first.labels is not None and sheet.labels is not None
             other = dict(zip(first.ids or (), first.labels, strict=True))
             clash = [i for i, text in zip(sheet.ids or (), sheet.labels, strict=True) if other[i] != text]
             problems.some(f"{where} give different classes ({label}) to", clash, "correct one of them")
@@ -131,15 +147,15 @@ def _check_apart(
     kinds = [("private", node.modality, rows[node.name], node.name) for node in nodes]
     kinds += [("anchor", modality, sheet, "") for modality, sheet in anchors.items()]
     kinds += [("held-out", modality, sheet, "") for modality, sheet in held_out.items()]
-    # Where a table repeats its own rows, as with a few whole numbers, equal rows are no sign of a shared one.
-    plain = {m for _, m, sheet, _ in kinds if len(np.unique(sheet.values, axis=0)) < 0.99 * len(sheet.values)}
+    plain, repeated = _by_chance([(modality, sheet) for _, modality, sheet, _ in kinds])
     content: dict[tuple[str, bytes], tuple[str, str, str]] = {}
     named: dict[str, tuple[str, str, str]] = {}
     shared: list[str] = []
     for kind, modality, sheet, node in kinds:
         for row, value in enumerate(sheet.values):
             here = (kind, node, sheet.line(row))
-            same = here if modality in plain else content.setdefault((modality, value.tobytes()), here)
+            key = (modality, value.tobytes())
+            same = here if modality in plain or key in repeated else content.setdefault(key, here)
             # Two silos may number their rows alike, so an id counts against public and held-out rows only.
             alike = here if sheet.ids is None else named.setdefault(sheet.ids[row], here)
             if same[:2] != here[:2] or alike[0] != kind:
@@ -147,6 +163,23 @@ def _check_apart(
                 shared.append(f"{other[2]} ({other[0]}) = {here[2]} ({kind})")
     remedy = "a row is private to one node, a public anchor, or held out: leave it out of the others"
     problems.some("rows that stand twice:", shared, remedy)
+
+
+def _by_chance(tables: Sequence[tuple[str, Sheet]]) -> tuple[set[str], set[tuple[str, bytes]]]:
+    """Equal rows that are no sign of a shared one: those that a table repeats by itself.
+
+    Returns:
+        Modalities of which some table repeats a tenth of its rows, as few whole numbers do, and single rows.
+    """
+    plain: set[str] = set()
+    repeated: set[tuple[str, bytes]] = set()
+    for modality, sheet in tables:
+        count = Counter(value.tobytes() for value in sheet.values)
+        again = [value for value, times in count.items() if times > 1]
+        repeated |= {(modality, value) for value in again}
+        if sum(count[value] - 1 for value in again) > 0.1 * len(sheet.values):
+            plain.add(modality)
+    return plain, repeated
 
 
 def _items(sheet: Sheet, ids: Sequence[str]) -> AnchorItems:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +25,18 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Sheet:
-    """One CSV: values [n, F], column names, row ids or None, labels as written or None. False if it is unreadable."""
+    """One CSV: values [n, F], names of their columns, row ids or None, labels as written or None.
+
+    header: all of it; lines: where each row ends in the file. False if the table is unreadable.
+    """
 
     path: Path
     values: NDArray[np.float64]
     columns: tuple[str, ...]
     ids: tuple[str, ...] | None
     labels: tuple[str, ...] | None
+    header: tuple[str, ...] = ()
+    lines: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.columns)
@@ -41,7 +47,7 @@ class Sheet:
 
     def line(self, row: int) -> str:
         """Where a row stands, as an editor shows it."""
-        return f"{self.path}, line {row + 2}"
+        return f"{self.path}, line {self.lines[row]}"
 
 
 class Problems(list[str]):
@@ -62,36 +68,47 @@ class Problems(list[str]):
 def read_sheet(path: Path, label: str, problems: Problems) -> Sheet:
     """A table; an empty one if its problems were noted."""
     before = len(problems)
-    nothing = Sheet(path, np.empty((0, 0)), (), None, None)
+    header: tuple[str, ...] = ()
+    rows: list[list[str]] = []
+    lines: list[int] = []
     try:
-        lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig").rstrip() + "\n"), strict=True)
-        header, *rows = lines
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig").rstrip() + "\n"), strict=True)
+        header = tuple(cell.strip() for cell in next(reader))
+        for row in reader:
+            rows.append(row)
+            lines.append(reader.line_num)
     except FileNotFoundError:
         problems.append(f"no file {path}; correct its path, which counts from the configuration file's folder")
-        return nothing
     except UnicodeDecodeError as error:
         problems.append(f"cannot read {path} as UTF-8 text ({error.reason}); save it as a CSV file in UTF-8")
-        return nothing
-    except (OSError, csv.Error) as error:
-        problems.append(f"cannot read {path} as CSV: {error}")
-        return nothing
-    ragged = [f"line {number} has {len(row)}" for number, row in enumerate(rows, 2) if len(row) != len(header)]
-    problems.some(
-        f"{path}: lines of another length than the header's {len(header)} cells:",
-        ragged,
-        "separate cells by commas, and quote those that hold one",
-    )
-    if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), "")):
-        problems.append(f"{path}: cells are separated by {other!r}; separate them by commas, decimals by points")
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    problems.some(f"{path}: columns named twice:", twice, "rename them")
-    if not any(header):
-        problems.append(f"{path} is empty; give it a header and rows")
-    elif "" in header:
-        problems.append(f"{path}: column {header.index('') + 1} has no name; name it `id`, or leave it out")
+    except OSError as error:
+        problems.append(f"cannot read {path}: {error.strerror}; name a CSV file")
+    except csv.Error as error:
+        problems.append(f"cannot read {path} as CSV: {error} at line {reader.line_num}; check its quotes")
+    nothing = Sheet(path, np.empty((0, 0)), (), None, None, header)
     if len(problems) > before:
         return nothing
-    frame = pd.DataFrame(rows, columns=header, dtype=str)
+    if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), "")):
+        problems.append(f"{path}: cells are separated by {other!r}; separate them by commas, decimals by points")
+        return nothing
+    odd = [(line, len(row)) for line, row in zip(lines, rows, strict=True) if len(row) != len(header)]
+    problems.some(
+        f"{path}: lines of another length than the header's {len(header)} cells:",
+        [f"line {line} {f'has {cells}' if cells else 'is blank'}" for line, cells in odd],
+        "separate cells by commas, and quote those that hold one",
+    )
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    problems.some(f"{path}: columns named twice:", twice, "rename them")
+    index = [name for name in header if not name or re.fullmatch(r"Unnamed: \d+", name)]
+    if not any(header):
+        problems.append(f"{path} is empty; give it a header and rows")
+    elif index:
+        which = f"column {header.index(index[0]) + 1} has no name" if not index[0] else f"column {index[0]!r}"
+        remedy = "leave row numbers out (in pandas index=False); name it `id` if it names rows alike in every table"
+        problems.append(f"{path}: {which}; {remedy}")
+    if len(problems) > before:
+        return nothing
+    frame = pd.DataFrame([[cell.strip() for cell in row] for row in rows], columns=list(header), dtype=str)
     ids = tuple(frame.pop(ID)) if ID in frame else None
     labels = tuple(frame.pop(label)) if label in frame else None
     if frame.empty:
@@ -99,13 +116,16 @@ def read_sheet(path: Path, label: str, problems: Problems) -> Sheet:
         return nothing
     if ids is not None:
         count = Counter(ids)
-        empty = [f"line {row + 2}" for row, name in enumerate(ids) if not name]
-        problems.some(f"{path}: rows without an id:", empty, "give each its own, or leave the column out")
+        empty = [f"line {lines[row]}" for row, name in enumerate(ids) if not name]
+        problems.some(f"{path}: rows without an id:", empty, "give each its own")
         again = [name for name in count if name and count[name] > 1]
         problems.some(f"{path}: ids that stand twice:", again, "keep one line of each")
     values = frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     with np.errstate(over="ignore"):
         finite = np.isfinite(values.astype(np.float32))
+    if close := [name for name in frame.columns if name.lower() == ID]:
+        problems.append(f"{path}: column {close[0]!r}; names of rows stand in a column `id`: rename it")
+        return nothing
     words = [name for name, some in zip(frame.columns, finite.any(0), strict=True) if not some]
     problems.some(
         f"{path}: columns without a single number:",
@@ -113,7 +133,7 @@ def read_sheet(path: Path, label: str, problems: Problems) -> Sheet:
         "encode them as numbers or leave them out; the column of classes is named by files.labels, that of ids is `id`",
     )
     bad = [
-        f"line {row + 2}, column {frame.columns[column]!r}: {frame.iat[row, column] or 'empty'}"
+        f"line {lines[row]}, column {frame.columns[column]!r}: {frame.iat[row, column] or 'empty'}"
         for row, column in np.argwhere(~finite & finite.any(0))
     ]
     problems.some(f"{path}: not a finite number:", bad, "impute or drop them; decimals are written with a point")
@@ -121,7 +141,7 @@ def read_sheet(path: Path, label: str, problems: Problems) -> Sheet:
     lines_counted = len(values) > 3 and ((values == count_lines) | (values == count_lines + 1)).all(0)
     index = [name for name, counted in zip(frame.columns, np.atleast_1d(lines_counted), strict=False) if counted]
     problems.some(f"{path}: columns that only count the lines:", index, "leave them out: an index is no feature")
-    return nothing if len(problems) > before else Sheet(path, values, tuple(frame), ids, labels)
+    return nothing if len(problems) > before else Sheet(path, values, tuple(frame), ids, labels, header, tuple(lines))
 
 
 def few(names: Sequence[str]) -> str:
@@ -129,17 +149,17 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def read_tokens(path: Path, label: str = "") -> FloatArray:
+def read_tokens(path: str | Path, label: str = "") -> FloatArray:
     """[n, T, c] of a table's rows, cut as in a run on files: what `SavedModel.embed` takes.
 
     Args:
-        path: CSV with the columns that the node's own table has; `id` is passed over.
+        path: CSV with the columns that the node's own table has, in their order; `id` is passed over.
         label: a column to pass over, too.
 
     Raises:
         DataError: all that is wrong with the table.
     """
     problems = Problems()
-    sheet = read_sheet(path, label, problems)
+    sheet = read_sheet(Path(path), label, problems)
     problems.stop()
     return sheet.tokens()

@@ -89,7 +89,7 @@ def cannot_run(
     rank = config.align.rank
     if rank is not None and rank > n_anchors - 1:
         what = f"align.rank = {rank}, but {n_anchors} anchors allow at most {n_anchors - 1}"
-        yield Finding("error", "align.rank", what, "lower it, or add anchors")
+        yield Finding("error", "settings", what, "lower it, or add anchors")
     width = min(DEFAULT_RANK if rank is None else rank, n_anchors - 1)
     if config.train.rounds and config.model.trunk == "small" and width > config.model.width:
         what = f"the frame has {width} coordinates, which do not fit a trunk of width {config.model.width}"
@@ -141,7 +141,7 @@ def _failure(pairs: Sequence[PairTest]) -> tuple[str, str]:
     remedy = "check that anchors with one id show the same thing in each modality (a sorted or shifted file?)"
     if n < FEW:
         least = float(norm.isf(best.level)) * null_sd(n)
-        shown = f"only show a CKA above about {least:.2f}" if least < 1 and n > 5 else "show nothing"
+        shown = f"only show a CKA above about {least:.2f}" if least < 1 and n > 5 else "not show any"
         return what, f"{remedy}; if they do, add anchors: {n} can {shown}"
     return what, f"{remedy}; if they do, these modalities have nothing in common: leave the nodes of one of them out"
 
@@ -235,8 +235,9 @@ def items(
         what = f"the items of {_some(names)} do not go with the same anchors elsewhere"
         yield Finding("warning", f"modality {modality}", what, "look at them, and leave them out if they are wrong")
     for modality in sorted({m for m, _, _ in duplicates}):
-        names = [f"{a} = {b}" for m, a, b in duplicates if m == modality]
-        what = f"different anchors have the same item: {_some(names)}"
+        same = [(a, b) for m, a, b in duplicates if m == modality]
+        shown = ", ".join(f"{a} = {b}" for a, b in same[:SHOWN]) + (", ..." if len(same) > SHOWN else "")
+        what = f"{len({name for pair in same for name in pair})} anchors have the item of another one ({shown})"
         yield Finding("warning", f"modality {modality}", what, "keep one of each, or give each its own item")
     for modality in sorted({m for m, _ in faint}):
         names = [anchor for m, anchor in faint if m == modality]

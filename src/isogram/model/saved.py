@@ -52,6 +52,8 @@ class SavedModel:
                 f"node {node!r} takes rows of {n_tokens} tokens and {len(start.weight)} values in all, got "
                 f"{tokens.shape[1:]}; tokenize them as in training"
             )
+        if not len(tokens):
+            return torch.empty(0, start.weight.shape[1], dtype=torch.float64)
         flat = torch.from_numpy(np.ascontiguousarray(tokens)).double().flatten(1)
         if self.adapters is None or self.changes is None:
             return start(flat)

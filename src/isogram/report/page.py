@@ -20,19 +20,19 @@ _METRICS = {"r1": "R@1", "pam50": "PAM50 accuracy", "accuracy": "accuracy"}
 """What a run is judged by, first of all; the first of these that it has."""
 
 
-def write_page(folder: Path) -> Path:
-    """Write `report.html` into a run's folder, over an older one.
+def write_page(folder: Path, *, live: bool = False) -> Path:
+    """Write `report.html` into a run's folder, over an older one; a `live` one is loaded again by the browser.
 
     Raises:
         RunError, DataError: the folder holds no run, or a file of it is damaged.
         StorageError: it cannot be written.
     """
     path = folder / REPORT
-    write_atomic(path, page(Record.read(folder)).encode())
+    write_atomic(path, page(Record.read(folder), live=live).encode())
     return path
 
 
-def page(run: Record) -> str:
+def page(run: Record, *, live: bool = False) -> str:
     """The page as HTML: the same record gives the same text."""
     templates = Environment(
         loader=PackageLoader("isogram.report", "."),
@@ -43,6 +43,7 @@ def page(run: Record) -> str:
     )
     templates.filters["decimals"] = sections.decimals
     return templates.get_template("page.html.jinja").render(
+        live=live,
         head=head(run),
         keys=keys(run),
         config=run.config,
