@@ -13,17 +13,21 @@ from isogram.report.tables import COLUMNS, Results, figure, probability, short, 
 
 
 def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
-    """One line a method, one column a metric that this data set has, bytes and seconds; notes below."""
+    """One line a method, one column a metric that this data set has, bytes and seconds; notes below.
+
+    Short headings, so that nothing is cut off in 80 columns; acc. is balanced accuracy.
+    """
     results, first = Results(rows), rows[0]
     columns = dict(COLUMNS)
     if not first.dataset.startswith("tcga"):
         found = {row.metric for row in rows}
         columns = {name: column for name, column in columns.items() if column[0] in found - {"pam50"}}
-        columns |= {f"accuracy {d}": ("accuracy", d) for d in results.directions(first.dataset, "accuracy")}
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+        ways = results.directions(first.dataset, "accuracy")
+        columns |= {f"acc. {way.replace(':', ' ')}": ("accuracy", way) for way in ways}
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", collapse_padding=True)
     table.add_column("method", no_wrap=True)
-    for name in (*columns, "kB sent", "seconds"):
-        table.add_column(name, justify="right")
+    for name in (*columns, "kB sent", "sec."):
+        table.add_column(name, justify="right", overflow="fold")
     for method in results.methods(first.dataset):
         key = (first.dataset, method, first.anchors)
         cells = [figure(results.mean(*key, *column)) for column in columns.values()]
