@@ -24,7 +24,7 @@ def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
         columns = {name: column for name, column in columns.items() if column[0] in found - {"pam50"}}
         ways = results.directions(first.dataset, "accuracy")
         columns |= {f"acc. {way.replace(':', ' ')}": ("accuracy", way) for way in ways}
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", collapse_padding=True)
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", collapse_padding=True, pad_edge=False)
     table.add_column("method", no_wrap=True)
     for name in (*columns, "kB sent", "sec."):
         table.add_column(name, justify="right", overflow="fold")
