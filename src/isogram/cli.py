@@ -114,9 +114,9 @@ def init(
         from isogram.config_file import commented
         from isogram.files import make_folder, write_atomic
 
-        given = [s for s in settings or [] if s.replace(" ", "") not in ("data=files", 'data="files"')]
-        files = FILES in (data, *(FILES for _ in set(settings or []) - set(given)))
-        config = _config(None, None if files else data, given)
+        asked = [s for s in settings or [] if s.replace(" ", "") in ("data=files", 'data="files"')]
+        files = data == FILES or bool(asked)
+        config = _config(None, None if files else data, [s for s in settings or [] if s not in asked])
         if file.exists() and not force:
             raise ConfigError(f"{file} exists already; name another file, or replace it by --force")
         make_folder(file.parent)
