@@ -1,5 +1,4 @@
 from dataclasses import replace
-from itertools import permutations
 
 import numpy as np
 import pytest
@@ -9,21 +8,22 @@ from hypothesis import strategies as st
 
 from isogram.aggregation import (
     MIN_EVIDENCE,
-    average_adapters,
+    PRECISION_FLOOR,
     in_order,
     mean_embeddings,
     merge_counts,
     merge_grams,
     merge_heads,
     merge_other_grams,
+    node_residuals,
+    sum_sketches,
 )
-from isogram.alignment import consensus, gram, pack, shrink
+from isogram.alignment import canonical_frame, consensus, gram, pack, shrink
 from isogram.errors import MessageError
 from isogram.messages import Up
 from isogram.secure_sum import SumParty
 
 SEEDS = st.integers(0, 2**32)
-SHAPES = {"layer.A": (2, 3), "layer.B": (3,), "out": (1, 4), "gain": ()}
 
 
 def normal(*shape, seed):
@@ -34,90 +34,9 @@ def update(node, modality="rna", **fields):
     return Up(node=node, modality=modality, round=2, anchor_hash="a" * 64, **fields)
 
 
-def trained(seed, n_nodes=4):
-    """Updates with differing keys, sizes and numbers of rows, in no particular order."""
-    rng = np.random.default_rng(seed)
-    names = rng.permutation([f"node{n}" for n in range(n_nodes)]).tolist()
-    return [
-        update(
-            name,
-            samples=int(rng.integers(1, 1000)),
-            adapters={
-                key: normal(*shape, seed=int(rng.integers(2**32))) * 10 ** rng.uniform(-4, 4)
-                for key, shape in SHAPES.items()
-                if rng.random() < 0.6
-            },
-        )
-        for name in names
-    ]
-
-
-@given(seed=SEEDS)
-def test_adapters_are_averaged_per_key_over_the_nodes_that_sent_it(seed):
-    updates = trained(seed)
-    found = average_adapters(updates)
-    assert set(found) == {key for up in updates for key in up.adapters}
-    for key, value in found.items():
-        senders = [up for up in updates if key in up.adapters]
-        rows = sum(up.samples for up in senders)
-        expected = torch.zeros(SHAPES[key], dtype=torch.float64)
-        for place in np.ndindex(SHAPES[key]):
-            expected[place] = sum(up.samples * float(up.adapters[key][place]) for up in senders) / rows
-        # To one unit in the last place: sums in float32 would lose more.
-        torch.testing.assert_close(value, expected.float(), rtol=1.2e-7, atol=1e-12)
-
-
-def test_a_tensor_that_one_node_alone_has_keeps_its_scale():
-    # A global denominator, as in the federated codes that average over the first client's keys, would quarter it.
-    own = normal(5, seed=0)
-    others = [update(f"node{n}", samples=900, adapters={"shared": normal(5, seed=n)}) for n in range(1, 4)]
-    found = average_adapters([*others, update("node0", samples=10, adapters={"own": own})])
-    torch.testing.assert_close(found["own"], own, rtol=0, atol=0)
-
-
-def test_averages_are_the_same_to_the_last_bit_whoever_answers_first():
-    values = {"a": 1e20, "b": 1.0, "c": -1e20, "d": 3.0}
-    updates = [update(node, samples=1, adapters={"x": torch.tensor([value])}) for node, value in values.items()]
-    # Values that cancel, because float64 sums of like numbers would agree in float32 in any order.
-    assert len({sum(order) for order in permutations(values.values())}) > 2
-    assert len({float(average_adapters(order)["x"]) for order in permutations(updates)}) == 1
-
-
-def test_averaging_leaves_the_updates_as_they_were():
-    updates = trained(seed=0)
-    before = [{key: value.clone() for key, value in up.adapters.items()} for up in updates]
-    average_adapters(updates)
-    for up, kept in zip(updates, before, strict=True):
-        torch.testing.assert_close(dict(up.adapters), kept, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_a_value_that_is_not_finite_is_refused_with_node_and_key(bad):
-    good = update("a", samples=1, adapters={"x": torch.ones(2), "y": torch.ones(2)})
-    spoilt = update("b", samples=1, adapters={"x": torch.ones(2), "y": torch.tensor([0, bad])})
-    with pytest.raises(MessageError, match="'b'.*'y'"):
-        average_adapters([spoilt, good])
-
-
-@pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), ()])
-def test_another_shape_is_refused_with_node_and_key(shape):
-    # (1,), (2, 1) and () would broadcast silently.
-    updates = [
-        update("a", samples=1, adapters={"x": torch.ones(2)}),
-        update("b", samples=1, adapters={"x": torch.ones(shape)}),
-    ]
-    with pytest.raises(MessageError, match=r"'b'.*'x'.*\(2,\)"):
-        average_adapters(updates)
-
-
-def test_adapters_with_no_rows_behind_them_are_refused():
-    with pytest.raises(MessageError, match="'b'"):
-        average_adapters([update("a", samples=3), update("b", adapters={"x": torch.ones(2)})])
-
-
 @pytest.mark.parametrize(
     "function",
-    [in_order, average_adapters, merge_counts, lambda ups: merge_grams(ups, 3), lambda ups: mean_embeddings(ups, 3)],
+    [in_order, merge_counts, sum_sketches, lambda ups: merge_grams(ups, 3), lambda ups: mean_embeddings(ups, 3)],
 )
 def test_one_node_twice_and_another_anchor_set_are_refused_everywhere(function):
     with pytest.raises(MessageError, match=r"two updates of one node.*'a', 'a', 'b'"):
@@ -233,3 +152,155 @@ def test_mean_embeddings_are_taken_per_anchor_over_the_nodes_that_hold_it(seed):
         if rows:
             expected[anchor] = torch.stack(rows).double().mean(0)
     torch.testing.assert_close(mean_embeddings([*ups, update("silent")], 6), expected)
+
+
+def test_sketches_add_up_per_layer_over_the_nodes_that_sent_them():
+    values = {node: normal(2, 3, seed=n) for n, node in enumerate("abc")}
+    ups = [
+        update(node, sketches={"first": value} | ({"last": value} if node != "a" else {}))
+        for node, value in values.items()
+    ]
+    found = sum_sketches(ups)
+    torch.testing.assert_close(found["first"], sum(v.double() for v in values.values()))
+    torch.testing.assert_close(found["last"], values["b"].double() + values["c"].double())
+    torch.testing.assert_close(sum_sketches(ups[::-1]), found, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("sketch", [torch.ones(3, 2), torch.full((2, 3), torch.nan)])
+def test_a_sketch_that_cannot_be_added_is_refused_with_node_and_layer(sketch):
+    ups = [update("a", sketches={"first": torch.ones(2, 3)}), update("b", sketches={"first": sketch})]
+    with pytest.raises(MessageError, match="'b'.*'first'"):
+        sum_sketches(ups)
+
+
+# Residuals and precisions.
+
+RHO, RANK, POWER = 0.1, 4, 1.0
+
+
+def latents(n_anchors, seed=0):
+    return normal(n_anchors, 3, seed=seed).double()
+
+
+def sees(node, modality, latent, seed, index=None, noise=0.1):
+    """A node that sees the latent rows of some anchors through a random map, with noise."""
+    rows = latent if index is None else latent[index]
+    features = rows @ normal(3, 20, seed=seed).double() + noise * normal(len(rows), 20, seed=seed + 1).double()
+    packed = pack(shrink(gram(features), RHO))
+    return features, update(node, modality, gram=packed, index=None if index is None else index.int())
+
+
+def left_out(features, target, i):
+    """Squared error at row i of ridge onto the centred target, with the kernel of all rows, refitted without row i."""
+    kernel, centred = gram(features), target - target.mean(0)
+    ridge = RHO * kernel.trace() / len(kernel)
+    rest = [j for j in range(len(kernel)) if j != i]
+    inner = kernel[rest][:, rest] + ridge * torch.eye(len(rest), dtype=torch.float64)
+    error = centred[i] - kernel[i, rest] @ torch.linalg.solve(inner, centred[rest])
+    return float(error @ error)
+
+
+def test_residuals_are_those_of_predicting_the_other_modalities_frame_with_each_anchor_left_out():
+    latent = latents(12)
+    features, ups = zip(
+        sees("c", "rna", latent, 10, noise=1.0),
+        sees("a", "rna", latent, 20, noise=1.0),
+        sees("d", "meth", latent, 30, noise=1.0),
+        sees("b", "mirna", latent, 40, noise=1.0),
+        strict=True,
+    )
+    means, precision = node_residuals(ups, 12, RANK, POWER)
+    assert list(means) == list("abcd")
+    expected = {}
+    for x, up in zip(features, ups, strict=True):
+        others = [
+            unpacked
+            for y, other in zip(features, ups, strict=True)
+            if other.modality != up.modality
+            for unpacked in [shrink(gram(y), RHO)]
+        ]
+        target = canonical_frame(sum(others) / len(others), RANK, POWER)
+        scale = float((target - target.mean(0)).square().sum(1).mean())
+        expected[up.node] = torch.tensor([left_out(x, target, i) / scale for i in range(12)], dtype=torch.float64)
+        assert means[up.node] == pytest.approx(float(expected[up.node].mean()), rel=1e-8)
+    variance = {node: (value + value.mean()) / 2 for node, value in expected.items()}
+    smallest = min(float(value.min()) for value in variance.values())
+    for node, value in variance.items():
+        torch.testing.assert_close(precision[node], smallest / value, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("step", "times"), [(2, 1.3), (10, 2.5)])
+def test_a_node_with_some_of_its_anchors_wrong_is_found_and_so_are_these(step, times):
+    latent, wrong = latents(60), torch.arange(60) % step == 0
+    mixed = latent.clone()
+    mixed[wrong] = latent[wrong].roll(1, 0)
+
+    def judge(seen):
+        """Residuals and precisions when node rna0 sees these rows and the others see the true ones."""
+        ups = [
+            sees(f"{m}{n}", m, seen if (m, n) == ("rna", 0) else latent, 10 * n + len(m), noise=0.3)[1]
+            for m in ("rna", "meth", "mirna")
+            for n in range(2)
+        ]
+        return node_residuals(ups, 60, 3, POWER)
+
+    means, precision = judge(mixed)
+    assert means["rna0"] > 2 * max(value for node, value in means.items() if node != "rna0")
+    own = precision.pop("rna0")
+    assert own.max() < min(float(other.median()) for other in precision.values())
+    # Some anchors are harder than others anyhow, so what counts is how much harder the mix-up makes them.
+    clean = judge(latent)[1]["rna0"]
+    assert times * own[wrong].median() / own[~wrong].median() < clean[wrong].median() / clean[~wrong].median()
+
+
+def test_precision_moves_the_consensus_away_from_wrong_anchors():
+    latent = latents(60)
+    mixed = latent.clone()
+    mixed[:30] = latent[:30].roll(1, 0)
+    ups = [sees(f"{m}0", m, mixed if m == "rna" else latent, len(m))[1] for m in ("rna", "meth", "mirna", "protein")]
+    truth = merge_grams([up for up in ups if up.modality != "rna"], 60)
+    _, precision = node_residuals(ups, 60, RANK, POWER)
+    plain, weighted = merge_grams(ups, 60), merge_grams(ups, 60, precision=precision)
+    assert (weighted - truth).norm() < 0.5 * (plain - truth).norm()
+
+
+def test_precision_multiplies_the_anchors_quality():
+    quality = torch.tensor([1.0, 0.5, 0.25, 1.0, 0.1])
+    index = torch.tensor([0, 1, 2, 5, 7])
+    matrices, ups = zip(
+        with_gram("b", "rna", torch.arange(8), seed=0),
+        with_gram("a", "meth", index, seed=1, quality=quality),
+        strict=True,
+    )
+    precision = {"a": torch.linspace(0.1, 1, 5).double(), "b": torch.linspace(1, 0.2, 8).double()}
+    expected = consensus(matrices, [torch.arange(8), index], 8, [precision["b"], quality * precision["a"]])
+    torch.testing.assert_close(merge_grams(ups, 8, precision=precision), expected)
+
+
+def test_anchors_that_no_other_modality_holds_are_not_judged():
+    latent = latents(20)
+    half = torch.arange(10)
+    ups = [sees("a", "rna", latent, 1)[1], sees("b", "meth", latent, 2, index=half)[1]]
+    means, precision = node_residuals(ups, 20, RANK, POWER)
+    torch.testing.assert_close(precision["a"][10:], precision["a"][10].expand(10), rtol=0, atol=0)
+    assert len(precision["a"][:10].unique()) == 10
+    # Judged on the shared half alone: had the target's absent rows been taken as places, residuals would be far larger.
+    assert means["a"] < 0.2
+    assert max(float(value.max()) for value in precision.values()) == 1
+    assert min(float(value.min()) for value in precision.values()) >= PRECISION_FLOOR
+
+
+def test_a_node_that_shares_no_anchor_counts_as_predicting_nothing():
+    latent = latents(20)
+    ups = [
+        sees("a", "rna", latent, 1, index=torch.arange(10))[1],
+        sees("b", "meth", latent, 2, index=torch.arange(8, 20))[1],
+    ]
+    means, precision = node_residuals(ups, 20, RANK, POWER)
+    assert means == {"a": 1.0, "b": 1.0} and set(precision) == {"a", "b"}
+
+
+def test_residuals_need_two_modalities():
+    latent = latents(10)
+    with pytest.raises(MessageError, match="'rna'.*average.rule"):
+        node_residuals([sees(node, "rna", latent, n)[1] for n, node in enumerate("ab")], 10, RANK, POWER)

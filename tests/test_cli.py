@@ -48,8 +48,8 @@ def folder(tmp_path, monkeypatch):
 def test_help_fits_a_screen_and_states_the_exit_codes():
     done = RUN.invoke(app, ["--help"], env={"COLUMNS": "80"})
     lines = done.output.splitlines()
-    assert done.exit_code == 0 and len(lines) <= 23 and max(map(len, lines)) <= 80
-    for command in ("init", "doctor", "align", "run", "report", "demo", "bench", "table", "data"):
+    assert done.exit_code == 0 and len(lines) <= 24 and max(map(len, lines)) <= 80
+    for command in ("init", "doctor", "align", "run", "report", "export", "demo", "bench", "table", "data"):
         assert re.search(rf"^  {command} +\S", done.output, re.MULTILINE), command
     assert "130 interrupted" in done.output and "..." not in done.output.partition("Commands:")[2]
 
@@ -139,6 +139,28 @@ def test_the_page_is_written_again_from_the_folder_alone(file, folder):
     page.unlink()
     done = RUN.invoke(app, ["report", "runs/own", "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout)["bytes"] == len(before) and page.read_bytes() == before
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_a_run_is_exported_and_the_lines_printed_load_it(file, folder):
+    RUN.invoke(app, ["run", file, *SMALL, "-s", "model.adapter=geodora"])
+    done = RUN.invoke(app, ["export", "runs/own", "all"])
+    assert done.exit_code == 0 and done.stderr == "", done.output
+    *written, first, second = done.stdout.splitlines()
+    assert written == [f"wrote all/{node}: node {node}" for node in ("lab", "north", "south")]
+    found: dict = {}
+    exec(f"{first}\n{second}", found)
+    assert found["model"].peft_config["default"].use_dora
+    as_json = RUN.invoke(app, ["export", "runs/own/model.safetensors", "one", "--node", "north", "--json"])
+    assert json.loads(as_json.stdout)["folders"] == {"north": "one"}
+    assert RUN.invoke(app, ["export", "runs/own", "quiet", "--quiet"]).output == ""
+    for arguments, said in (
+        (["runs/own", "all"], "all is there already and not empty"),
+        (["runs/own", "new", "--node", "west"], "no node 'west' in this model"),
+        (["runs/none", "new"], "cannot read runs/none"),
+    ):
+        done = RUN.invoke(app, ["export", *arguments])
+        assert done.exit_code == 2 and said in done.stderr and not (folder / "new").exists()
 
 
 def test_exit_codes_tell_what_is_in_the_way(file, folder):

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from isogram.config import DATASETS, Config, ModelConfig, NodeFiles, TermWeights, TrunkName
+from isogram.config import BUILT_IN_TRUNKS, DATASETS, AdapterName, Config, ModelConfig, NodeFiles, TermWeights
 from isogram.config_file import _keys, commented, read_config, to_toml
 from isogram.data import LOADERS, SOURCES
 from isogram.errors import ConfigError
+from isogram.model.adapters import METHODS
 
 NODES = '[[files.nodes]]\nname = "a"\nmodality = "m"\nrows = "a.csv"\nanchors = "p.csv"\n'
 
@@ -28,9 +29,18 @@ def test_every_data_set_of_the_settings_can_be_loaded():
     assert list(DATASETS) == list(LOADERS) == list(SOURCES)
 
 
-def test_trunks_are_described_as_they_are_named():
-    described = ModelConfig.model_fields["trunk"].description.partition(": ")[2]
-    assert tuple(described.split(", ")) == get_args(TrunkName)
+def test_trunks_and_adapters_are_described_as_they_are_named():
+    assert ModelConfig.model_fields["trunk"].description.startswith(", ".join(BUILT_IN_TRUNKS))
+    assert ModelConfig.model_fields["adapter"].description.startswith(", ".join(get_args(AdapterName)))
+    assert tuple(METHODS) == get_args(AdapterName)
+
+
+def test_folders_of_models_count_from_the_files_own_folder(tmp_path):
+    (tmp_path / "run.toml").write_text('[model]\ntrunk = "./trunk"\nstart = "../adapter"\n')
+    model = read_config(tmp_path / "run.toml").model
+    assert (model.trunk, model.start) == (str(tmp_path / "trunk"), str(tmp_path.parent / "adapter"))
+    (tmp_path / "run.toml").write_text('[model]\ntrunk = "org/name"\n')
+    assert read_config(tmp_path / "run.toml").model.trunk == "org/name"
 
 
 @pytest.mark.parametrize("data", list(DATASETS))
@@ -99,7 +109,9 @@ def test_paths_count_from_the_file_and_survive_being_resolved(tmp_path):
         ("train.steps=many", "train.steps = 'many': should be a valid integer"),
         ("data=digts", "data: no data set 'digts': choose one of tcga-brca"),
         ("data=digts", "did you mean 'digits'?"),
-        ("model.trunk=bert", "model.trunk = 'bert': should be 'none', 'small'"),
+        ("model.trunk=smal", "model.trunk: no trunk 'smal': choose one of none, small"),
+        ("model.trunk=smal", "did you mean 'small'?"),
+        ("model.adapter=lora", "model.adapter = 'lora': should be 'geolora', 'geodora'"),
         ("align.rho=inf", "align.rho = inf: should be a finite number"),
         ("train.rounds=5\nseed=3", "train.rounds = '5"),
         ("train.rounds", "cannot read the setting 'train.rounds'; write KEY=VALUE"),
@@ -241,7 +253,7 @@ BOUNDED = {
     "align.rank": 0,
     "align.clip": "'wide'",
     "align.metric": "'perhaps'",
-    "model.trunk": "'gpt'",
+    "model.adapter": "'gpt'",
     "model.width": 10,
     "train.rounds": -2,
     "train.lr": "inf",

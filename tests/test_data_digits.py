@@ -8,9 +8,8 @@ from isogram.errors import ConfigError, HeldOutError
 MODALITIES = ("image", "speech", "pen")
 
 
-@pytest.fixture(scope="module")
-def corpora():
-    """Stand-ins whose only token is the number of their content and whose class is its last digit.
+def stand_ins():
+    """Corpora whose only token is the number of their content and whose class is its last digit.
 
     Every seventh content occurs twice, under both of its row numbers.
     """
@@ -20,6 +19,11 @@ def corpora():
         content = tuple(int(i).to_bytes(4, "big") for i in number)
         out[modality] = Corpus(content, number.astype(np.float32)[:, None, None], number % 10)
     return out
+
+
+@pytest.fixture(scope="module")
+def corpora():
+    return stand_ins()
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def test_training_sees_each_anchor_as_a_row_that_its_map_was_not_fitted_to():
 def test_training_moves_what_is_shared_alike_and_what_is_private_apart(data, trained):
     fresh = federation.train(federation.align(data, CONFIG.model_copy(update={"train": TrainConfig(rounds=0)})))
     zero = {n: p for node in fresh.nodes for n, p in node.model.shared.named_parameters() if n.startswith("out.")}
-    moved = [node.model.shared.adapters() for node in trained.nodes]
+    moved = [node.model.shared.state() for node in trained.nodes]
     assert set(zero) <= set(moved[0]) and all(float(moved[0][name].abs().max()) > 0 for name in zero)
     for other in moved[1:]:
         for name, value in other.items():
@@ -164,9 +164,9 @@ def test_held_out_rows_have_no_part_in_training(data, trained):
 def test_a_run_that_reads_test_rows_outside_evaluation_fails(data, monkeypatch):
     step = federation.Node.train_round
 
-    def peek(node, down):
+    def peek(node, down, sketch):
         data.held_out.tokens(node.modality)
-        return step(node, down)
+        return step(node, down, sketch)
 
     monkeypatch.setattr(federation.Node, "train_round", peek)
     with pytest.raises(HeldOutError):

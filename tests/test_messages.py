@@ -1,5 +1,6 @@
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import fields, replace
 
 import pytest
@@ -13,6 +14,7 @@ from isogram.errors import MessageError
 from isogram.messages import Down, Ledger, Message, Up
 
 ARRAYS = {kind: [f.name for f in fields(kind) if f.type == torch.Tensor | None] for kind in (Up, Down)}
+MAPPINGS = {kind: [f.name for f in fields(kind) if f.type == Mapping[str, torch.Tensor]] for kind in (Up, Down)}
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.int32, torch.int64, torch.uint8]
 HEADER = {"type": "Up", "node": "a", "round": "1", "anchor_hash": "h", "modality": "rna"}
 
@@ -32,12 +34,14 @@ def messages(draw):
     kind = draw(st.sampled_from([Up, Down]))
     present = draw(st.lists(st.sampled_from(ARRAYS[kind]), unique=True))
     values = {name: draw(arrays()) for name in present}
-    values["adapters"] = draw(st.dictionaries(st.text(max_size=5), arrays(), max_size=3))
+    for name in MAPPINGS[kind]:
+        values[name] = draw(st.dictionaries(st.text(max_size=5), arrays(), max_size=3))
     values["round"] = draw(st.integers(0, 2**40))
     for name in ("node", "anchor_hash", *(["modality"] if kind is Up else [])):
         values[name] = draw(st.text(max_size=5))
     if kind is Up:
         values["samples"] = draw(st.integers(0, 2**40))
+        values["model"] = draw(st.text(max_size=5))
     return kind(**values)
 
 
@@ -52,7 +56,7 @@ def assert_same(found: Message, sent: Message):
         before, after = getattr(sent, name), getattr(found, name)
         if isinstance(before, torch.Tensor):
             assert_as_on_the_wire(after, before)
-        elif name == "adapters":
+        elif isinstance(before, Mapping):
             assert set(after) == set(before)
             for key in before:
                 assert_as_on_the_wire(after[key], before[key])
@@ -64,6 +68,7 @@ def test_the_fields_that_travel_are_known():
     # Were `ARRAYS` empty, the round trips below would carry nothing.
     assert ARRAYS[Up][:2] == ["gram", "index"] and ARRAYS[Down][:2] == ["frame", "geometry"]
     assert min(map(len, ARRAYS.values())) >= 6
+    assert {Up: ["adapters", "precision", "sketches"], Down: ["adapters"]} == MAPPINGS
 
 
 @given(messages())
@@ -113,6 +118,8 @@ def test_a_message_cut_short_is_refused(message, share):
         ({**HEADER, "gram": "text"}, {}, "gram"),
         ({**HEADER, "adapters": "text"}, {}, "adapters"),
         (HEADER, {"adapters": torch.ones(2)}, "adapters"),
+        (HEADER, {"precision": torch.ones(2)}, "precision"),
+        (HEADER, {"precisions/x": torch.ones(2)}, "precisions/x"),
         (HEADER, {"node": torch.ones(2)}, "node"),
         (HEADER, {"samples": torch.ones(2)}, "samples"),
         ({**HEADER, "round": "soon"}, {}, "soon"),
@@ -198,3 +205,34 @@ def test_gradients_stay_at_home():
     received = Ledger().carry(Up(node="a", modality="rna", round=0, anchor_hash="h", adapters={"x": 2 * weight}))
     assert not received.adapters["x"].requires_grad
     torch.testing.assert_close(received.adapters["x"], torch.full((2,), 2.0))
+
+
+def test_values_and_their_precisions_do_not_mix_and_are_counted_apart():
+    up = Up(
+        node="a",
+        modality="rna",
+        round=2,
+        anchor_hash="h",
+        adapters={"b/x": torch.ones(2, 3), "y": torch.zeros(())},
+        precision={"b/x": torch.full((2, 3), 2.0), "y": torch.ones(())},
+        model="small, geolora, rank 8",
+    )
+    ledger = Ledger()
+    assert_same(ledger.carry(up), up)
+    sizes = {e.field: e.bytes for e in ledger.entries[:-1]}
+    assert sizes == {"adapters/b/x": 24, "adapters/y": 4, "precision/b/x": 24, "precision/y": 4}
+    assert ledger.sent("a") == len(up.to_bytes())
+
+
+def test_a_precision_is_unknown_on_the_way_down():
+    blob = safetensors.torch.save(
+        {"precision/x": torch.ones(2)}, metadata={"message": json.dumps({**HEADER, "type": "Down"})}
+    )
+    with pytest.raises(MessageError, match="precision/x"):
+        Down.from_bytes(blob)
+
+
+def test_what_is_left_at_its_default_costs_nothing():
+    plain = Up(node="a", modality="rna", round=0, anchor_hash="h").to_bytes()
+    assert b"model" not in plain and b"samples" not in plain and b"precision" not in plain
+    assert b"rank 8" in Up(node="a", modality="rna", round=0, anchor_hash="h", model="rank 8").to_bytes()

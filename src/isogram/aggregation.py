@@ -1,15 +1,24 @@
 """Server side: lists of updates in, one broadcast out. Pure functions; nodes are taken in the order of their names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isogram.alignment import consensus, unpack
+from isogram.alignment import anchor_residuals, canonical_frame, consensus, sub_smoother, unpack
 from isogram.errors import MessageError
 from isogram.messages import Up
 from isogram.secure_sum import MIN_EVIDENCE, total
+
+RESIDUAL_FLOOR = 1e-3
+"""Below it nodes and anchors count as equally well placed."""
+
+PRECISION_FLOOR = 1e-3
+"""Of an anchor's precision, relative to the largest."""
+
+MIN_JUDGED = 3
+"""Anchors shared with other modalities below which a node is not judged."""
 
 
 def in_order(updates: Sequence[Up]) -> list[Up]:
@@ -35,37 +44,20 @@ def in_order(updates: Sequence[Up]) -> list[Up]:
     return sorted(updates, key=lambda update: update.node)
 
 
-def average_adapters(updates: Sequence[Up]) -> dict[str, Tensor]:
-    """Mean of each adapter tensor over the nodes that sent it, weighted by their private rows.
-
-    The weights are normalised per key: a tensor that only some nodes have keeps its scale.
-
-    Raises:
-        MessageError: one key with two shapes, a value that is not finite, or no rows behind it; names node and key.
-    """
-    sums: dict[str, Tensor] = {}
-    weights: dict[str, float] = {}
-    for update in in_order(updates):
-        if update.adapters and update.samples < 1:
-            raise MessageError(f"node {update.node!r} sent adapters trained on {update.samples} rows; leave it out")
-        for key, value in sorted(update.adapters.items()):
-            if not torch.isfinite(value).all():
-                raise MessageError(
-                    f"node {update.node!r} sent NaN or infinity in {key!r}; lower train.lr, or leave it out"
-                )
-            if key in sums and sums[key].shape != value.shape:
-                raise MessageError(
-                    f"node {update.node!r} sent {key!r} as {tuple(value.shape)}, others as {tuple(sums[key].shape)}; "
-                    "all nodes need the same trunk and rank"
-                )
-            weighted = value.double() * update.samples
-            sums[key] = sums[key] + weighted if key in sums else weighted
-            weights[key] = weights.get(key, 0.0) + update.samples
-    return {key: (value / weights[key]).float() for key, value in sums.items()}
-
-
-def merge_grams(updates: Sequence[Up], n_anchors: int, *, connected: bool = True) -> Tensor:
+def merge_grams(
+    updates: Sequence[Up],
+    n_anchors: int,
+    *,
+    connected: bool = True,
+    precision: Mapping[str, Tensor] | None = None,
+) -> Tensor:
     """Consensus [K, K] of the Grams in the updates.
+
+    Args:
+        updates: those without a Gram are passed over.
+        n_anchors: K.
+        connected: as in `alignment.consensus`.
+        precision: of `node_residuals`, per node a factor of its anchors' quality.
 
     Raises:
         AnchorError: as in `alignment.consensus`.
@@ -74,19 +66,19 @@ def merge_grams(updates: Sequence[Up], n_anchors: int, *, connected: bool = True
     senders = [update for update in in_order(updates) if update.gram is not None]
     for update in senders:
         _check_gram(update, n_anchors)
-    everything = torch.arange(n_anchors)
-    return consensus(
-        [unpack(update.gram.double()) for update in senders if update.gram is not None],
-        [everything if update.index is None else update.index.long() for update in senders],
-        n_anchors,
-        [
-            torch.ones(n_anchors if update.index is None else len(update.index))
-            if update.quality is None
-            else update.quality
-            for update in senders
-        ],
-        connected=connected,
-    )
+    held = [_held(update, n_anchors) for update in senders]
+    quality = [
+        torch.ones(len(index)) if update.quality is None else update.quality
+        for update, index in zip(senders, held, strict=True)
+    ]
+    if precision is not None:
+        quality = [q.double() * precision[update.node] for update, q in zip(senders, quality, strict=True)]
+    grams = [unpack(update.gram.double()) for update in senders if update.gram is not None]
+    return consensus(grams, held, n_anchors, quality, connected=connected)
+
+
+def _held(update: Up, n_anchors: int) -> Tensor:
+    return torch.arange(n_anchors) if update.index is None else update.index.long()
 
 
 def _check_gram(update: Up, n_anchors: int) -> None:
@@ -122,6 +114,59 @@ def merge_other_grams(updates: Sequence[Up], n_anchors: int, modality: str) -> T
     return merge_grams(others, n_anchors, connected=False)
 
 
+def node_residuals(
+    updates: Sequence[Up], n_anchors: int, rank: int, power: float
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """How far each node's anchors are from where the nodes of other modalities place them; the precisions this gives.
+
+    The server computes both from the Grams, no node declares them. The target is the canonical frame of the other
+    modalities alone, for the nodes of one modality may have the same anchors, and with them the same errors. Anchors
+    that no other modality holds are not judged; a node with fewer than 3 others counts as one that predicts nothing.
+
+    Args:
+        updates: with Grams.
+        n_anchors: K.
+        rank: of the frame.
+        power: of the frame.
+
+    Returns:
+        Per node, the mean of `alignment.anchor_residuals`; and per node the precision of the k anchors that it holds,
+        for `merge_grams`, over the largest of all: 1 / residual, where to an anchor's own residual, a noisy estimate of
+        its variance, the node's mean counts as a second observation, or as the only one if it is not judged.
+
+    Raises:
+        MessageError: there is no other modality, or as `merge_grams`.
+    """
+    senders = [update for update in in_order(updates) if update.gram is not None]
+    frames: dict[str, tuple[Tensor, Tensor]] = {}
+    for modality in sorted({update.modality for update in senders}):
+        others = [update for update in senders if update.modality != modality]
+        if not others:
+            raise MessageError(
+                f"all nodes hold {modality!r}: no other modality to judge their anchors by; "
+                'set align.precision = false and average.rule = "samples"'
+            )
+        target = canonical_frame(merge_grams(others, n_anchors, connected=False), rank, power)
+        frames[modality] = target, torch.cat([_held(update, n_anchors) for update in others]).unique()
+    means: dict[str, float] = {}
+    precision: dict[str, Tensor] = {}
+    for update in senders:
+        assert update.gram is not None
+        _check_gram(update, n_anchors)
+        target, known = frames[update.modality]
+        index = _held(update, n_anchors)
+        judged = torch.isin(index, known).nonzero().flatten()
+        residuals, mean = torch.ones(len(index), dtype=torch.float64), 1.0
+        if len(judged) >= MIN_JUDGED:
+            judgement = anchor_residuals(sub_smoother(unpack(update.gram.double()), judged), target[index[judged]])
+            mean = float(judgement.mean())
+            residuals.fill_(mean)[judged] = judgement
+        means[update.node] = mean
+        precision[update.node] = 2 / (mean + residuals).clamp_min(RESIDUAL_FLOOR)
+    largest = max(float(value.max()) for value in precision.values())
+    return means, {node: (value / largest).clamp_min(PRECISION_FLOOR) for node, value in precision.items()}
+
+
 def merge_counts(updates: Sequence[Up]) -> Tensor:
     """[C] uint8, 1 for classes with `MIN_EVIDENCE` rows or more over all nodes: asked before any sum is sent.
 
@@ -151,6 +196,28 @@ def _total(updates: Sequence[Up], field: str) -> Tensor:
                 f"{tuple(value.shape)}; all nodes need the same classes and rank"
             )
     return total(values)
+
+
+def sum_sketches(updates: Sequence[Up]) -> dict[str, Tensor]:
+    """Sum of each layer's gradient sketch over the nodes that sent it, float64.
+
+    Raises:
+        MessageError: sketches of different shapes, or one that is not finite; names node and layer.
+    """
+    sums: dict[str, Tensor] = {}
+    for update in in_order(updates):
+        for layer, sketch in sorted(update.sketches.items()):
+            if not torch.isfinite(sketch).all():
+                raise MessageError(
+                    f"node {update.node!r} sent NaN or infinity in the sketch of {layer!r}; leave it out"
+                )
+            if layer in sums and sums[layer].shape != sketch.shape:
+                raise MessageError(
+                    f"node {update.node!r} sent the sketch of {layer!r} as {tuple(sketch.shape)}, others as "
+                    f"{tuple(sums[layer].shape)}; all nodes need the same trunk and rank"
+                )
+            sums[layer] = sketch.double() + sums.get(layer, 0.0)
+    return sums
 
 
 def mean_embeddings(updates: Sequence[Up], n_anchors: int) -> Tensor:

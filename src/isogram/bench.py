@@ -156,6 +156,15 @@ def rewrite(path: Path) -> list[Row]:
     return rows
 
 
+def replace_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Put rows in the place of those of the same data, method, anchors, seed, metric and direction; keep the others."""
+    make_folder(path.parent)
+    if path.exists():
+        rewrite(path)
+    append_lines(path, (json.dumps(asdict(row)) for row in rows))
+    rewrite(path)
+
+
 def read_rows(paths: Iterable[Path]) -> list[Row]:
     """All rows of some files; a last line cut off by an interruption is left out.
 

@@ -6,6 +6,7 @@ starts anew in each round, and secure sums do not depend on their keys.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,40 +15,55 @@ from isogram import federation
 from isogram.alignment import LinearMap
 from isogram.federation import Federation
 from isogram.model import SavedModel
+from isogram.model.saved import OWN_MAP, flat_homes, nested_homes
 
-_ADAPTERS, _CHANGE, _METRIC = "adapters/", "change/", "metric/"
+_ADAPTERS, _METRIC, _RESIDUAL = "adapters/", "metric/", "residual/"
+_CHANGE, _HOME, _SEEN = "change/", "home/", "seen/"
+"""What is a node's own: its projector's change, what its adapters keep at home, its anchors as last seen."""
 
 
 def alignment_state(fed: Federation) -> dict[str, Tensor]:
-    """What one-shot alignment left: frame, consensus, head, and the feature metric of each modality."""
-    metrics = {_METRIC + node.modality: node.metric for node in fed.nodes if node.metric is not None}
-    return _server_state(fed) | metrics
+    """What one-shot alignment left: frame, consensus, head, each node's feature metric and residual."""
+    metrics = {_METRIC + node.name: node.metric for node in fed.nodes if node.metric is not None}
+    residuals = {_RESIDUAL + name: torch.tensor(value, dtype=torch.float64) for name, value in fed.residuals.items()}
+    return _server_state(fed) | metrics | residuals
 
 
 def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federation:
     """Nodes of `federation.gather`, fitted again: the maps follow from anchors, metric and frame."""
     for node in fed.nodes:
-        node.metric = state.get(_METRIC + node.modality)
+        node.metric = state.get(_METRIC + node.name)
         node.fit(state["frame"][node.index])
-    return replace(fed, frame=state["frame"], consensus=state["consensus"], head=state.get("head"))
+    residuals = {name: float(value) for name, value in _under(_RESIDUAL, state).items()}
+    return replace(fed, frame=state["frame"], consensus=state["consensus"], head=state.get("head"), residuals=residuals)
 
 
 def round_state(fed: Federation) -> dict[str, Tensor]:
-    """What a complete round left: adapters, the nodes' own projectors, frame, consensus, head."""
-    models = {node.name: node.model for node in fed.nodes if node.model is not None}
-    changes = {_CHANGE + name: model.projector.change for name, model in models.items()}
-    return _server_state(fed) | {_ADAPTERS + name: value for name, value in fed.adapters.items()} | changes
-
-
-def restore_round(
-    fed: Federation, state: Mapping[str, Tensor], round: int, history: tuple[dict[str, float], ...]
-) -> Federation:
-    """An aligned federation, as it was after `round` rounds of training."""
-    fed = federation.start_training(fed)
-    adapters = {n.removeprefix(_ADAPTERS): value for n, value in state.items() if n.startswith(_ADAPTERS)}
+    """What a complete round left: adapters, what is the nodes' own, frame, consensus, head."""
+    found = _server_state(fed) | {_ADAPTERS + name: value for name, value in fed.adapters.items()}
     for node in fed.nodes:
         assert node.model is not None
-        node.load_adapters(adapters)
+        found |= {_CHANGE + node.name: node.model.projector.change, _SEEN + node.name: node.last_seen}
+    homes = {node.name: node.model.home for node in fed.nodes if node.model is not None}
+    return found | {_HOME + name: value for name, value in flat_homes(homes).items()}
+
+
+def restore_round(fed: Federation, state: Mapping[str, Tensor], position: Mapping[str, Any]) -> Federation:
+    """An aligned federation as it was when `round_state` was taken.
+
+    Args:
+        fed: aligned.
+        state: of the nodes and the server.
+        position: the rest: `round`, `history`, `refused` of the federation.
+    """
+    fed = federation.start_training(fed)
+    adapters = _under(_ADAPTERS, state)
+    homes = nested_homes(_under(_HOME, state), [node.name for node in fed.nodes])
+    for node in fed.nodes:
+        assert node.model is not None
+        node.reset(adapters)
+        node.model.home = homes[node.name]
+        node.last_seen = state[_SEEN + node.name].to(node.device)
         with torch.no_grad():
             node.model.projector.change.copy_(state[_CHANGE + node.name])
     return replace(
@@ -56,9 +72,14 @@ def restore_round(
         consensus=state["consensus"],
         head=state.get("head"),
         adapters=adapters,
-        round=round,
-        history=history,
+        round=position["round"],
+        history=tuple(position["history"]),
+        refused=tuple(position["refused"]),
     )
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _server_state(fed: Federation) -> dict[str, Tensor]:
@@ -69,10 +90,13 @@ def _server_state(fed: Federation) -> dict[str, Tensor]:
 def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
     """What embeds new rows from now on."""
     trained = all(node.model is not None for node in fed.nodes)
-    maps = {node.modality: node.map for node in fed.nodes if isinstance(node.map, LinearMap)}
+    maps = {}
+    for node in fed.nodes:
+        assert isinstance(node.map, LinearMap), "align first"
+        maps[node.modality if node.data.anchors is None else OWN_MAP + node.name] = node.map
     assert fed.frame is not None, "align first"
     return SavedModel(
-        config=fed.config.model,
+        config=fed.config.model.model_copy(update={"start": ""}),  # its adapters say what it started from
         nodes={node.name: node.modality for node in fed.nodes},
         tokens={node.modality: node.data.tokens.shape[1] for node in fed.nodes},
         classes=classes,
@@ -81,5 +105,6 @@ def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
         frame=fed.frame,
         head=fed.head,
         changes={n.name: n.model.projector.change for n in fed.nodes if n.model is not None} if trained else None,
+        homes={n.name: n.model.home for n in fed.nodes if n.model is not None} if trained else None,
         adapters=fed.adapters if trained else None,
     )

@@ -218,6 +218,29 @@ def write_report(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or a model file.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="To write; new or empty.")],
+    node: Annotated[str | None, typer.Option(metavar="NAME", help="One node's adapter; without it all.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a trained model's adapters in PEFT's format."""
+    with _explained():
+        from isogram.model import SavedModel
+        from isogram.model.peft_format import export_model
+        from isogram.run_folder import MODEL
+
+        done = export_model(SavedModel.load(run / MODEL if run.is_dir() else run), folder, node)
+        if as_json:
+            _print_json({"folders": {name: str(path) for name, path in done.folders.items()}, "python": done.python})
+        elif not quiet:
+            for name, path in done.folders.items():
+                typer.echo(f"wrote {path}{name and f': node {name}'}")
+            typer.echo(done.python)
+
+
+@app.command()
 def demo(
     file: File = None, data: Data = None, settings: Set = None, as_json: Json = False, quiet: Quiet = False
 ) -> None:

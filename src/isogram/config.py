@@ -21,7 +21,9 @@ DATASETS = {
 FILES = "files"
 """Value of `data` for tables of your own."""
 
-TrunkName = Literal["none", "small", "minilm", "minilm-random"]
+BUILT_IN_TRUNKS = ("none", "small", "minilm", "minilm-random")
+
+AdapterName = Literal["geolora", "geodora", "fedit", "ffa-lora", "rolora", "dora", "full"]
 
 
 _PRINTED = r"^[^\x00-\x1f\x7f]+$"
@@ -39,15 +41,39 @@ class AlignConfig(_Settings):
     power: float = Field(2.0, gt=0, description="weight of a frame direction: consensus eigenvalue to this power")
     clip: float = Field(5.0, gt=0, description="bound on standardised features")
     metric: bool = Field(True, description="learn feature weights by HSIC with the other modalities' Grams")
+    precision: bool = Field(False, description="weigh nodes and anchors in the consensus by their residuals")
 
 
 class ModelConfig(_Settings):
     """The homogeneous trunk and its adapters."""
 
-    trunk: TrunkName = Field("small", description="between projector and frame: none, small, minilm, minilm-random")
-    lora_rank: int = Field(8, ge=1, description="rank of the LoRA adapters")
+    trunk: str = Field(
+        "small", description="none, small, minilm, minilm-random, or a Hugging Face model: ./its/folder, or org/name"
+    )
+    adapter: AdapterName = Field(
+        "geolora", description="geolora, geodora, fedit, ffa-lora, rolora, dora, full: see docs/adapters.md"
+    )
+    rank: int = Field(8, ge=1, description="of the adapters")
+    target: str | tuple[str, ...] = Field(
+        "all-linear", description="layers with adapters, as in PEFT: all-linear, a pattern, or a list of endings"
+    )
+    start: str = Field("", description="folder of a PEFT LoRA checkpoint to start from")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the frozen base; adapters are float32")
+    gradient_checkpointing: bool = Field(False, description="compute activations again instead of keeping them")
     width: int = Field(128, ge=8, multiple_of=4, description="width of the small trunk; MiniLM has its own")
     layers: int = Field(2, ge=1, description="layers of the small trunk")
+
+    @field_validator("trunk")
+    @classmethod
+    def _known(cls, trunk: str) -> str:
+        if trunk not in BUILT_IN_TRUNKS and not re.search(r"[/\\]", trunk):
+            near = get_close_matches(trunk, BUILT_IN_TRUNKS, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"no trunk {trunk!r}: choose one of {', '.join(BUILT_IN_TRUNKS)}, a folder (./NAME) or a model of the "
+                f"Hugging Face hub (ORGANISATION/NAME){meant}"
+            )
+        return trunk
 
 
 class TermWeights(_Settings):
@@ -72,14 +98,31 @@ class TrainConfig(_Settings):
     rounds: int = Field(4, ge=0, description="0 stops after one-shot alignment")
     steps: int = Field(8, ge=1, description="optimiser steps per node and round")
     batch: int = Field(32, ge=1, description="private rows per step")
-    anchor_batch: int = Field(128, ge=4, description="anchors per step, drawn anew each step if there are more")
+    anchor_batch: int = Field(6, ge=1, description="anchors per step through the trunk; the others stand as last seen")
     folds: int = Field(10, ge=2, description="folds of the cross-fitted anchors that training sees")
     lr: float = Field(1e-4, gt=0, description="learning rate of adapters and output map")
     projector_lr: float = Field(0.0, ge=0, description="of a node's own projector; 0 leaves it at the one-shot map")
     frame_update: float = Field(0.0, ge=0, le=1, description="share of the trained Grams in each round's consensus")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    refresh: int = Field(0, ge=0, description="rounds between refreshes of a frozen basis; 0 keeps the first")
+    refresh_basis: Literal["random", "gradient"] = Field("random", description="what a refresh takes the new one from")
     temperature: float = Field(0.1, gt=0, description="of the frame and task terms' softmax")
     weights: TermWeights = Field(TermWeights(), description="loss terms; 0 leaves one out")
+
+
+class AverageConfig(_Settings):
+    """How the server averages the nodes' adapters."""
+
+    rule: Literal["uniform", "samples", "node", "parameter"] = Field(
+        "samples",
+        description="weights: equal, rows, rows over the residual of the node's anchors, rows times precisions",
+    )
+    prior: float = Field(0.0, ge=0, description="weight of the previous value, as a share of all nodes' together")
+    temper: float = Field(1.0, gt=0, le=1, description="precisions to this power")
+    clip: float = Field(10.0, gt=1, description="bound on a precision, in means of its node and tensor")
+    relative: bool = Field(False, description="divide a node's precisions by their mean: only their pattern counts")
+    cap: float = Field(1.0, gt=0, le=1, description="bound on one node's share of the weights")
+    shuffle: int = Field(0, ge=0, description="the control: deal weights to other nodes, in the n-th way; 0: do not")
 
 
 class NodeFiles(_Settings):
@@ -148,6 +191,7 @@ class Config(_Settings):
     align: AlignConfig = AlignConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    average: AverageConfig = AverageConfig()
     output: OutputConfig = OutputConfig()
     files: FilesConfig = FilesConfig()
 
@@ -178,6 +222,12 @@ class Config(_Settings):
             problems.append(f"anchors = {self.anchors}: {self.data} needs at least 1")
         if self.train.rounds and not any(weight for _, weight in self.train.weights):
             problems.append("train.weights are all 0: there is nothing to train; give one a weight, or set rounds = 0")
+        if self.model.trunk == "none" and self.model.start:
+            problems.append("model.start is a checkpoint of adapters, and trunk none has none; choose a trunk")
+        if self.train.refresh and self.model.adapter not in ("geolora", "geodora", "ffa-lora"):
+            problems.append(
+                f"train.refresh renews a frozen basis, and {self.model.adapter} has none; set it to 0, or take geolora"
+            )
         if self.files.labels == "id":
             problems.append("files.labels = 'id': that column has the names of rows; name the one that has classes")
         if self.files.classes and not self.files.labels:

@@ -18,7 +18,8 @@ from isogram.errors import ConfigError
 def read_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
     """The configuration in a TOML file, or the defaults, with single settings such as "train.rounds=8" on top.
 
-    Relative paths under [files] count from the file's own folder; the run is named after the file unless it says.
+    Relative paths under [files], and folders of models that begin with ".", count from the file's own folder. The run
+    is named after the file unless it says.
 
     Raises:
         ConfigError: the file cannot be read, or settings are wrong: every one of them, with its place.
@@ -147,7 +148,12 @@ def _rooted(config: Config, folder: Path) -> Config:
     )
     held_out = {modality: folder / path for modality, path in config.files.held_out.items()}
     files = config.files.model_copy(update={"nodes": nodes, "held_out": held_out})
-    return config.model_copy(update={"files": files})
+    paths = {key: _at(folder, getattr(config.model, key)) for key in ("trunk", "start")}
+    return config.model_copy(update={"files": files, "model": config.model.model_copy(update=paths)})
+
+
+def _at(folder: Path, text: str) -> str:
+    return str((folder / text).resolve()) if text.startswith(".") else text
 
 
 def to_toml(config: Config) -> str:

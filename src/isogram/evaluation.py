@@ -1,6 +1,7 @@
 """What the coordinates are worth on held-out rows: retrieval, classes, CKA. The only place that opens held-out rows.
 
-Where a modality has several nodes, each embeds the held-out rows itself and figures are averaged over pairs of nodes.
+Where a modality has several nodes, each embeds the held-out rows itself, as its own
+instruments see them, and figures are averaged over pairs of nodes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,7 +57,7 @@ def evaluate(data: FederatedData, embed: Mapping[str, Embed], head: Tensor | Non
     modalities = [m for m in data.modalities if m in data.held_out.modalities]
     with evaluation():
         of = {
-            m: [embed[node.name](data.held_out.tokens(m)) for node in data.nodes if node.modality == m]
+            m: [embed[node.name](data.held_out.tokens(m, node.name)) for node in data.nodes if node.modality == m]
             for m in modalities
         }
         if data.held_out.paired and len(of[modalities[0]][0]) > 1:  # one row is found by whoever looks

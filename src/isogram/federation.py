@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogram import aggregation
+from isogram import aggregation, averaging
 from isogram.alignment import DEFAULT_RANK, canonical_frame, continue_frame, gram, pack
 from isogram.config import Config
 from isogram.data import FederatedData
@@ -19,6 +19,7 @@ from isogram.errors import ConfigError
 from isogram.local import MIN_ANCHORS, Node, stream
 from isogram.messages import Down, Ledger, Up
 from isogram.model import SharedModel
+from isogram.model.adapters import A, new_basis
 
 HELD_OUT_SHARE = 0.2
 """Of the anchors, while choosing between the trained model and its start."""
@@ -28,13 +29,15 @@ HELD_OUT_SHARE = 0.2
 class Tick:
     """What training tells while it goes on: a node begins (no terms) or ends its steps, or a round is over (no node).
 
-    round counts from 1; terms: mean of each loss term over the node's steps, or over the nodes.
+    round counts from 1; terms: mean of each loss term over the node's steps, or over the nodes; refused: why updates
+    were left out of the round's averages, a line each.
     """
 
     round: int
     rounds: int
     node: str
     terms: dict[str, float]
+    refused: tuple[str, ...] = ()
 
 
 Progress = Callable[[Tick], None]
@@ -45,7 +48,8 @@ class Federation:
     """Nodes and what the server knows: frame [K, r], consensus [K, K], head [C, r] with NaN rows for unseen classes.
 
     Also, once training has begun, the shared adapters, the rounds that are complete, and each one's mean loss terms.
-    start_consensus: that of one-shot alignment, which `frame_update` moves away from.
+    start_consensus: that of one-shot alignment, which `frame_update` moves away from. residuals: how far each node's
+    anchors are from where the other modalities place them, for precision weights. refused: updates left out so far.
     """
 
     config: Config
@@ -61,6 +65,8 @@ class Federation:
     adapters: dict[str, Tensor] = field(default_factory=dict)
     round: int = 0
     history: tuple[dict[str, float], ...] = ()
+    residuals: dict[str, float] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -76,7 +82,7 @@ class Federation:
 def gather(data: FederatedData, config: Config) -> Federation:
     """Nodes with their data and anchors; nothing is sent yet."""
     nodes = tuple(
-        Node(node, data.anchors.items[node.modality], len(data.anchors), data.anchors.hash, config)
+        Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config)
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
     return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger())
@@ -95,13 +101,23 @@ def align(data: FederatedData, config: Config) -> Federation:
             others = aggregation.merge_other_grams(grams, fed.n_anchors, node.modality)
             node.learn_metric(_send(fed, node, 0, others=pack(others)))
         grams = [fed.ledger.carry(node.send_gram(1)) for node in fed.nodes]
-    consensus = aggregation.merge_grams(grams, fed.n_anchors)
+    residuals: dict[str, float] = {}
+    precision = None
+    if config.align.precision or config.average.rule == "node":
+        residuals, precision = aggregation.node_residuals(grams, fed.n_anchors, fed.width, config.align.power)
+    consensus = aggregation.merge_grams(grams, fed.n_anchors, precision=precision if config.align.precision else None)
     frame = canonical_frame(consensus, fed.width, config.align.power)
     for node in fed.nodes:
         down = _send(fed, node, 1, frame=frame)
         assert down.frame is not None
         node.fit(down.frame.double()[node.index])
-    return replace(fed, consensus=consensus, frame=frame.float().double(), head=class_directions(fed, 1))
+    return replace(
+        fed,
+        consensus=consensus,
+        frame=frame.float().double(),
+        residuals=residuals,
+        head=class_directions(fed, 1),
+    )
 
 
 def start_apart(data: FederatedData, config: Config) -> Federation:
@@ -151,10 +167,11 @@ def keep_better(fed: Federation, data: FederatedData, progress: Progress | None 
     fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), ledger=copy(fed.ledger))
     if min(np.isin(node.index, rest).sum() for node in fed.nodes) < MIN_ANCHORS:
         return _fall_back(fed, [node.name for node in fed.nodes])  # too few anchors to spare any
-    trial = train(align(replace(data, anchors=data.anchors.subset(rest)), fed.config), progress)
-    items = data.anchors.subset(held_out).items
+    trial = train(align(data.subset_anchors(rest), fed.config), progress)
+    apart = data.subset_anchors(held_out)
+    items = {node.name: apart.anchors_of(node) for node in apart.nodes}
     assert trial.frame is not None
-    blocks = [trial.ledger.carry(n.send_blocks(items[n.modality], trial.frame, trial.last_round)) for n in trial.nodes]
+    blocks = [trial.ledger.carry(n.send_blocks(items[n.name], trial.frame, trial.last_round)) for n in trial.nodes]
     better = aggregation.trained_is_better(blocks, trial.frame, fed.config.train.temperature)
     fed.ledger.entries = fed.ledger.entries + trial.ledger.entries
     return _fall_back(fed, [node.name for node in fed.nodes if not better[node.name]])
@@ -218,23 +235,28 @@ def start_training(fed: Federation) -> Federation:
         )
     if weights.cka and fed.consensus is None:
         raise ConfigError("the loss term `cka` needs a consensus: align first, or set its weight to 0")
+    if config.average.rule == "node" and not fed.residuals:
+        raise ConfigError('average.rule = "node" needs the Grams of an alignment: align first, or choose another rule')
     shared = SharedModel(config.model, coordinates.pop())
     nodes = tuple(copy(node) for node in fed.nodes)
     for node in nodes:
         node.start_training(shared)
-    return replace(fed, nodes=nodes, start_consensus=fed.consensus, adapters=shared.adapters(), round=0, history=())
+    return replace(fed, nodes=nodes, start_consensus=fed.consensus, adapters=shared.state(), round=0, history=())
 
 
 def train_round(fed: Federation, progress: Progress | None = None) -> Federation:
     """One round: local steps at every node, then averages of adapters, frame and head. The nodes move on in place.
 
+    An update that cannot be averaged is left out, and the round goes on with the others.
+
     Raises:
-        MessageError: an update that does not fit.
+        MessageError: no update that fits is left.
     """
     config, weights = fed.config, fed.config.train.weights
     number, rounds = fed.round + 1, config.train.rounds
     round = number + 1  # on the wire 0 and 1 are alignment
     tell = progress or (lambda tick: None)
+    refresh = number // config.train.refresh if config.train.refresh and number % config.train.refresh == 0 else 0
     prototypes = None
     if weights.prototype:
         shared_anchors = [fed.ledger.carry(node.send_embeddings(round)) for node in fed.nodes]
@@ -243,19 +265,27 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     terms: dict[str, list[float]] = {}
     for node in fed.nodes:
         tell(Tick(number, rounds, node.name, {}))
-        down = _down(fed, node, round, adapters=fed.adapters, head=fed.head, prototypes=prototypes)
-        if weights.frame:
-            down = replace(down, frame=fed.frame)
-        if weights.cka and fed.consensus is not None:
-            down = replace(down, geometry=pack(_geometry(fed.consensus, fed)))
-        up, values = node.train_round(node.accept(fed.ledger.carry(down)))
+        down = replace(targets(fed, node, round), prototypes=prototypes)
+        node.reset(fed.adapters)
+        sketch = refresh if config.train.refresh_basis == "gradient" else 0
+        up, values = node.train_round(node.accept(fed.ledger.carry(down)), sketch)
         updates.append(fed.ledger.carry(up))
         for name, value in values.items():
             terms.setdefault(name, []).append(value)
         tell(Tick(number, rounds, node.name, values))
-    adapters = aggregation.average_adapters(updates)
-    for node in fed.nodes:
-        node.load_adapters(adapters)
+    refused: list[str] = []
+    adapters = fed.adapters
+    if adapters:
+        shared = fed.nodes[0].shared
+        before = {name: adapters[name] for name in shared.update(number)}
+        updates, refused = averaging.refuse(updates, before, shared.about)
+        averages, unknown = averaging.average(updates, before, config.average, fed.residuals or None)
+        refused += unknown
+        for node in fed.nodes:
+            node.load(_send(fed, node, round, adapters=averages))
+        adapters = adapters | averages
+        if refresh:
+            adapters = _refresh(fed, updates, adapters, round, refresh)
     frame, consensus = fed.frame, fed.consensus
     share = config.train.frame_update
     if share and frame is not None and fed.start_consensus is not None:
@@ -264,7 +294,7 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
     means = {name: sum(values) / len(values) for name, values in terms.items()}
     head = class_directions(fed, round)
-    tell(Tick(number, rounds, "", means))
+    tell(Tick(number, rounds, "", means, tuple(refused)))
     return replace(
         fed,
         frame=frame,
@@ -273,7 +303,33 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         adapters=adapters,
         round=number,
         history=(*fed.history, means),
+        refused=(*fed.refused, *refused),
     )
+
+
+def targets(fed: Federation, node: Node, round: int) -> Down:
+    """What the terms of the loss aim at: head, and where their weights ask for it frame and geometry."""
+    weights = fed.config.train.weights
+    down = _down(fed, node, round, head=fed.head)
+    if weights.frame:
+        down = replace(down, frame=fed.frame)
+    if weights.cka and fed.consensus is not None:
+        down = replace(down, geometry=pack(_geometry(fed.consensus, fed)))
+    return down
+
+
+def _refresh(
+    fed: Federation, updates: list[Up], adapters: dict[str, Tensor], round: int, number: int
+) -> dict[str, Tensor]:
+    """All shared tensors once every node has merged its adapters and gone on to a new basis."""
+    bases: dict[str, Tensor] = {}
+    if fed.config.train.refresh_basis == "gradient":
+        for layer, sketch in aggregation.sum_sketches(updates).items():
+            old = adapters[f"{layer}.{A}"]
+            bases[layer] = new_basis(old, layer, number, sketch)
+    for node in fed.nodes:
+        node.refresh(_send(fed, node, round, adapters=bases) if bases else _down(fed, node, round), number)
+    return fed.nodes[0].shared.state()
 
 
 def _geometry(consensus: Tensor, fed: Federation) -> Tensor:

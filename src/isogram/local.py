@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from isogram.alignment import (
@@ -27,6 +27,7 @@ from isogram.data.base import FloatArray
 from isogram.errors import AnchorError, MessageError
 from isogram.messages import Down, Up
 from isogram.model import NodeModel, Projector, SharedModel
+from isogram.model.adapters import gradient_sketches
 from isogram.objective import Step, loss
 from isogram.secure_sum import MIN_EVIDENCE, SumParty
 
@@ -212,35 +213,69 @@ class Node:
             x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
             self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x).to(self.device)
             self.shift[fold] = (without.bias - self.map.bias).float().to(self.device)
+        self.last_seen = self.base_anchors.sum(1) + self.model.bias + self.shift
 
-    def load_adapters(self, adapters: Mapping[str, Tensor]) -> None:
-        """The shared part of the model, as the server averaged it."""
-        assert self.model is not None
-        self.model.shared.load_adapters(adapters)
+    @property
+    def shared(self) -> SharedModel:
+        """The part of the model that all nodes have alike."""
+        assert self.model is not None, "start training first"
+        return self.model.shared
 
-    def train_round(self, down: Down) -> tuple[Up, dict[str, float]]:
-        """Local steps from the broadcast adapters; returns the new adapters and the mean of each loss term."""
+    def reset(self, adapters: Mapping[str, Tensor]) -> None:
+        """Back to the adapters that all nodes have: where nodes live in one process, another has trained in between."""
+        self.shared.load(adapters)
+
+    def load(self, down: Down) -> None:
+        """Take the adapters as the server averaged them."""
+        self.shared.load(down.adapters)
+
+    def refresh(self, down: Down, number: int) -> None:
+        """Merge the adapters and take a new basis: the broadcast one, or a random one that all nodes draw alike."""
+        self.shared.refresh(number, down.adapters)
+
+    def train_round(self, down: Down, sketch: int = 0) -> tuple[Up, dict[str, float]]:
+        """Local steps from the current adapters; returns what they became and the mean of each loss term.
+
+        Args:
+            down: frame, geometry, head, prototypes: what the loss needs.
+            sketch: number of the refresh that these steps' gradients are sketched for, 0 for none.
+        """
         assert self.model is not None
-        train = self.config.train
-        self.model.shared.load_adapters(down.adapters)
+        train, shared = self.config.train, self.shared
+        turn = shared.train_turn(down.round - 1)
         optimiser = torch.optim.AdamW(
             [
-                {"params": self.model.shared.trained(), "lr": train.lr},
+                {"params": list(turn.values()), "lr": train.lr},
                 {"params": self.model.projector.parameters(), "lr": train.projector_lr},
             ],
             weight_decay=train.weight_decay,
         )
         draw = stream(self.config.seed, self.name, "round", down.round)
+        geometry = None if down.geometry is None else unpack(down.geometry)[self.index][:, self.index]
         values: dict[str, float] = {}
-        for _ in range(train.steps):
-            total, terms = loss(self._step(down, draw), train)
-            if terms:  # a node without labels has nothing to learn from the task term alone
-                optimiser.zero_grad()
-                total.backward()
-                optimiser.step()
-            for name, value in terms.items():
-                values[name] = values.get(name, 0.0) + value / train.steps
-        up = self._up(down.round, adapters=self.model.shared.adapters(), samples=len(self.data.tokens))
+        with gradient_sketches(shared, sketch) as sketches:
+            for _ in range(train.steps):
+                total, terms = loss(self._step(down, geometry, draw), train)
+                if terms:  # a node without labels has nothing to learn from the task term alone
+                    optimiser.zero_grad()
+                    total.backward()
+                    optimiser.step()
+                for name, value in terms.items():
+                    values[name] = values.get(name, 0.0) + value / train.steps
+        sent = shared.update(down.round - 1)
+        self.model.keep_home()
+        if self.config.average.rule == "parameter":
+            precision = {name: _second_moment(optimiser, turn[name]) for name in sent}
+        else:
+            precision = {}
+        up = self._up(
+            down.round,
+            adapters=sent,
+            precision=precision,
+            sketches={name: value.cpu() for name, value in sketches.items()},
+            model=shared.about if sent else "",
+            samples=len(self.data.tokens),
+        )
         return up, values
 
     def send_trained_gram(self, round: int) -> Up:
@@ -267,13 +302,17 @@ class Node:
         """Use the starting map again."""
         self.model = None
 
-    def _step(self, down: Down, draw: torch.Generator) -> Step:
+    def _step(self, down: Down, geometry: Tensor | None, draw: torch.Generator) -> Step:
         assert self.model is not None
         train = self.config.train
         rows = torch.randperm(len(self.base_rows), generator=draw)[: train.batch]
-        some = torch.randperm(len(self.base_anchors), generator=draw)[: train.anchor_batch]
-        z = self.model.from_base(torch.cat([self.base_anchors[some], self.base_rows[rows]]))
-        place = self.index[some]
+        live = torch.randperm(len(self.base_anchors), generator=draw)[: train.anchor_batch]
+        if down.frame is None and geometry is None and down.prototypes is None:
+            live = live[:0]  # no term looks at anchors
+        z = self.model.from_base(torch.cat([self.base_anchors[live], self.base_rows[rows]]))
+        now = z[: len(live)] + self.shift[live]
+        anchors = self.last_seen.index_copy(0, live.to(self.device), now)
+        self.last_seen = anchors.detach()
         labels = head = None
         if self.data.classes and self.data.labels is not None and down.head is not None:
             classes = torch.tensor(self.data.classes)
@@ -281,13 +320,22 @@ class Node:
             own = torch.from_numpy(self.data.labels)[rows]
             labels = torch.where(own >= 0, torch.searchsorted(classes, own.clamp_min(0)), -1)
         step = Step(
-            anchors=z[: len(some)] + self.shift[some],
-            rows=z[len(some) :],
+            anchors=anchors,
+            live=live,
+            rows=z[len(live) :],
             teacher=self.teacher[rows],
-            frame=None if down.frame is None else down.frame[place],
-            geometry=None if down.geometry is None else unpack(down.geometry)[place][:, place],
-            prototypes=None if down.prototypes is None else down.prototypes[place],
+            frame=None if down.frame is None else down.frame[self.index],
+            geometry=geometry,
+            prototypes=None if down.prototypes is None else down.prototypes[self.index],
             labels=labels,
             head=head,
         )
         return step.to(self.device)
+
+
+def _second_moment(optimiser: torch.optim.AdamW, parameter: nn.Parameter) -> Tensor:
+    """Adam's running mean of squared gradients, without its bias towards 0: a diagonal Fisher that costs nothing."""
+    state = optimiser.state.get(parameter)
+    if not state:
+        return torch.zeros_like(parameter, device="cpu")  # no step was taken: no evidence
+    return (state["exp_avg_sq"] / (1 - optimiser.defaults["betas"][1] ** float(state["step"]))).cpu()

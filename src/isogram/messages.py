@@ -16,14 +16,13 @@ from torch import Tensor
 
 from isogram.errors import MessageError
 
-_ADAPTERS = "adapters/"
 _HEADER = "message"
 M = TypeVar("M", bound="Message")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What both directions share. Floats travel as float32; absent fields cost nothing."""
+    """What both directions share. Floats travel as float32; a field left at its default costs nothing."""
 
     node: str
     round: int
@@ -36,15 +35,18 @@ class Message:
             value = getattr(self, entry.name)
             if isinstance(value, Tensor):
                 yield entry.name, value
-        for name in sorted(self.adapters):
-            yield _ADAPTERS + name, self.adapters[name]
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, Mapping):
+                for name in sorted(value):
+                    yield f"{entry.name}/{name}", value[name]
 
     def to_bytes(self) -> bytes:
         """The message as one safetensors blob."""
         header = {"type": type(self).__name__}
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if isinstance(value, str | int):
+            if isinstance(value, str | int) and value != entry.default:
                 header[entry.name] = str(value)
         arrays = {name: _wire(value) for name, value in self.arrays()}
         # One metadata entry, for the order of several is not fixed and the same message should be the same bytes.
@@ -70,19 +72,23 @@ class Message:
             raise MessageError(
                 f"expected a {cls.__name__} message; the sender and the receiver must run the same protocol"
             )
-        adapters = {
-            name.removeprefix(_ADAPTERS): arrays.pop(name) for name in list(arrays) if name.startswith(_ADAPTERS)
-        }
         kinds = {entry.name: entry.type for entry in fields(cls)}
         plain = {name for name, kind in kinds.items() if kind in (str, int)}
-        unknown = sorted((set(header) - plain) | (set(arrays) - (set(kinds) - plain - {"adapters"})))
+        groups: dict[str, dict[str, Tensor]] = {
+            name: {} for name, kind in kinds.items() if kind == Mapping[str, Tensor]
+        }
+        for name in list(arrays):
+            group, slash, key = name.partition("/")
+            if slash and group in groups:
+                groups[group][key] = arrays.pop(name)
+        unknown = sorted((set(header) - plain) | (set(arrays) - (set(kinds) - plain - set(groups))))
         if unknown:
             raise MessageError(
                 f"{cls.__name__} message has unknown fields {unknown}; is the sender's version the same?"
             )
         try:
             values: dict[str, Any] = {name: int(text) if kinds[name] is int else text for name, text in header.items()}
-            return cls(**values, **arrays, adapters=adapters)  # type: ignore[arg-type]
+            return cls(**values, **arrays, **groups)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise MessageError(f"incomplete {cls.__name__} message: {error}") from error
 
@@ -95,11 +101,16 @@ class Up(Message):
     anchors' weights, absent if all 1; key [32] uint8: public key of the secure sums; counts [C], head [C, r] int64:
     masked class counts and class sums (`isogram.secure_sum`); block_start, block_trained [h, K]: similarities of
     held-out anchors to the frame's anchors, before and after training; embeddings [k, d]: only in the
-    prototype-sharing baseline; samples: private rows, the weight of the adapters.
+    prototype-sharing baseline; samples: private rows behind the adapters; model: what they belong to, such as
+    "small bert 2x128 #1a2b3c4d, geolora, rank 8"; precision: of every adapter, by its name and in its shape, the
+    diagonal of their precision; sketches: of each adapted layer, by its name, a sketch of the loss gradient.
     """
 
     modality: str
     samples: int = 0
+    model: str = ""
+    precision: Mapping[str, Tensor] = field(default_factory=dict)
+    sketches: Mapping[str, Tensor] = field(default_factory=dict)
     gram: Tensor | None = None
     index: Tensor | None = None
     quality: Tensor | None = None

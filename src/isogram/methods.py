@@ -92,9 +92,14 @@ def without_frame(
     config: Config,
     progress: Progress | None,
 ) -> Iterator[Solution]:
-    """Rounds without a frame, from bases of the nodes' own. Rates: benchmarks/tune.py, on held-out anchors."""
-    train = config.train.model_copy(update={"weights": weights, "lr": lr, "projector_lr": projector_lr})
-    config = config.model_copy(update={"train": train})
+    """Rounds without a frame, from bases of the nodes' own, A and B averaged each by itself as is usual.
+
+    Rates: benchmarks/tune.py, on held-out anchors; anchors in a step: as many as these methods are known with.
+    """
+    settings = {"weights": weights, "lr": lr, "projector_lr": projector_lr, "anchor_batch": 128}
+    train = config.train.model_copy(update=settings)
+    model = config.model.model_copy(update={"adapter": "fedit"})
+    config = config.model_copy(update={"train": train, "model": model})
     fed = federation.train(federation.start_apart(data, config), progress)
     yield solution(name, fed)
     if name == "cka":

@@ -1,6 +1,6 @@
 """The loss as named terms. A new one is a function here and a weight in `config.TermWeights`.
 
-Shape letters: a anchors in the step, b private rows, d coordinates, C classes.
+Shape letters: k anchors at the node, a of them live in the step, b private rows, d coordinates, C classes.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,14 @@ from isogram.config import TrainConfig
 class Step:
     """What the terms see of one optimiser step.
 
-    anchors [a, d], rows [b, d]: embeddings; frame [a, d]: the anchors' places in it; geometry [a, a]: its Gram;
-    prototypes [a, d]: mean of the nodes' anchor embeddings; teacher [b, d]: the rows under the starting map;
+    anchors [k, d]: embeddings of all anchors at the node, those at `live` [a] computed in this step, the others as last
+    seen; rows [b, d]: embeddings; frame [k, d]: the anchors' places in it; geometry [k, k]: its Gram;
+    prototypes [k, d]: mean of the nodes' anchor embeddings; teacher [b, d]: the rows under the starting map;
     labels [b]: index into `head`, negative if unknown; head [C, d]: directions of the classes this node labels.
     """
 
     anchors: Tensor
+    live: Tensor
     rows: Tensor
     teacher: Tensor
     frame: Tensor | None = None
@@ -60,9 +62,10 @@ def frame(step: Step, temperature: float) -> Tensor | None:
     """Anchors onto the frame: each anchor must find its own place among all (InfoNCE on cosines, both ways)."""
     if step.frame is None:
         return None
-    logits = normalize(step.anchors, dim=1) @ normalize(step.frame, dim=1).T / temperature
-    own = torch.arange(len(logits), device=logits.device)
-    return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
+    anchors, places = normalize(step.anchors, dim=1), normalize(step.frame, dim=1)
+    found = anchors[step.live] @ places.T / temperature
+    finds = places[step.live] @ anchors.T / temperature
+    return (cross_entropy(found, step.live) + cross_entropy(finds, step.live)) / 2
 
 
 def teacher(step: Step, temperature: float) -> Tensor | None:
@@ -74,7 +77,7 @@ def prototype(step: Step, temperature: float) -> Tensor | None:
     """Anchors onto their mean embedding over the nodes: the prototype-sharing baseline."""
     if step.prototypes is None:
         return None
-    return 1 - cosine_similarity(step.anchors, step.prototypes, dim=1).mean()
+    return 1 - cosine_similarity(step.anchors[step.live], step.prototypes[step.live], dim=1).mean()
 
 
 TERMS: dict[str, Callable[[Step, float], Tensor | None]] = {

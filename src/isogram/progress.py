@@ -113,6 +113,8 @@ class Watch:
             self._terms[tick.node] = tick.terms or self._terms.get(tick.node, {})
             self._title = f"round {tick.round} of {tick.rounds}"
             return
+        for text in tick.refused:
+            self._console.print(f"left out of round {tick.round}: {text}", highlight=False, soft_wrap=True)
         self._done = tick.round
         self._state = dict.fromkeys(self._state, "waiting" if tick.round < tick.rounds else "done")
         losses = ", ".join(f"{name} {value:.3f}" for name, value in tick.terms.items())

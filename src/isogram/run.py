@@ -165,7 +165,7 @@ class Recorder:
         fed.ledger.entries = [_entry(line) for line in lines[MESSAGES]]
         self._seconds = sum(m["value"] for m in map(json.loads, lines[METRICS]) if m["metric"] == "seconds")
         if done:
-            fed = checkpoint.restore_round(fed, last, done, tuple(position["history"]))
+            fed = checkpoint.restore_round(fed, last, position)
         return fed, done
 
     def trained(self, fed: Federation, watch: Watch) -> Federation:
@@ -216,7 +216,8 @@ class Recorder:
         return self.folder / CHECKPOINTS / f"round-{round:04d}.safetensors"
 
     def _position(self, fed: Federation) -> dict[str, Any]:
-        return {"round": fed.round, "history": list(fed.history), "lines": dict(self._lines)}
+        known = {"round": fed.round, "history": list(fed.history), "refused": list(fed.refused)}
+        return known | {"lines": dict(self._lines)}
 
     def _cut(self, lines: dict[str, int]) -> dict[str, list[str]]:
         self._lines = Counter(lines)
@@ -238,7 +239,9 @@ class Recorder:
 
     def _state(self, fed: Federation, *, complete: bool = False) -> None:
         found = state(self.config, self.data)
-        now = {"round": fed.round, "complete": complete, "seconds": round(self._seconds, 3)}
+        now: dict[str, Any] = {"round": fed.round, "complete": complete, "seconds": round(self._seconds, 3)}
+        if fed.refused:
+            now["refused"] = list(fed.refused)
         write_json(self.folder / STATE, found | now)
 
 

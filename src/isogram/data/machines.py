@@ -7,6 +7,7 @@ what people write: levels in words, symptoms in words that several states share,
 moment the two are independent, so whatever connects them goes through that moment.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,8 @@ BEARING_ORDER = 3.58
 
 _PRIOR = np.array([0.25, 0.15, 0.15, 0.15, 0.15, 0.15])
 _RESONANCE = 620.0
-_PRIVATE_ROWS, _HELD_OUT_ROWS = 400, 300
+HELD_OUT_ROWS = 300
+_PRIVATE_ROWS = 400
 _N_FRAMES, _N_BANDS, _LINE_WIDTH = 4, 48, 96
 
 
@@ -75,53 +77,59 @@ def load_machines(*, anchors: int, seed: int) -> FederatedData:
     The log node labels every state, the vibration node all but `LOG_ONLY`. Anchors are drawn last and one by one, so
     a smaller anchor set is a prefix of a larger one and nothing else depends on their number.
     """
-    if anchors < 2:
-        raise ConfigError(f"anchors={anchors}: an alignment needs at least 2; choose 50 or more")
+    check_anchors(anchors)
     rng = np.random.default_rng(seed)
-    held_out = simulate(_HELD_OUT_ROWS, rng)
+    held_out = simulate(HELD_OUT_ROWS, rng)
     sensed, logged = simulate(_PRIVATE_ROWS, rng), simulate(_PRIVATE_ROWS, rng)
-    shared = simulate(anchors, rng)
-
+    heard = np.where(np.isin(sensed.state, LOG_ONLY), UNLABELLED, sensed.state)
     nodes = (
-        NodeData(
-            "vibration",
-            "vibration",
-            vibration_tokens(sensed),
-            np.where(np.isin(sensed.state, LOG_ONLY), UNLABELLED, sensed.state),
-        ),
+        NodeData("vibration", "vibration", vibration_tokens(sensed), heard),
         NodeData("log", "log", log_tokens(logged), logged.state),
     )
-    position, quality = np.arange(anchors), np.ones(anchors, np.float32)
-    items = {
-        "vibration": AnchorItems(position, vibration_tokens(shared), quality),
-        "log": AnchorItems(position, log_tokens(shared), quality),
-    }
+    return federate(
+        "machines", nodes, {"vibration": sensed, "log": logged}, shared=simulate(anchors, rng), held_out=held_out
+    )
 
-    def all_paired() -> AnchorSet:
-        whole = (shared, sensed, logged)
-        rows = {
-            "vibration": np.concatenate([vibration_tokens(part) for part in whole]),
-            "log": np.concatenate([log_tokens(part) for part in whole]),
-        }
-        n = len(rows["log"])
-        ones = np.ones(n, np.float32)
+
+def check_anchors(anchors: int) -> None:
+    """Raises ConfigError where there are too few for an alignment."""
+    if anchors < 2:
+        raise ConfigError(f"anchors={anchors}: an alignment needs at least 2; choose 50 or more")
+
+
+def federate(
+    name: str,
+    nodes: tuple[NodeData, ...],
+    moments: Mapping[str, Machines],
+    *,
+    shared: Machines,
+    held_out: Machines,
+) -> FederatedData:
+    """The federation of nodes whose rows are of `moments` (by node), with `shared` as public anchors."""
+
+    def anchor_set(parts: Sequence[Machines]) -> AnchorSet:
+        n = sum(len(part.state) for part in parts)
+        position, quality = np.arange(n), np.ones(n, np.float32)
         return AnchorSet(
             tuple(f"machine-moment-{i:03d}" for i in range(n)),
-            {modality: AnchorItems(np.arange(n), tokens, ones) for modality, tokens in rows.items()},
+            {
+                modality: AnchorItems(position, np.concatenate([read(part) for part in parts]), quality)
+                for modality, read in TOKENIZERS.items()
+            },
         )
 
     return FederatedData(
-        name="machines",
+        name=name,
         nodes=nodes,
-        anchors=AnchorSet(tuple(f"machine-moment-{i:03d}" for i in range(anchors)), items),
+        anchors=anchor_set([shared]),
         held_out=HeldOut(
-            {"vibration": vibration_tokens(held_out), "log": log_tokens(held_out)},
-            {"vibration": held_out.state, "log": held_out.state},
+            {modality: read(held_out) for modality, read in TOKENIZERS.items()},
+            dict.fromkeys(TOKENIZERS, held_out.state),
             paired=True,
-            private={"vibration": sensed.state, "log": logged.state},
+            private={node: part.state for node, part in moments.items()},
         ),
         classes=STATES,
-        all_paired=all_paired,
+        all_paired=lambda: anchor_set([shared, *moments.values()]),
     )
 
 
@@ -135,11 +143,18 @@ def log_tokens(machines: Machines) -> FloatArray:
     return hashed_lines(machines.lines, _LINE_WIDTH)
 
 
-def simulate(n: int, rng: np.random.Generator) -> Machines:
-    """N independent machine moments, drawn one after the other: the first m of n are the same for any n >= m."""
+TOKENIZERS: dict[str, Callable[[Machines], FloatArray]] = {"vibration": vibration_tokens, "log": log_tokens}
+
+
+def simulate(n: int, rng: np.random.Generator, states: Sequence[int] = range(len(STATES))) -> Machines:
+    """N independent machine moments, drawn one after the other: the first m of n are the same for any n >= m.
+
+    states: those that occur, in the proportions that they have in the whole fleet.
+    """
+    prior = np.where(np.isin(np.arange(len(STATES)), states), _PRIOR, 0)
     moments, windows, lines = [], [], []
     for _ in range(n):
-        moment = draw_moment(rng)
+        moment = draw_moment(rng, prior / prior.sum())
         moments.append(moment)
         windows.append(vibration(moment, rng))
         lines.append(write_log(moment, rng))
@@ -154,9 +169,9 @@ def simulate(n: int, rng: np.random.Generator) -> Machines:
     )
 
 
-def draw_moment(rng: np.random.Generator) -> Moment:
+def draw_moment(rng: np.random.Generator, prior: NDArray[np.float64] = _PRIOR) -> Moment:
     """State, operating point and how far the fault has gone; heat follows from load and, in some states, friction."""
-    state = int(rng.choice(len(STATES), p=_PRIOR))
+    state = int(rng.choice(len(STATES), p=prior))
     speed, load, severity = rng.uniform(18, 32), rng.uniform(), rng.uniform()
     friction = {BEARING: 14.0, MISALIGNMENT: 8.0}.get(state, 0.0)
     temperature = 38 + 18 * load + friction * severity + rng.normal(0, 3)

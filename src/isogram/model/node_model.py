@@ -3,7 +3,7 @@
 Shape letters: B rows, T tokens, c values per token, F = T c, d coordinates (the frame's rank r, or a chosen width).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,20 @@ from torch import Tensor, nn
 from isogram.alignment import LinearMap
 from isogram.config import ModelConfig
 from isogram.errors import ConfigError, MessageError
-from isogram.model.trunk import Trunk
+from isogram.model import peft_format
+from isogram.model.adapters import (
+    MAGNITUDE,
+    MERGED_A,
+    MERGED_B,
+    METHODS,
+    WEIGHT,
+    A,
+    AdaptedLinear,
+    B,
+    adapted,
+    new_basis,
+)
+from isogram.model.trunk import Trunk, fingerprint
 
 
 class Projector(nn.Module):
@@ -41,20 +54,32 @@ class Projector(nn.Module):
 class SharedModel(nn.Module):
     """What all nodes share: the trunk's adapters and the map from its width to coordinates, which starts at zero.
 
-    With trunk "none" nothing is shared and the correction is zero.
+    One is enough for many nodes in one process: what is a node's own in it (a magnitude that stays at home) is put in
+    place by `NodeModel`. With trunk "none" nothing is shared and the correction is zero.
+
+    Raises:
+        ConfigError: more coordinates than the trunk is wide, and as `Trunk` and `peft_format.read_adapter` do.
     """
 
     def __init__(self, config: ModelConfig, coordinates: int) -> None:
         super().__init__()
+        self.method = METHODS[config.adapter]
+        self.about = "no trunk"
+        self.user: object = None
+        self.layers: dict[str, AdaptedLinear] = {}
         self.trunk = None if config.trunk == "none" else Trunk(config)
-        if self.trunk is not None:
-            if coordinates > self.trunk.width:
-                raise ConfigError(
-                    f"{coordinates} coordinates do not fit a trunk of width {self.trunk.width}; lower rank"
-                )
-            with torch.random.fork_rng(devices=[]):
-                self.out = nn.Linear(self.trunk.width, coordinates, bias=False)
-            nn.init.zeros_(self.out.weight)
+        if self.trunk is None:
+            return
+        if coordinates > self.trunk.width:
+            raise ConfigError(f"{coordinates} coordinates do not fit a trunk of width {self.trunk.width}; lower rank")
+        self.about = f"{config.trunk} #{self.trunk.fingerprint}, {config.adapter}, rank {config.rank}"
+        with torch.random.fork_rng(devices=[]):
+            self.out = nn.Linear(self.trunk.width, coordinates, bias=False)
+        nn.init.zeros_(self.out.weight)
+        self.layers = {f"trunk.transformer.{name}": layer for name, layer in adapted(self.trunk.transformer)}
+        if config.start:
+            peft_format.read_adapter(self, config.start)
+            self.about += f", start #{fingerprint(self.state())}"
 
     def forward(self, tokens: Tensor) -> Tensor | float:
         """Correction [B, d] to the skip path, from projected tokens [B, T, d]."""
@@ -64,35 +89,86 @@ class SharedModel(nn.Module):
         correction: Tensor = self.out(self.trunk(padded))
         return correction
 
-    def adapters(self) -> dict[str, Tensor]:
-        """Copies of the trained tensors by name: all that a node sends of the model."""
-        return {name: p.detach().cpu().clone() for name, p in self.named_parameters() if _is_trained(name)}
+    def train_turn(self, round: int) -> dict[str, nn.Parameter]:
+        """The tensors that train in a round, counted from 1, by name; all others are frozen."""
+        trains = self.method.trains(round)
+        found = {}
+        for name, parameter in self.named_parameters():
+            tensor = name.rpartition(".")[2]
+            adapter = tensor in trains and name.rpartition(".")[0] in self.layers
+            parameter.requires_grad_(adapter or name == _OUT)
+            if parameter.requires_grad:
+                found[name] = parameter
+        return found
 
-    def load_adapters(self, adapters: Mapping[str, Tensor]) -> None:
-        """Set the trained tensors.
+    def update(self, round: int) -> dict[str, Tensor]:
+        """Copies of what trained in a round and leaves the node: all that it sends of the model."""
+        trained = self.train_turn(round)
+        return {name: _copy(p) for name, p in trained.items() if not self._at_home(name)}
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all that the nodes share and that training or a refresh changes."""
+        return {name: _copy(value) for name, value in self._tensors() if not self._at_home(name)}
+
+    def home(self) -> dict[str, Tensor]:
+        """Copies of what stays at a node, as it is now."""
+        return {name: _copy(value) for name, value in self._tensors() if self._at_home(name)}
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, layer in self.layers.items():
+            for tensor in (WEIGHT,) if WEIGHT in self.method.tensors else (A, B, MAGNITUDE, MERGED_A, MERGED_B):
+                if hasattr(layer, tensor):
+                    yield f"{name}.{tensor}", getattr(layer, tensor)
+        if self.trunk is not None:
+            yield _OUT, self.out.weight
+
+    def _at_home(self, name: str) -> bool:
+        return bool(self.method.home) and name.endswith(f".{self.method.home}")
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set tensors by name; those not given stay.
 
         Raises:
-            MessageError: names or shapes are not this model's.
+            MessageError: a name or a shape that is not this model's.
         """
-        own = {name: p for name, p in self.named_parameters() if _is_trained(name)}
-        if set(own) != set(adapters):
-            odd = sorted(set(own) ^ set(adapters))
-            raise MessageError(f"adapters do not fit this trunk: {odd[:3]}; all nodes need the same trunk and rank")
+        own = dict(self._tensors())
+        unknown = sorted(set(tensors) - set(own))
+        if unknown:
+            raise MessageError(f"{unknown[:3]} do not belong to {self.about}; all nodes need the same trunk and rank")
+        for name, value in tensors.items():
+            if MERGED_A not in name and MERGED_B not in name and value.shape != own[name].shape:
+                raise MessageError(
+                    f"adapter {name!r} is {tuple(value.shape)}, not {tuple(own[name].shape)} as in {self.about}"
+                )
+        of: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            layer, _, tensor = name.rpartition(".")
+            of.setdefault(layer, {})[tensor] = value
         with torch.no_grad():
-            for name, parameter in own.items():
-                if parameter.shape != adapters[name].shape:
-                    raise MessageError(
-                        f"adapter {name!r} is {tuple(adapters[name].shape)}, not {tuple(parameter.shape)}"
-                    )
-                parameter.copy_(adapters[name])
+            if _OUT in tensors:
+                self.out.weight.copy_(tensors[_OUT])
+            for name, found in of.items():
+                if name in self.layers:
+                    self.layers[name].load(found)
 
-    def trained(self) -> list[nn.Parameter]:
-        """The tensors that an optimiser moves."""
-        return [p for name, p in self.named_parameters() if _is_trained(name)]
+    def refresh(self, number: int, bases: Mapping[str, Tensor]) -> None:
+        """Merge every adapter into its layer and go on from a new basis; nothing happens if that was done already.
+
+        Args:
+            number: of this refresh, from 1.
+            bases: [r, i] by layer; a layer without one gets a random basis outside the one that it has.
+        """
+        for name, layer in self.layers.items():
+            if len(layer.merged_A) < number * len(layer.lora_A):
+                random = new_basis(layer.lora_A.cpu(), layer.name, number) if name not in bases else bases[name]
+                layer.refresh(random)
 
 
-def _is_trained(name: str) -> bool:
-    return "lora_" in name or name.startswith("out.")
+_OUT = "out.weight"
+
+
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().float().cpu().clone()
 
 
 class NodeModel(nn.Module):
@@ -105,6 +181,8 @@ class NodeModel(nn.Module):
         self.projector = Projector(start.weight, tokens)
         self.register_buffer("bias", start.bias.float())
         self.shared = shared
+        self.home = shared.home()
+        self._key = object()
 
     def forward(self, x: Tensor) -> Tensor:
         """Coordinates [B, d] of standardised tokens [B, T, c]."""
@@ -112,5 +190,19 @@ class NodeModel(nn.Module):
 
     def from_base(self, base: Tensor) -> Tensor:
         """Coordinates [B, d] from the start's output [B, T, d]: frozen, hence computed once for rows seen often."""
+        self.take_place()
         projected = self.projector(base)
         return projected.sum(1) + self.bias + self.shared(projected)
+
+    def take_place(self) -> None:
+        """Put what is this node's own into the shared model, if another node used it last."""
+        if self.home and self.shared.user is not self._key:
+            self.shared.load(self.home)
+            self.shared.user = self._key
+
+    def keep_home(self) -> None:
+        """Keep what training has made of this node's own part, unless it has gone astray."""
+        now = self.shared.home()
+        if all(value.isfinite().all() for value in now.values()):
+            self.home = now
+        self.shared.user = None

@@ -1,6 +1,6 @@
 """A trained federation as one file: what embeds new rows, without its nodes, their data or the anchors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,16 @@ from isogram.errors import DataError
 from isogram.model.node_model import NodeModel, SharedModel
 from isogram.tensor_file import read_tensors, write_tensors
 
-_FORMAT = "isogram-model-1"
+_FORMAT = "isogram-model-2"
+OWN_MAP = "node:"
+"""Before the name of a node whose map is its own, because it recorded the anchors itself."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """Maps per modality; per node the change of its projector, if trained; what all share.
+    """Maps per modality, or per node (`OWN_MAP`); what of the trained model is a node's own; what all share.
 
+    changes, homes: node -> change of its projector, and what its adapters keep at home.
     nodes: name -> modality; tokens: modality -> tokens per row; frame [K, r]; head [C, r], NaN for a class without
     evidence, None without labels; adapters: empty if the model was not trained.
     """
@@ -35,6 +38,7 @@ class SavedModel:
     frame: Tensor
     head: Tensor | None = None
     changes: Mapping[str, Tensor] | None = None
+    homes: Mapping[str, Mapping[str, Tensor]] | None = None
     adapters: Mapping[str, Tensor] | None = None
 
     def embed(self, node: str, tokens: ArrayLike) -> Tensor:
@@ -46,7 +50,8 @@ class SavedModel:
         if node not in self.nodes:
             raise DataError(f"no node {node!r} in this model; there are {', '.join(self.nodes)}")
         modality, tokens = self.nodes[node], np.asarray(tokens, np.float32)
-        start, n_tokens = self.maps[modality], self.tokens[modality]
+        start = self.maps[OWN_MAP + node if OWN_MAP + node in self.maps else modality]
+        n_tokens = self.tokens[modality]
         if tokens.ndim != 3 or tokens.shape[1] != n_tokens or tokens.shape[1] * tokens.shape[2] != len(start.weight):
             raise DataError(
                 f"node {node!r} takes rows of {n_tokens} tokens and {len(start.weight)} values in all, got "
@@ -57,12 +62,22 @@ class SavedModel:
         flat = torch.from_numpy(np.ascontiguousarray(tokens)).double().flatten(1)
         if self.adapters is None or self.changes is None:
             return start(flat)
-        shared = SharedModel(self.config, start.weight.shape[1])
-        shared.load_adapters(self.adapters)
-        model = NodeModel(start, n_tokens, shared)
+        model = NodeModel(start, n_tokens, self.shared(node))
         with torch.no_grad():
             model.projector.change.copy_(self.changes[node])
             return model(start.standardize(flat).float().reshape(len(flat), n_tokens, -1)).double()
+
+    def shared(self, node: str) -> SharedModel:
+        """The trunk as a node has it.
+
+        Raises:
+            DataError: the model was not trained.
+        """
+        if self.adapters is None or self.homes is None:
+            raise DataError("this model is one-shot alignment alone: it has no trunk")
+        shared = SharedModel(self.config, self.frame.shape[1])
+        shared.load({**self.adapters, **self.homes[node]})
+        return shared
 
     def save(self, path: Path) -> None:
         """Write the file; the same model gives the same bytes.
@@ -76,6 +91,7 @@ class SavedModel:
             parts |= {"weight": start.weight, "bias": start.bias}
             tensors |= {f"map/{modality}/{name}": value for name, value in parts.items()}
         tensors |= {f"change/{node}": value for node, value in (self.changes or {}).items()}
+        tensors |= {f"home/{name}": value for name, value in flat_homes(self.homes or {}).items()}
         tensors |= {f"adapters/{name}": value for name, value in (self.adapters or {}).items()}
         about = {
             "format": _FORMAT,
@@ -118,5 +134,20 @@ class SavedModel:
             frame=tensors["frame"],
             head=tensors.get("head"),
             changes=under("change/") if about["trained"] else None,
+            homes=nested_homes(under("home/"), about["nodes"]) if about["trained"] else None,
             adapters=under("adapters/") if about["trained"] else None,
         )
+
+
+def flat_homes(homes: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The nodes' own tensors under one name each, "TENSOR/NODE": a tensor's name has no slash, a node's may."""
+    return {f"{name}/{node}": value for node, home in homes.items() for name, value in home.items()}
+
+
+def nested_homes(flat: Mapping[str, Tensor], nodes: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """The inverse of `flat_homes`."""
+    homes: dict[str, dict[str, Tensor]] = {node: {} for node in nodes}
+    for key, value in flat.items():
+        name, _, node = key.partition("/")
+        homes[node][name] = value
+    return homes

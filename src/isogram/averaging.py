@@ -1,0 +1,272 @@
+"""Averages of adapters: which updates can be averaged, what each weighs, and the weighted mean as they stream by.
+
+theta = (prior theta_previous + sum_n L_n theta_n) / (prior + sum_n L_n): two plain sums over nodes n. L_n is a number,
+or for the rule "parameter" the node's weight times a diagonal precision: the mode of the product of the nodes'
+Gaussian posteriors (Al-Shedivat et al. 2021, "Federated Learning via Posterior Averaging", with diagonal covariances).
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogram.aggregation import RESIDUAL_FLOOR, in_order
+from isogram.config import AverageConfig
+from isogram.errors import MessageError
+from isogram.messages import Up
+
+_NO_EVIDENCE = 1e-30  # float32 sums lose digits below; it takes gradients of 1e-15
+_PIECE = 1 << 17  # numbers at a time, so that what is made on the way stays small
+_INFINITY = 0x7F800000  # as bits of a float32: those of finite positive numbers are below, of negative ones above
+
+
+def refuse(updates: Sequence[Up], expected: Mapping[str, Tensor], model: str) -> tuple[list[Up], list[str]]:
+    """Split a round's updates into those that can be averaged, in node order, and a reason for each of the others.
+
+    Args:
+        updates: one per node.
+        expected: the adapters as they are now; updates need the same keys and shapes.
+        model: what they belong to, see `Up.model`.
+
+    Raises:
+        MessageError: as `in_order`; or none is left, with all reasons.
+    """
+    updates = in_order(updates)
+    reasons = {update.node: _problem(update, expected, model) for update in updates}
+    kept = [update for update in updates if reasons[update.node] is None]
+    refused = [f"node {node!r} {text}; it is left out" for node, text in reasons.items() if text]
+    if not kept:
+        raise MessageError(*(refused or ["no node sent an update"]))
+    return kept, refused
+
+
+def _problem(update: Up, expected: Mapping[str, Tensor], model: str) -> str | None:
+    if update.model != model:
+        return f"sent adapters of {update.model!r}, not of {model!r}: give all nodes the same trunk, adapter and rank"
+    if update.samples < 1:
+        return f"sent adapters trained on {update.samples} rows: give it rows, or take it out of the federation"
+    for what, values in (("adapter", update.adapters), ("precision", update.precision)):
+        if what == "precision" and not values:
+            continue
+        differing = sorted(expected.keys() ^ values.keys())
+        if differing:
+            verb = "lacks the" if differing[0] in expected else "sent the unknown"
+            return f"{verb} {what} {differing[0]!r}: give all nodes the same trunk and adapter"
+        for key, value in sorted(values.items()):
+            if value.shape != expected[key].shape:
+                return (
+                    f"sent the {what} {key!r} as {tuple(value.shape)}, it is {tuple(expected[key].shape)}: "
+                    "give all nodes the same trunk and rank"
+                )
+            if value.dtype != torch.float32:
+                return f"sent the {what} {key!r} as {value.dtype}: send float32"
+            if not (_is_finite(value) if what == "adapter" else _is_finite_and_positive(value)):
+                if not torch.isfinite(value).all():
+                    return f"sent NaN or infinity in the {what} {key!r}: lower train.lr"
+                return f"sent negative numbers in the {what} {key!r}: send second moments"
+    return None
+
+
+def _is_finite(value: Tensor) -> bool:
+    # The sum of finite numbers is finite, unless they are so large that it takes a second look.
+    return math.isfinite(value.sum()) or bool(torch.isfinite(value).all())
+
+
+def _is_finite_and_positive(value: Tensor) -> bool:
+    if value.numpy().view(np.uint32).max(initial=0) < _INFINITY:
+        return True
+    return bool((torch.isfinite(value) & (value >= 0)).all())  # -0.0 has the bits of a negative number
+
+
+def node_weights(
+    updates: Sequence[Up], config: AverageConfig, residuals: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Weight of each node's adapters, in node order; they sum to 1.
+
+    By rule: 1; N_n; N_n over the residual of the node's anchors; N_n, which the precisions are multiplied by. The cap
+    bounds a node's share of the total, which for absolute precisions is that of the sum of all its L_n.
+
+    Args:
+        updates: that `refuse` let through.
+        config: the rule.
+        residuals: of `aggregation.node_residuals`, for the rule "node".
+
+    Raises:
+        MessageError: the rule "node" without the residual of a node.
+    """
+    updates = in_order(updates)
+    shares: dict[str, float] = {}
+    for update in updates:
+        share = 1.0 if config.rule == "uniform" else float(update.samples)
+        if config.rule == "node":
+            if residuals is None or update.node not in residuals:
+                raise MessageError(f'node {update.node!r} sent no Gram to weigh it by; set average.rule = "samples"')
+            share /= max(residuals[update.node], RESIDUAL_FLOOR)
+        shares[update.node] = share
+    if config.cap < 1:
+        mean = {update.node: _mean_precision(update.precision, config) for update in updates}
+        capped = _capped({node: share * mean[node] for node, share in shares.items()}, config.cap)
+        shares = {node: share / mean[node] if mean[node] else 0.0 for node, share in capped.items()}
+    total = sum(shares.values())
+    dealt = dealers([update.node for update in updates], config)
+    return {node: shares[dealer] / total if total else 1 / len(shares) for node, dealer in dealt.items()}
+
+
+def dealers(nodes: Sequence[str], config: AverageConfig) -> dict[str, str]:
+    """Whose weight and precision each node's adapters get: its own, unless they are shuffled, the control.
+
+    A rule that weighs by anything real has to beat the same weights at other nodes.
+    """
+    if not config.shuffle or len(nodes) < 2:
+        return {node: node for node in nodes}
+    rng = np.random.default_rng(config.shuffle)
+    order = rng.permutation(len(nodes))
+    while (order == np.arange(len(nodes))).all():
+        order = rng.permutation(len(nodes))
+    return {node: nodes[dealer] for node, dealer in zip(nodes, order, strict=True)}
+
+
+def _capped(shares: Mapping[str, float], cap: float) -> dict[str, float]:
+    """Shares of sum 1, none above the cap: what is cut off goes to the others in proportion, or all get the same."""
+    some = {node for node, share in shares.items() if share > 0}
+    if cap * len(some) <= 1:
+        return {node: 1 / len(some) if node in some else 0.0 for node in shares}
+    full: set[str] = set()
+    while True:
+        rest = some - full
+        scale = (1 - cap * len(full)) / sum(shares[node] for node in sorted(rest))
+        over = {node for node in rest if shares[node] * scale > cap}
+        if not over:
+            return {node: cap if node in full else scale * share for node, share in shares.items()}
+        full |= over
+
+
+def _mean_precision(precision: Mapping[str, Tensor], config: AverageConfig) -> float:
+    """Of all parameters, as `WeightedSum` takes them; 1 where the rule has no use for them."""
+    if config.rule != "parameter" or config.relative:
+        return 1.0
+    total, count = 0.0, 0
+    for _, value in sorted(precision.items()):
+        tempered, mean = _tempered(value, config)
+        total += sum(float(piece.clamp_max(config.clip * mean).sum()) for (piece,) in _pieces(tempered))
+        count += value.numel()
+    return total / max(count, 1)
+
+
+class WeightedSum:
+    """The weighted mean of updates that come one after the other, in node order; not one of them is kept.
+
+    For one number per node sums are in float64; for the rule "parameter", which takes a second sum of each parameter's
+    precision, in float32.
+    """
+
+    def __init__(self, previous: Mapping[str, Tensor], config: AverageConfig) -> None:
+        self._previous, self._config = previous, config
+        self._nodes: list[str] = []
+        of_parameters = config.rule == "parameter"
+        kind = torch.float32 if of_parameters else torch.float64
+        self._values = {key: torch.zeros(value.shape, dtype=kind) for key, value in previous.items()}
+        self._weights = {
+            key: torch.zeros(value.shape if of_parameters else (), dtype=kind) for key, value in previous.items()
+        }
+
+    def add(self, update: Up, weight: float, precision: Mapping[str, Tensor] | None = None) -> None:
+        """Add L theta and L of each adapter that the update has.
+
+        Args:
+            update: one that `refuse` let through, of a node whose name comes after those before.
+            weight: of `node_weights`.
+            precision: instead of the update's own.
+
+        Raises:
+            MessageError: a precision that the rule needs is absent; names node and key.
+            ValueError: nodes out of order: sums would depend on who answered first.
+        """
+        if self._nodes and update.node <= self._nodes[-1]:
+            raise ValueError(f"node {update.node!r} after {self._nodes[-1]!r}: add updates in the order of node names")
+        precision = update.precision if precision is None else precision
+        by_parameter = self._config.rule == "parameter"
+        for key in update.adapters if by_parameter else ():
+            if key not in precision:
+                raise MessageError(
+                    f"node {update.node!r} sent no precision of {key!r}; set average.rule the same at every node"
+                )
+        self._nodes.append(update.node)
+        for key, value in update.adapters.items():
+            if by_parameter:
+                self._add_by_parameter(key, value, precision[key], weight)
+            else:
+                for values, theta in _pieces(self._values[key], value):
+                    values.add_(theta, alpha=weight)
+                self._weights[key] += weight
+
+    def _add_by_parameter(self, key: str, value: Tensor, precision: Tensor, weight: float) -> None:
+        precision, mean = _tempered(precision, self._config)
+        if self._config.relative:
+            weight = weight / mean if mean else 0.0
+        for values, weights, theta, part in _pieces(self._values[key], self._weights[key], value, precision):
+            bounded = part.clamp_max(self._config.clip * mean)
+            values.addcmul_(theta, bounded, value=weight)
+            weights.add_(bounded, alpha=weight)
+
+    def result(self) -> tuple[dict[str, Tensor], list[str]]:
+        """The averages, float32, and a line for each key that no node had evidence for: it keeps its previous value.
+
+        So does a single parameter whose precisions are all 0. More updates may be added afterwards.
+
+        Raises:
+            MessageError: a sum is too large for float32; names the key.
+        """
+        found, without = {}, []
+        for key, previous in self._previous.items():
+            evidence = float(self._weights[key].mean()) if previous.numel() else 0.0
+            prior = self._config.prior * evidence
+            if previous.numel() and evidence <= _NO_EVIDENCE:
+                without.append(
+                    f"nodes {', '.join(map(repr, self._nodes))} have no evidence on {key!r}: it stays as it was"
+                )
+            out = torch.empty(previous.shape, dtype=torch.float32)
+            weights = self._weights[key].expand(previous.shape)
+            for target, before, values, total in _pieces(out, previous, self._values[key], weights):
+                mean = (values + prior * before) / (total + prior)
+                target.copy_(torch.where(total > _NO_EVIDENCE, mean, before))
+            if not (math.isfinite(evidence) and _is_finite(out)):
+                raise MessageError(f"the precisions of {key!r} are too large to be summed; lower average.temper")
+            found[key] = out
+        return found, without
+
+
+def average(
+    updates: Iterable[Up],
+    previous: Mapping[str, Tensor],
+    config: AverageConfig,
+    residuals: Mapping[str, float] | None = None,
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Average updates that `refuse` let through: see `node_weights` for the weights, `WeightedSum` for what it returns.
+
+    Raises:
+        MessageError: as these two.
+    """
+    updates = in_order(list(updates))
+    weights, precision = node_weights(updates, config, residuals), {up.node: up.precision for up in updates}
+    dealt = dealers([update.node for update in updates], config)
+    sums = WeightedSum(previous, config)
+    for update in updates:
+        sums.add(update, weights[update.node], precision[dealt[update.node]])
+    return sums.result()
+
+
+def _tempered(precision: Tensor, config: AverageConfig) -> tuple[Tensor, float]:
+    """The precisions of one key to the power `temper`, and their mean, which bounds them."""
+    tempered = precision if config.temper == 1 else precision**config.temper
+    return tempered, float(tempered.mean()) if tempered.numel() else 0.0
+
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same numbers of each tensor, some at a time, so that what is made of them stays small and near."""
+    if tensors[0].numel() <= _PIECE:
+        yield tensors
+    else:
+        yield from zip(*(tensor.reshape(-1).split(_PIECE) for tensor in tensors), strict=True)
