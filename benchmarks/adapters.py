@@ -11,6 +11,7 @@ Studies (a row's data set is "STUDY:SETTING", its method the rule):
   their own mean and spread; and with the anchors recorded by each sensor, too, which standardises by them.
 - doubt: a third of the sites noisy, mislabelled, small, or with wrong or synthetic anchors; each average and, as the
   control, its weights dealt to other sites ("node 1" to "node 10").
+- heads: class directions by means and by Laplace, at the start and after training.
 - consensus: the same sites; precision weights in the consensus of one-shot alignment, no training.
 
 Rows that are there are skipped; cells run in two processes of one thread each. Two hours on two cores.
@@ -83,6 +84,12 @@ def cells(studies: Sequence[str]) -> Iterator[Cell]:
                 for rule in ("start", "geolora", "geodora"):
                     for way in ("", " standardised", " recorded"):
                         yield Cell("shift", name, rule + way, seed)
+        if "heads" in studies:
+            for name in ("digits-12", "tcga-brca-9", "machines-8"):
+                for labels in ("iid", "skewed"):
+                    for rule in ("start", "geolora"):
+                        for head in ("means", "laplace"):
+                            yield Cell("heads", f"{name} {labels}", f"{rule} {head}", seed)
         for kind in KINDS:
             if "doubt" in studies:
                 controls = [f"{rule} {n}" for rule in ("node", "parameter") for n in SHUFFLES]
@@ -112,12 +119,13 @@ def data_of(cell: Cell) -> FederatedData:
 def config_of(cell: Cell) -> Config:
     """The settings of a cell."""
     word, *ways = cell.rule.split()
-    adapter = word if cell.study in ("adapters", "shift") and word in ADAPTERS else "geolora"
+    adapter = word if cell.study != "doubt" and word in ADAPTERS else "geolora"
     weights = PLAIN if "geometry" in ways else GEOMETRY
-    train = TRAINING.model_copy(update={"lr": RATES[adapter], "weights": weights})
+    steps = 8 if cell.setting.startswith("digits-48") else TRAINING.steps  # a cell is to take a minute at most
+    train = TRAINING.model_copy(update={"lr": RATES[adapter], "weights": weights, "steps": steps})
     if "refresh" in ways:
         train = train.model_copy(update={"refresh": 2, "refresh_basis": ways[-1]})
-    average = AverageConfig()
+    average = AverageConfig(head="laplace" if ways[-1:] == ["laplace"] else "means")
     if cell.study == "doubt" and word != "start":
         rule = "parameter" if word == "relative" else word
         shuffle = int(ways[0]) if ways else 0

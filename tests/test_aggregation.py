@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 
 from isogram.aggregation import (
+    HEAD_PRIOR,
     MIN_EVIDENCE,
     PRECISION_FLOOR,
     in_order,
@@ -121,13 +123,47 @@ def test_heads_become_unit_directions_of_class_sums_where_there_is_evidence():
     sums = normal(2, 4, 3, seed=0).double()
     # Per class over both nodes: enough at one node, enough only together, one too few, none at all.
     counts = torch.tensor([[MIN_EVIDENCE, 2, MIN_EVIDENCE - 2, 0], [0, MIN_EVIDENCE - 2, 1, 0]], dtype=torch.float64)
-    evidence = merge_counts([*masked("counts", counts), update("unlabelled")])
-    assert evidence.tolist() == [1, 1, 0, 0]
+    rows = merge_counts([*masked("counts", counts), update("unlabelled")])
+    assert rows.tolist() == [MIN_EVIDENCE, MIN_EVIDENCE, 0, 0]
+    evidence = (rows > 0).to(torch.uint8)
     found = merge_heads([*masked("head", sums), update("unlabelled")], evidence)
     for c in range(2):
         total = sums[0, c] + sums[1, c]
         torch.testing.assert_close(found[c], total / total.norm(), rtol=0, atol=1e-6)
     assert found[2:].isnan().all()
+
+
+@given(seed=SEEDS)
+def test_with_second_moments_the_head_is_the_precision_weighted_mean_of_the_nodes_ridges(seed):
+    rng = np.random.default_rng(seed)
+    sums, seconds, ridges, parts = [], [], [], []
+    for n in rng.integers(1, 30, 3):
+        rows, labels = torch.from_numpy(rng.normal(size=(n, 4))), torch.from_numpy(rng.integers(0, 3, n))
+        rows, one_hot = torch.nn.functional.normalize(rows, dim=1), torch.eye(3, dtype=torch.float64)[labels]
+        parts.append((rows, one_hot))
+        sums.append(one_hot.T @ rows)
+        seconds.append(rows.T @ rows)
+        ridges.append(Ridge(alpha=HEAD_PRIOR, fit_intercept=False).fit(rows, one_hot).coef_.reshape(3, 4))
+    moments = masked("second", torch.stack([pack(second) for second in seconds]))
+    ups = [replace(u, second=m.second) for u, m in zip(masked("head", torch.stack(sums)), moments, strict=True)]
+    found = merge_heads(ups, torch.ones(3))
+    # Each node's own head, weighted by its precision; the prior, which is in all three of them, counts once.
+    prior = HEAD_PRIOR * torch.eye(4, dtype=torch.float64)
+    weighted = sum(torch.from_numpy(w) @ (s + prior) for w, s in zip(ridges, seconds, strict=True))
+    merged = torch.linalg.solve(sum(seconds) + prior, weighted.T).T
+    pooled = Ridge(alpha=HEAD_PRIOR, fit_intercept=False).fit(*(torch.cat(c) for c in zip(*parts, strict=True)))
+    seen = merged.norm(dim=1) > 1e-6
+    for expected in (merged, torch.from_numpy(pooled.coef_.reshape(3, 4))):
+        expected = torch.nn.functional.normalize(expected[seen], dim=1)
+        torch.testing.assert_close(found[seen], expected, rtol=0, atol=1e-4)
+
+
+def test_second_moments_change_the_head():
+    # Else the test above could pass without them.
+    sums, moment = masked("head", normal(1, 3, 4, seed=0).double())[0], torch.diag(torch.tensor([1.0, 90, 5, 9]))
+    told = replace(sums, second=masked("second", pack(moment)[None])[0].second)
+    plain, found = (merge_heads([up], torch.ones(3)) for up in (sums, told))
+    assert (found - plain).abs().max() > 0.1
 
 
 def test_sums_of_different_shapes_name_the_nodes():

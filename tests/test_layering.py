@@ -20,7 +20,6 @@ LAYERS = (
     "model",
     "objective",
     "secure_sum",
-    "laplace",
     "local",
     "aggregation",
     "averaging",

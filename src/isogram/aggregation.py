@@ -11,6 +11,9 @@ from isogram.errors import MessageError
 from isogram.messages import Up
 from isogram.secure_sum import MIN_EVIDENCE, total
 
+HEAD_PRIOR = 20.0
+"""Precision of a class direction before any row is seen, as if so many unit rows had been seen in each direction."""
+
 RESIDUAL_FLOOR = 1e-3
 """Below it nodes and anchors count as equally well placed."""
 
@@ -168,21 +171,31 @@ def node_residuals(
 
 
 def merge_counts(updates: Sequence[Up]) -> Tensor:
-    """[C] uint8, 1 for classes with `MIN_EVIDENCE` rows or more over all nodes: asked before any sum is sent.
+    """[C] rows of each class over all nodes, 0 for fewer than `MIN_EVIDENCE`: asked before any sum is sent.
 
     Raises:
         MessageError: counts of different lengths; names the nodes.
     """
-    return (_total(updates, "counts") >= MIN_EVIDENCE).to(torch.uint8)
+    counts = _total(updates, "counts")
+    return torch.where(counts >= MIN_EVIDENCE, counts, 0)
 
 
 def merge_heads(updates: Sequence[Up], evidence: Tensor) -> Tensor:
-    """Class directions [C, r] in the frame from the secure sum of class sums; NaN rows where evidence [C] is 0.
+    """Class directions [C, r] in the frame from secure sums; NaN rows where evidence [C] is 0.
+
+    From class sums alone they are unit class means. With second moments S = sum u u^T, too, they are the rows of
+    (sum u by class) (S + `HEAD_PRIOR` I)^-1: the mean of a linear head's posterior, for which Laplace's approximation
+    of the last layer is exact (Daxberger et al. 2021, "Laplace Redux"), and the precision-weighted mean of the heads
+    that the nodes would have fitted each by itself.
 
     Raises:
         MessageError: sums of different shapes; names the nodes.
     """
-    directions = torch.nn.functional.normalize(_total(updates, "head"), dim=1)
+    sums = _total(updates, "head")
+    if any(update.second is not None for update in updates):
+        precision = unpack(_total(updates, "second"))
+        sums = torch.linalg.solve(precision + HEAD_PRIOR * torch.eye(len(precision), dtype=torch.float64), sums.T).T
+    directions = torch.nn.functional.normalize(sums, dim=1)
     return torch.where(evidence[:, None] > 0, directions, torch.nan)
 
 

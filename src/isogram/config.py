@@ -111,7 +111,7 @@ class TrainConfig(_Settings):
 
 
 class AverageConfig(_Settings):
-    """How the server averages the nodes' adapters."""
+    """How the server averages what the nodes learn."""
 
     rule: Literal["uniform", "samples", "node", "parameter"] = Field(
         "samples",
@@ -122,6 +122,9 @@ class AverageConfig(_Settings):
     clip: float = Field(10.0, gt=1, description="bound on a precision, in means of its node and tensor")
     relative: bool = Field(False, description="divide a node's precisions by their mean: only their pattern counts")
     cap: float = Field(1.0, gt=0, le=1, description="bound on one node's share of the weights")
+    head: Literal["means", "laplace"] = Field(
+        "means", description="class directions: unit means of rows, or a linear head by its posterior's precision"
+    )
     shuffle: int = Field(0, ge=0, description="the control: deal weights to other nodes, in the n-th way; 0: do not")
 
 

@@ -187,7 +187,8 @@ def _fall_back(fed: Federation, names: list[str]) -> tuple[Federation, list[str]
 def class_directions(fed: Federation, round: int) -> Tensor | None:
     """[C, r] class directions from secure sums over the nodes that have labels; None if none has.
 
-    First counts, then sums of the classes that enough rows speak for: no sum of a few rows is ever seen.
+    First counts, then sums of the classes that enough rows speak for: no sum of a few rows is ever seen. With
+    `average.head = "laplace"` also the rows' second moment, if there are enough in all.
     """
     labelled = [node for node in fed.nodes if node.data.classes]
     if not labelled:
@@ -198,10 +199,13 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
     for node in labelled:
         down = _send(fed, node, round, keys=listed)
         counts.append(fed.ledger.carry(node.send_counts(down, fed.n_classes)))
-    evidence = aggregation.merge_counts(counts)
+    rows = aggregation.merge_counts(counts)
+    evidence = (rows > 0).to(torch.uint8)
+    # With fewer rows than coordinates a second moment would show the plane that these few lie in.
+    second = int(fed.config.average.head == "laplace" and float(rows.sum()) >= labelled[0].coordinates)
     sums: list[Up] = []
     for node in labelled:
-        down = _send(fed, node, round, keys=listed, evidence=evidence)
+        down = _send(fed, node, round, keys=listed, evidence=evidence, second=second)
         sums.append(fed.ledger.carry(node.send_head(down)))
     return aggregation.merge_heads(sums, evidence)
 

@@ -150,6 +150,11 @@ class Node:
                 z = self.model(self._standard_tokens(flat)).double().cpu()
         return z if self.readout is None else self.readout(z)
 
+    @property
+    def coordinates(self) -> int:
+        """Length of an embedding."""
+        return self.embed(self.data.tokens[:1]).shape[1]
+
     def embed_anchors(self) -> Tensor:
         """[k, r] coordinates of this node's anchors."""
         return self.embed(self.anchors.float().reshape(len(self.anchors), self.data.tokens.shape[1], -1).numpy())
@@ -177,11 +182,18 @@ class Node:
         return self._up(down.round, counts=self.party.masked(counts, down.keys, down.round, "counts"))
 
     def send_head(self, down: Down) -> Up:
-        """Class sums [C, r] of private rows' unit coordinates, masked; 0 for classes that too few rows speak for."""
+        """Class sums [C, r] of private rows' unit coordinates, masked; 0 for classes that too few rows speak for.
+
+        Where it is asked for, also the second moment of these rows.
+        """
         assert down.keys is not None and down.evidence is not None
         rows = normalize(self.embed(self.data.tokens), dim=1)
-        sums = (self._one_hot(len(down.evidence)) * down.evidence).T @ rows
-        return self._up(down.round, head=self.party.masked(sums, down.keys, down.round))
+        counted = self._one_hot(len(down.evidence)) * down.evidence
+        up = self._up(down.round, head=self.party.masked(counted.T @ rows, down.keys, down.round))
+        if down.second:
+            rows = rows[counted.any(1)]
+            up = replace(up, second=self.party.masked(pack(rows.T @ rows), down.keys, down.round, "second"))
+        return up
 
     def _one_hot(self, n_classes: int) -> Tensor:
         assert self.data.labels is not None

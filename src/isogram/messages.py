@@ -98,12 +98,13 @@ class Up(Message):
     """Node to server.
 
     gram [k(k+1)/2]: packed shrunk Gram of the anchors; index [k] int32: which anchors, absent if all; quality [k]: the
-    anchors' weights, absent if all 1; key [32] uint8: public key of the secure sums; counts [C], head [C, r] int64:
-    masked class counts and class sums (`isogram.secure_sum`); block_start, block_trained [h, K]: similarities of
-    held-out anchors to the frame's anchors, before and after training; embeddings [k, d]: only in the
-    prototype-sharing baseline; samples: private rows behind the adapters; model: what they belong to, such as
-    "small bert 2x128 #1a2b3c4d, geolora, rank 8"; precision: of every adapter, by its name and in its shape, the
-    diagonal of their precision; sketches: of each adapted layer, by its name, a sketch of the loss gradient.
+    anchors' weights, absent if all 1; key [32] uint8: public key of the secure sums; counts [C], head [C, r], second
+    [r(r+1)/2] int64: masked class counts, class sums, packed second moment of the rows in them (`isogram.secure_sum`);
+    block_start, block_trained [h, K]: similarities of held-out anchors to the frame's anchors, before and after
+    training; embeddings [k, d]: only in the prototype-sharing baseline; samples: private rows behind the adapters;
+    model: what these belong to; precision: of every adapter, by its name and in its shape, the diagonal of its
+    precision; where there is one, adapters are multiplied by it; sketches: of each adapted layer, by its name, a sketch
+    of the loss gradient.
     """
 
     modality: str
@@ -117,6 +118,7 @@ class Up(Message):
     key: Tensor | None = None
     counts: Tensor | None = None
     head: Tensor | None = None
+    second: Tensor | None = None
     block_start: Tensor | None = None
     block_trained: Tensor | None = None
     embeddings: Tensor | None = None
@@ -128,7 +130,8 @@ class Down(Message):
 
     frame [K, r]: canonical frame; geometry [K(K+1)/2]: packed Gram of the frame, the target of CKA; others
     [K(K+1)/2]: packed consensus of the nodes of other modalities; keys [m, 32] uint8: of the secure sums, in node
-    order; evidence [C] uint8: classes that enough rows speak for; head [C, r]: class directions, NaN where it is 0;
+    order; evidence [C] uint8: classes that enough rows speak for; second: 1 if
+    their second moment is asked for, too; head [C, r]: class directions, NaN where it is 0;
     prototypes [K, d]: only in the prototype-sharing baseline.
     """
 
@@ -137,6 +140,7 @@ class Down(Message):
     others: Tensor | None = None
     keys: Tensor | None = None
     evidence: Tensor | None = None
+    second: int = 0
     head: Tensor | None = None
     prototypes: Tensor | None = None
 

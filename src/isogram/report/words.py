@@ -79,8 +79,8 @@ STAGES = {"features": "Features", "aligned": "After alignment", "trained": "Afte
 PARTS = {
     "Gram matrices": "how alike a node finds the anchors; received: averages of these",
     "frame": "common coordinates of the anchors",
-    "adapters": "weights of the shared trunk",
-    "class sums": "counts and sums per class inside a secure sum; received: class directions",
+    "adapters": "weights of the shared trunk, their precisions, sketches of their gradients",
+    "class sums": "counts, sums per class and second moments inside a secure sum; received: class directions",
     "anchor embeddings": "coordinates of the anchors; received: their means",
     "anchor lists": "which anchors a node has, and their weights",
     "other fields": "fields that this version does not know",
@@ -90,10 +90,11 @@ PARTS = {
 
 FIELDS = {
     **dict.fromkeys(("gram", "others", "geometry", "block_start", "block_trained"), "Gram matrices"),
-    **dict.fromkeys(("key", "keys", "counts", "evidence", "head"), "class sums"),
+    **dict.fromkeys(("key", "keys", "counts", "evidence", "head", "second"), "class sums"),
     **dict.fromkeys(("embeddings", "prototypes"), "anchor embeddings"),
     **dict.fromkeys(("index", "quality"), "anchor lists"),
-    **{"frame": "frame", "adapters": "adapters", "header": "framing"},
+    **dict.fromkeys(("adapters", "precision", "sketches"), "adapters"),
+    **{"frame": "frame", "header": "framing"},
 }
 """Field of a message -> part."""
 
