@@ -55,7 +55,7 @@ def test_training_reaches_all_that_the_method_trains_and_nothing_else(adapter):
             optimiser.zero_grad()
             (model(x) ** 2).mean().backward()
             optimiser.step()
-        model.keep_home()
+        model.keep_own()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == expected | {"projector.change"}
     kinds = {name.rpartition(".")[2] for name in shared.update(1)} | {n.rpartition(".")[2] for n in shared.update(2)}
@@ -103,7 +103,7 @@ def test_a_magnitude_gone_astray_is_not_kept():
     model = NodeModel(linear, 3, shared)
     before = {name: value.clone() for name, value in model.home.items()}
     shared.load({next(iter(before)): torch.full((32,), torch.nan)})
-    model.keep_home()
+    model.keep_own()
     for name, value in model.home.items():
         assert_close(value, before[name], rtol=0, atol=0)
 

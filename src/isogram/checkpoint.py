@@ -62,10 +62,8 @@ def restore_round(fed: Federation, state: Mapping[str, Tensor], position: Mappin
     for node in fed.nodes:
         assert node.model is not None
         node.reset(adapters)
-        node.model.home = homes[node.name]
+        node.model.set_own(homes[node.name], state[_CHANGE + node.name])
         node.last_seen = state[_SEEN + node.name].to(node.device)
-        with torch.no_grad():
-            node.model.projector.change.copy_(state[_CHANGE + node.name])
     return replace(
         fed,
         frame=state["frame"],

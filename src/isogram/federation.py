@@ -330,7 +330,7 @@ def _refresh(
     if fed.config.train.refresh_basis == "gradient":
         for layer, sketch in aggregation.sum_sketches(updates).items():
             old = adapters[f"{layer}.{A}"]
-            bases[layer] = new_basis(old, layer, number, sketch)
+            bases[f"{layer}.{A}"] = new_basis(old, layer, number, sketch)
     for node in fed.nodes:
         node.refresh(_send(fed, node, round, adapters=bases) if bases else _down(fed, node, round), number)
     return fed.nodes[0].shared.state()

@@ -225,7 +225,7 @@ class Node:
             x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
             self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x).to(self.device)
             self.shift[fold] = (without.bias - self.map.bias).float().to(self.device)
-        self.last_seen = self.base_anchors.sum(1) + self.model.bias + self.shift
+        self.first_seen = self.last_seen = self.base_anchors.sum(1) + self.model.bias + self.shift
 
     @property
     def shared(self) -> SharedModel:
@@ -275,7 +275,9 @@ class Node:
                 for name, value in terms.items():
                     values[name] = values.get(name, 0.0) + value / train.steps
         sent = shared.update(down.round - 1)
-        self.model.keep_home()
+        self.model.keep_own()
+        if not self.last_seen.isfinite().all():
+            self.last_seen = self.first_seen
         if self.config.average.rule == "parameter":
             precision = {name: _second_moment(optimiser, turn[name]) for name in sent}
         else:

@@ -156,12 +156,12 @@ class SharedModel(nn.Module):
 
         Args:
             number: of this refresh, from 1.
-            bases: [r, i] by layer; a layer without one gets a random basis outside the one that it has.
+            bases: [r, i] by name of the layer's A; a layer without one gets a random basis outside the one that it has.
         """
         for name, layer in self.layers.items():
             if len(layer.merged_A) < number * len(layer.lora_A):
-                random = new_basis(layer.lora_A.cpu(), layer.name, number) if name not in bases else bases[name]
-                layer.refresh(random)
+                given = bases.get(f"{name}.{A}")
+                layer.refresh(new_basis(layer.lora_A.cpu(), name, number) if given is None else given)
 
 
 _OUT = "out.weight"
@@ -182,6 +182,7 @@ class NodeModel(nn.Module):
         self.register_buffer("bias", start.bias.float())
         self.shared = shared
         self.home = shared.home()
+        self._change = self.projector.change.detach().clone()
         self._key = object()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,9 +201,19 @@ class NodeModel(nn.Module):
             self.shared.load(self.home)
             self.shared.user = self._key
 
-    def keep_home(self) -> None:
-        """Keep what training has made of this node's own part, unless it has gone astray."""
-        now = self.shared.home()
-        if all(value.isfinite().all() for value in now.values()):
-            self.home = now
+    def keep_own(self) -> None:
+        """Keep what training has made of this node's own part, or put back what it was if training has gone astray.
+
+        A node that kept NaN would never find its way home, whatever it receives.
+        """
+        home, change = self.shared.home(), self.projector.change.detach().clone()
+        if all(value.isfinite().all() for value in (change, *home.values())):
+            self.home, self._change = home, change
+        self.set_own(self.home, self._change)
+
+    def set_own(self, home: Mapping[str, Tensor], change: Tensor) -> None:
+        """Set this node's own part: what its adapters keep at home, and the change [d, d] of its projector."""
+        with torch.no_grad():
+            self.projector.change.copy_(change)
+        self.home, self._change = dict(home), self.projector.change.detach().clone()
         self.shared.user = None

@@ -1,0 +1,345 @@
+"""Adapters and averages in a whole federation: what travels, what stays, what is refused."""
+
+import json
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from planted import planted
+from rich.console import Console
+from torch.testing import assert_close
+
+from isogram import federation
+from isogram.checkpoint import (
+    alignment_state,
+    final_model,
+    restore_alignment,
+    restore_round,
+    round_state,
+)
+from isogram.config import AlignConfig, AverageConfig, Config, ModelConfig, TermWeights, TrainConfig
+from isogram.data import evaluation
+from isogram.data.distort import corrupt
+from isogram.errors import ConfigError, MessageError
+from isogram.local import Node
+from isogram.messages import Up
+from isogram.model import SavedModel
+from isogram.model.adapters import METHODS
+from isogram.progress import Watch
+from isogram.tensor_file import read_tensors, write_tensors
+
+CONFIG = Config(
+    data="machines",
+    anchors=40,
+    model=ModelConfig(width=48, layers=1, rank=4),
+    train=TrainConfig(rounds=2, steps=3, lr=1e-2, projector_lr=1e-2),
+)
+
+
+def with_(config=CONFIG, *, average=None, align=None, **groups):
+    """The configuration with some fields of `model` and `train` changed."""
+    update = {name: getattr(config, name).model_copy(update=fields) for name, fields in groups.items()}
+    if average is not None:
+        update["average"] = AverageConfig(**average)
+    if align is not None:
+        update["align"] = AlignConfig(**align)
+    return config.model_copy(update=update)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return planted()
+
+
+def trained(data, config):
+    return federation.train(federation.align(data, config))
+
+
+def crossed(fed, direction):
+    return {e.field for e in fed.ledger.entries if e.direction == direction}
+
+
+@pytest.mark.parametrize("adapter", list(METHODS))
+def test_what_crosses_is_what_the_method_shares(data, adapter):
+    fed = trained(data, with_(model={"adapter": adapter}))
+    method = METHODS[adapter]
+    for direction in ("up", "down"):
+        fields = {f for f in crossed(fed, direction) if f.startswith("adapters/")}
+        kinds = {field.rpartition(".")[2] for field in fields}
+        assert kinds == (method.tensors - {method.home}) | {"weight"}  # `out.weight` with all of them
+        assert "adapters/out.weight" in fields
+
+
+def test_no_message_holds_a_magnitude_and_each_node_has_its_own(data, monkeypatch):
+    """Every message, as bytes: neither a name nor any of the numbers."""
+    blobs = []
+    carry = federation.Ledger.carry
+    monkeypatch.setattr(federation.Ledger, "carry", lambda self, m: blobs.append(m.to_bytes()) or carry(self, m))
+    fed = trained(data, with_(model={"adapter": "geodora"}, train={"refresh": 1}))
+    homes = {node.name: node.model.home for node in fed.nodes}
+    assert len(blobs) > 20 and not any(b"magnitude" in blob for blob in blobs)
+    for (one, mine), (two, theirs) in product(homes.items(), repeat=2):
+        for name, value in mine.items():
+            assert torch.equal(value, theirs[name]) is (one == two), name
+            assert not any(value.numpy().tobytes() in blob for blob in blobs)
+    state = fed.nodes[0].shared.state()
+    assert not any("magnitude" in name for name in state) and len(homes["b"]) == 6
+
+
+RESUMED = [
+    *((adapter, {}, "samples") for adapter in METHODS),
+    *((adapter, {}, rule) for adapter in ("geodora", "rolora") for rule in ("node", "parameter")),
+    *(
+        (adapter, {"refresh": 1, "refresh_basis": basis}, "samples")
+        for adapter in ("geolora", "geodora")
+        for basis in ("random", "gradient")
+    ),
+]
+
+
+@pytest.mark.parametrize(("adapter", "train", "rule"), RESUMED)
+def test_a_run_put_back_goes_on_to_the_same_bits(tmp_path, data, adapter, train, rule):
+    config = with_(model={"adapter": adapter}, train={"rounds": 3, **train}, average={"rule": rule})
+    aligned = federation.align(data, config)
+    straight = federation.train(aligned)
+    stopped = federation.start_training(aligned)
+    for _ in range(2):
+        stopped = federation.train_round(stopped)
+    write_tensors(tmp_path / "0", alignment_state(aligned), {})
+    write_tensors(tmp_path / "n", round_state(stopped), {})
+    again = restore_alignment(federation.gather(data, config), read_tensors(tmp_path / "0")[0])
+    position = {"round": 2, "history": stopped.history, "refused": []}
+    again = federation.train_round(restore_round(again, read_tensors(tmp_path / "n")[0], position))
+    expected = round_state(straight)
+    for name, value in round_state(again).items():
+        assert_close(value, expected[name], rtol=0, atol=0, equal_nan=True)
+    final_model(straight, data.classes).save(tmp_path / "model")
+    model = SavedModel.load(tmp_path / "model")
+    with evaluation():
+        for node, other in zip(straight.nodes, again.nodes, strict=True):
+            rows = data.held_out.tokens(node.modality)
+            assert_close(other.embed(rows), node.embed(rows), rtol=0, atol=0)
+            assert_close(model.embed(node.name, rows), node.embed(rows), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rule", ["uniform", "samples", "node", "parameter"])
+def test_results_do_not_depend_on_the_order_of_nodes(rule):
+    config = with_(average={"rule": rule}, align={"precision": True})
+    one, two = (trained(planted(reverse=turned), config) for turned in (False, True))
+    for name, value in one.adapters.items():
+        assert_close(two.adapters[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("basis", ["random", "gradient"])
+@pytest.mark.parametrize("adapter", ["geolora", "geodora", "ffa-lora"])
+def test_a_refresh_in_a_federation_moves_the_basis_and_keeps_every_nodes_function(data, adapter, basis, monkeypatch):
+    seen = []
+    refresh = federation._refresh
+
+    def around(fed, *rest):
+        before = [node.embed_anchors() for node in fed.nodes]
+        old = fed.nodes[0].shared.state()
+        state = refresh(fed, *rest)
+        for node, embedded in zip(fed.nodes, before, strict=True):
+            assert_close(node.embed_anchors(), embedded, rtol=1e-4, atol=1e-4)
+        seen.append((old, state))
+        return state
+
+    monkeypatch.setattr(federation, "_refresh", around)
+    fed = trained(data, with_(model={"adapter": adapter}, train={"refresh": 2, "refresh_basis": basis, "rounds": 4}))
+    assert len(seen) == 2
+    for old, new in seen:
+        for name in (n for n in old if n.endswith("lora_A")):
+            a, b = (torch.linalg.pinv(s[name]) @ s[name] for s in (old, new))
+            assert (a - b).norm() > 0.5, "the rows span something else now"
+            assert not new[name.replace("lora_A", "lora_B")].any()
+    name = next(n for n in fed.adapters if n.endswith("merged_A"))
+    assert len(fed.adapters[name]) == 2 * 4
+    sent = any(field.startswith("sketches/") for field in crossed(fed, "up"))
+    got = any(field.endswith("lora_A") for field in crossed(fed, "down"))
+    assert sent is got is (basis == "gradient")
+
+
+# What is refused.
+
+
+def spoiling(monkeypatch, spoil, node="b"):
+    """Node b sends something else from its second round on."""
+    train_round = Node.train_round
+
+    def spoilt(self, down, sketch=0):
+        up, values = train_round(self, down, sketch)
+        return (spoil(up) if self.name == node and down.round > 2 else up), values
+
+    monkeypatch.setattr(Node, "train_round", spoilt)
+
+
+def with_one(up, value):
+    name = next(n for n in up.adapters if n.endswith("lora_B"))
+    return {**up.adapters, name: value(up.adapters[name])}
+
+
+SPOILT = {
+    "NaN": (lambda up: replace(up, adapters=with_one(up, lambda v: v * torch.nan)), "NaN or infinity in the adapter"),
+    "shape": (lambda up: replace(up, adapters=with_one(up, lambda v: v[:, :2])), r"as \(48, 2\), it is \(48, 4\)"),
+    "another trunk": (lambda up: replace(up, model="small #00000000, geolora, rank 2"), "rank 2.*rank 4"),
+    "no rows": (lambda up: replace(up, samples=0), "0 rows"),
+    "missing": (lambda up: replace(up, adapters={}), "lacks the adapter"),
+}
+
+
+@pytest.mark.parametrize("case", list(SPOILT))
+def test_the_round_goes_on_without_an_update_that_does_not_fit(data, monkeypatch, case):
+    import re
+
+    spoil, said = SPOILT[case]
+    without = trained(replace(data, nodes=tuple(n for n in data.nodes if n.name != "b")), CONFIG)
+    spoiling(monkeypatch, spoil)
+    ticks = []
+    fed = federation.train(federation.align(data, CONFIG), ticks.append)
+    assert len(fed.refused) == 1 and re.search(f"node 'b' .*{said}", fed.refused[0])
+    assert [tick.refused for tick in ticks if not tick.node] == [(), fed.refused]
+    assert all(value.isfinite().all() for value in fed.adapters.values())
+    assert set(without.adapters) == set(fed.adapters)
+    others = {e.node for e in fed.ledger.entries if e.direction == "down" and e.round == 3 and "adapters/" in e.field}
+    assert others == {"a-1", "a-2", "b", "c"}, "a node that was left out gets the average, too"
+
+
+def test_a_node_left_out_is_as_good_as_absent_from_the_average(data, monkeypatch):
+    updates = []
+    refuse = federation.averaging.refuse
+    monkeypatch.setattr(
+        federation.averaging, "refuse", lambda ups, *rest: updates.append((list(ups), *rest)) or refuse(ups, *rest)
+    )
+    spoiling(monkeypatch, SPOILT["NaN"][0])
+    fed = trained(data, CONFIG)
+    ups, before, _ = updates[-1]
+    good = [up for up in ups if up.node != "b"]
+    expected, _ = federation.averaging.average(good, before, CONFIG.average)
+    for name, value in expected.items():
+        assert_close(fed.adapters[name], value, rtol=0, atol=0)
+
+
+def test_when_no_update_fits_the_run_stops_and_says_why(data, monkeypatch):
+    train_round = Node.train_round
+
+    def spoilt(self, down, sketch=0):
+        up, values = train_round(self, down, sketch)
+        return replace(up, adapters=with_one(up, lambda v: v * torch.inf)), values
+
+    monkeypatch.setattr(Node, "train_round", spoilt)
+    with pytest.raises(MessageError, match=r"'a-1'[\s\S]*'c'"):
+        trained(data, CONFIG)
+
+
+def test_what_was_left_out_is_printed_and_kept_in_the_runs_folder(tmp_path, monkeypatch):
+    from io import StringIO
+
+    from isogram.run import run
+    from isogram.run_folder import STATE
+
+    spoiling(monkeypatch, SPOILT["NaN"][0], node="vibration")
+    config = with_(train={"rounds": 2}).model_copy(
+        update={"name": "own", "output": CONFIG.output.model_copy(update={"folder": tmp_path})}
+    )
+    printed = StringIO()
+    run(config, Watch(Console(file=printed, width=200)))
+    kept = json.loads((tmp_path / "own" / STATE).read_text())["refused"]
+    assert len(kept) == 1 and "node 'vibration' sent NaN" in kept[0]
+    assert f"left out of round 2: {kept[0]}" in printed.getvalue()
+
+
+def test_a_run_that_trains_astray_at_one_node_leaves_its_magnitude_as_it_was(data, monkeypatch):
+    def astray(self, down, sketch=0):
+        if self.name == "b":
+            self.last_seen = self.last_seen * torch.nan
+        return train_round(self, down, sketch)
+
+    train_round = Node.train_round
+    monkeypatch.setattr(Node, "train_round", astray)
+    fed = trained(data, with_(model={"adapter": "geodora"}))
+    assert [text.partition(" sent")[0] for text in fed.refused] == ["node 'b'"] * 2
+    for node in fed.nodes:
+        assert all(value.isfinite().all() for value in node.model.home.values())
+        assert node.embed(node.data.tokens).isfinite().all()
+
+
+# Precision.
+
+
+def test_a_node_whose_anchors_are_wrong_weighs_less_by_its_residual(data):
+    spoilt, (name, *_) = corrupt(data, "anchors", share=0.25, seed=0)
+    assert name.startswith("a-")
+    residuals = federation.align(spoilt, with_(average={"rule": "node"})).residuals
+    twin = "a-2" if name == "a-1" else "a-1"
+    assert residuals[name] > 2 * residuals[twin]
+
+
+def test_weights_by_node_need_an_alignment(data):
+    apart = with_(average={"rule": "node"}, train={"weights": TermWeights.only(task=1)})
+    with pytest.raises(ConfigError, match="align first"):
+        federation.train(federation.start_apart(data, apart))
+
+
+def test_precision_in_the_consensus_moves_the_frame_away_from_a_doubtful_node(data):
+    spoilt, (name, *_) = corrupt(data, "anchors", share=0.25, seed=0)
+    plain, precise = (federation.align(spoilt, with_(align={"precision": on})) for on in (False, True))
+    clean = federation.align(data, CONFIG)
+
+    def distance(fed):
+        return float((fed.consensus - clean.consensus).norm())
+
+    assert distance(precise) < 0.9 * distance(plain)
+    assert name in {node.name for node in spoilt.nodes}
+
+
+def test_parameters_without_a_gradient_have_no_weight(data):
+    """Labels at the a nodes alone: with the task as the only term, b and c have nothing to say and the log says so."""
+    config = with_(average={"rule": "parameter"}, train={"weights": TermWeights.only(task=1)})
+    fed = trained(data, config)
+    assert fed.refused == ()
+    only_a = replace(data, nodes=tuple(n for n in data.nodes if n.modality == "a"))
+    assert all(value.isfinite().all() for value in fed.adapters.values())
+    alone = federation.train(federation.start_apart(only_a, config))
+    apart = federation.train(federation.start_apart(data, config))
+    for name, value in alone.adapters.items():
+        assert_close(apart.adapters[name], value, rtol=1e-5, atol=1e-7)
+
+
+# Class directions by Laplace.
+
+
+def test_second_moments_travel_masked_and_only_where_enough_rows_hide_in_them(data):
+    fed = federation.align(data, with_(average={"head": "laplace"}))
+    up = [e for e in fed.ledger.entries if e.field == "second" and e.direction == "up"]
+    assert {(e.node, e.shape) for e in up} == {(n, (39 * 40 // 2,)) for n in ("a-1", "a-2")}
+    plain = federation.align(data, CONFIG)
+    assert "second" not in crossed(plain, "up")
+    cosines = torch.nn.functional.cosine_similarity(fed.head, plain.head, dim=1)
+    assert float(cosines.min()) > 0.3 and float(cosines.max()) < 0.999
+    few = planted(private=19)  # 38 rows for 39 coordinates
+    assert "second" not in crossed(federation.align(few, with_(average={"head": "laplace"})), "up")
+
+
+def test_the_head_is_the_ridge_on_the_rows_of_all_labelled_nodes(data):
+    from sklearn.linear_model import Ridge
+
+    from isogram.aggregation import HEAD_PRIOR
+
+    fed = federation.align(data, with_(average={"head": "laplace"}))
+    rows = torch.cat([node.embed(node.data.tokens) for node in fed.nodes if node.modality == "a"])
+    labels = np.concatenate([node.data.labels for node in fed.nodes if node.modality == "a"])
+    rows = torch.nn.functional.normalize(rows, dim=1).numpy()
+    ridge = Ridge(alpha=HEAD_PRIOR, fit_intercept=False).fit(rows, np.eye(3)[labels])
+    expected = torch.nn.functional.normalize(torch.from_numpy(ridge.coef_), dim=1)
+    assert_close(fed.head.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_message_says_what_its_adapters_belong_to(data):
+    fed = federation.start_training(federation.align(data, CONFIG))
+    up, _ = fed.nodes[0].train_round(fed.ledger.carry(federation.targets(fed, fed.nodes[0], 2)))
+    assert up.model == fed.nodes[0].shared.about
+    assert Up.from_bytes(up.to_bytes()).model == up.model
+    assert up.model.startswith("small #") and up.model.endswith("geolora, rank 4")
