@@ -10,8 +10,9 @@ Studies (a row's data set is "STUDY:SETTING", its method the rule):
 - shift: sites with sensors of their own, GeoLoRA and GeoDoRA: on public anchors; with each site's rows standardised by
   their own mean and spread; and with the anchors recorded by each sensor, too, which standardises by them.
 - doubt: a third of the sites noisy, mislabelled, small, or with wrong or synthetic anchors; each average and, as the
-  control, its weights dealt to other sites ("node 1" to "node 10").
+  control, its weights dealt to other sites ("node 1" to "node 6").
 - heads: class directions by means and by Laplace, at the start and after training.
+- anchor-batch: the default run on the tuning split of tcga-brca with 6, 32 or 128 anchors a step.
 - consensus: the same sites; precision weights in the consensus of one-shot alignment, no training.
 
 Rows that are there are skipped; cells run in two processes of one thread each. Two hours on two cores.
@@ -31,7 +32,7 @@ import typer
 
 from isogram.bench import Row, read_rows, rewrite
 from isogram.config import AlignConfig, AverageConfig, Config, ModelConfig, TermWeights, TrainConfig
-from isogram.data import FederatedData
+from isogram.data import FederatedData, load
 from isogram.data.base import HeldOut
 from isogram.data.distort import KINDS, corrupt, shift_sensors, standardize_sites
 from isogram.data.sites import load_sites
@@ -41,16 +42,18 @@ from isogram.files import append_lines
 
 PATH = Path("results/adapters.jsonl")
 SEEDS = range(5)
-SHUFFLES = range(1, 11)
-"""A seed and rule; 50 in all."""
+SHUFFLES = range(1, 7)
+"""A seed and rule; 30 in all."""
 
 SITES = {"digits-4": 4, "digits-12": 12, "digits-48": 48, "tcga-brca-9": 9, "machines-8": 8, "pen-6": 18}
 ANCHORS = {"digits": 5, "tcga-brca": 100, "machines": 100}
 ADAPTERS = ("geolora", "geodora", "fedit", "ffa-lora", "rolora", "dora", "full")
-VARIANTS = ("geolora no geometry", "fedit no geometry", "geolora refresh random", "geolora refresh gradient")
+PARTS = ("geolora no geometry", "fedit no geometry")
+REFRESHES = ("geolora refresh random", "geolora refresh gradient")
 RULES = ("uniform", "samples", "node", "parameter", "relative")
-RATES = dict.fromkeys(ADAPTERS, 1e-3) | {"geodora": 3e-3, "ffa-lora": 3e-3, "rolora": 3e-3}
-"""Learning rate of each method, by `tune`."""
+RATES = dict.fromkeys(ADAPTERS, 3e-3)
+PATIENTS_RATES = RATES | dict.fromkeys(("geolora", "fedit", "dora", "full"), 1e-3)
+"""Learning rate of each method, on tcga-brca and elsewhere, by `tune` (docs/log.md)."""
 
 WIDTHS = {"tcga-brca-9": 96}
 """Of the small trunk, which must hold the frame; 64 elsewhere."""
@@ -77,7 +80,7 @@ def cells(studies: Sequence[str]) -> Iterator[Cell]:
         if "adapters" in studies:
             for name in ("digits-4", "digits-12", "tcga-brca-9", "digits-48"):
                 for labels in ("iid", "skewed"):
-                    for rule in ("start", *ADAPTERS, *VARIANTS):
+                    for rule in ("start", *ADAPTERS, *PARTS, *(() if name == "digits-48" else REFRESHES)):
                         yield Cell("adapters", f"{name} {labels}", rule, seed)
         if "shift" in studies:
             for name in ("machines-8", "pen-6"):
@@ -90,6 +93,9 @@ def cells(studies: Sequence[str]) -> Iterator[Cell]:
                     for rule in ("start", "geolora"):
                         for head in ("means", "laplace"):
                             yield Cell("heads", f"{name} {labels}", f"{rule} {head}", seed)
+        if "anchor-batch" in studies:
+            for rule in ("start", "6", "32", "128"):
+                yield Cell("anchor-batch", "tcga-brca", rule, seed)
         for kind in KINDS:
             if "doubt" in studies:
                 controls = [f"{rule} {n}" for rule in ("node", "parameter") for n in SHUFFLES]
@@ -103,6 +109,8 @@ def cells(studies: Sequence[str]) -> Iterator[Cell]:
 def data_of(cell: Cell) -> FederatedData:
     """The federation of a cell."""
     name, _, labels = cell.setting.partition(" ")
+    if cell.study == "anchor-batch":
+        return load("tcga-brca-tuning", anchors=100, seed=cell.seed)
     if cell.study in ("doubt", "consensus"):
         clean = load_sites("digits", sites=12, iid=True, anchors=ANCHORS["digits"], seed=cell.seed)
         return corrupt(clean, cell.setting, seed=cell.seed)[0]
@@ -119,10 +127,14 @@ def data_of(cell: Cell) -> FederatedData:
 def config_of(cell: Cell) -> Config:
     """The settings of a cell."""
     word, *ways = cell.rule.split()
+    if cell.study == "anchor-batch":
+        return Config(seed=cell.seed, train=TrainConfig(anchor_batch=6 if word == "start" else int(word)))
     adapter = word if cell.study != "doubt" and word in ADAPTERS else "geolora"
+    rates = PATIENTS_RATES if cell.setting.startswith("tcga") else RATES
     weights = PLAIN if "geometry" in ways else GEOMETRY
-    steps = 8 if cell.setting.startswith("digits-48") else TRAINING.steps  # a cell is to take a minute at most
-    train = TRAINING.model_copy(update={"lr": RATES[adapter], "weights": weights, "steps": steps})
+    # Many nodes and many controls: fewer steps each.
+    steps = 6 if cell.study == "doubt" or cell.setting.startswith("digits-48") else TRAINING.steps
+    train = TRAINING.model_copy(update={"lr": rates[adapter], "weights": weights, "steps": steps})
     if "refresh" in ways:
         train = train.model_copy(update={"refresh": 2, "refresh_basis": ways[-1]})
     average = AverageConfig(head="laplace" if ways[-1:] == ["laplace"] else "means")
