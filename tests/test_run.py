@@ -495,6 +495,20 @@ def test_a_rank_that_the_anchors_cannot_carry_is_refused(file, tmp_path):
     refused(settings(file, tmp_path, "align.rank=40"), DataError, "align.rank", "39")
 
 
+@pytest.mark.parametrize(
+    ("settings_", "words"),
+    [
+        (["model.rank=50"], ["model.rank = 50", "48 x 48", "48 or less"]),
+        (["model.target=nothing"], ["model.target = 'nothing' matches no linear layer", "dense, key, query, value"]),
+        (["model.trunk=./nowhere"], ["nowhere' cannot be loaded", "save_pretrained"]),
+        (["model.start=./nowhere"], ["nowhere"]),
+    ],
+)
+def test_adapters_that_do_not_fit_the_trunk_are_told_before_a_folder_is_made(file, tmp_path, settings_, words):
+    refused(settings(file, tmp_path, *settings_), ConfigError, *words)
+    assert not (tmp_path / "own").exists()
+
+
 def test_tensorboard_logs_every_term_of_every_node_once_also_after_an_interruption(file, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -25,6 +25,7 @@ from isogram.federation import Federation, Tick
 from isogram.files import append_lines, keep_lines, make_folder, write_atomic
 from isogram.messages import Entry
 from isogram.methods import RECIPES, solution
+from isogram.model import SharedModel
 from isogram.progress import Watch
 from isogram.report.page import write_page
 from isogram.run_folder import (
@@ -110,6 +111,11 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
     if not (folder / CONFIG).exists():
         watch.say("asking the doctor")
         diagnosis = diagnose(data, config, force=force)
+        if config.train.rounds and config.model.trunk != "none":
+            watch.say("looking at the trunk")
+            SharedModel(
+                config.model, 1
+            )  # wrong trunks, targets, ranks and checkpoints are told before anything is written
         make_folder(folder / CHECKPOINTS)
     with locked(folder):
         check_folder(folder, config, resume)  # again: another process may have been faster
