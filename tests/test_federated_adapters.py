@@ -249,6 +249,7 @@ def test_what_was_left_out_is_printed_and_kept_in_the_runs_folder(tmp_path, monk
     kept = json.loads((tmp_path / "own" / STATE).read_text())["refused"]
     assert len(kept) == 1 and "node 'vibration' sent NaN" in kept[0]
     assert f"left out of round 2: {kept[0]}" in printed.getvalue()
+    assert "node &#39;vibration&#39; sent NaN" in (tmp_path / "own" / "report.html").read_text()
 
 
 def test_a_run_that_trains_astray_at_one_node_leaves_its_magnitude_as_it_was(data, monkeypatch):

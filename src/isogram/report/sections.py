@@ -185,7 +185,7 @@ def examples(run: Record) -> Json | None:
 
 
 def curves(run: Record) -> Json | None:
-    """One panel a loss term: the mean over nodes, and the mean of each modality."""
+    """One panel a loss term, with means over nodes and of each modality; and the updates left out of averages."""
     terms: dict[str, dict[str, dict[int, float]]] = {}
     seconds = [m["value"] for m in run.metrics if m["metric"] == "seconds" and m["round"]]
     for entry in run.metrics:
@@ -202,7 +202,9 @@ def curves(run: Record) -> Json | None:
         svg = figures.curves(f"loss-{len(panels)}", alt, mean, parts)
         panels.append(panel(term, svg, words.TERMS.get(term, "")))
     legend = [("mean over nodes", figures.line_key(None)), *((k, figures.line_key(i)) for i, k in enumerate(kinds))]
-    return {"panels": panels, "legend": legend, "seconds": fmean(seconds) if seconds else None} if panels else None
+    refused = [str(text) for text in run.run.get("refused", [])]
+    mean_seconds = fmean(seconds) if seconds else None
+    return {"panels": panels, "legend": legend, "seconds": mean_seconds, "refused": refused} if panels else None
 
 
 def _mean(lines: Iterable[Mapping[int, float]]) -> dict[int, float]:
