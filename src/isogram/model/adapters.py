@@ -163,7 +163,8 @@ class AdaptedLinear(nn.Module):
         for name in (A, B, MAGNITUDE, WEIGHT):
             if name in tensors:
                 getattr(self, name).copy_(tensors[name])
-        self._cache()
+        if A in tensors or MERGED_A in tensors:
+            self._cache()
 
 
 def adapt(model: nn.Module, targets: Collection[str], method: Method, rank: int) -> None:
