@@ -55,7 +55,7 @@ RATES = dict.fromkeys(ADAPTERS, 3e-3)
 PATIENTS_RATES = RATES | dict.fromkeys(("geolora", "fedit", "dora", "full"), 1e-3)
 """Learning rate of each method, on tcga-brca and elsewhere, by `tune` (docs/log.md)."""
 
-WIDTHS = {"tcga-brca-9": 96}
+WIDTHS = {"tcga-brca-9": 96, "machines-8": 96}
 """Of the small trunk, which must hold the frame; 64 elsewhere."""
 
 GEOMETRY = TermWeights.only(task=1, cka=0.1, frame=0.1)
@@ -232,10 +232,14 @@ def run(studies: list[str]) -> None:
     start = time.monotonic()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(run_cell, cell): cell for cell in left}
-        for done, future in enumerate(as_completed(futures), 1):
-            append_lines(PATH, (json.dumps(asdict(row)) for row in future.result()))
-            minutes = (time.monotonic() - start) / 60
-            print(f"{done}/{len(left)} {minutes:.1f} min {futures[future]}", flush=True)
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                append_lines(PATH, (json.dumps(asdict(row)) for row in future.result()))
+                minutes = (time.monotonic() - start) / 60
+                print(f"{done}/{len(left)} {minutes:.1f} min {futures[future]}", flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     rewrite(PATH)
     assert read_rows([PATH])
 

@@ -126,7 +126,7 @@ def alignment(repetitions: int) -> list[Row]:
             config = Config(data="machines", anchors=256, model=ModelConfig(trunk=trunk), train=train)
             fed = start_training(align(data, config))
             node = fed.nodes[1]  # the log: eight tokens a row
-            steps[name] = partial(node.train_round, targets(fed, node, 2))
+            steps[name] = partial(node.train_round, fed.ledger.carry(targets(fed, node, 2)))
         found = ratios(steps, "without", repetitions)
         rows += [perf(n, "step_ratio", f"{trunk}-256-anchors", value) for n, value in found.items() if n != "without"]
     return rows
@@ -175,12 +175,12 @@ def main(threads: int = 2, repetitions: int = 15) -> None:
     """Measure, print, and put the rows in the place of older ones."""
     warnings.simplefilter("ignore", FutureWarning)
     torch.set_num_threads(threads)
-    rows = adapters(repetitions) + alignment(repetitions)
-    if torch.cuda.is_available():
-        rows += billion(repetitions)
-    replace_rows(PATH, rows)
-    for row in rows:
-        print(f"{row.method:15} {row.metric:17} {row.direction:20} {row.value:.3f}")
+    parts = [adapters, alignment, *([billion] if torch.cuda.is_available() else [])]
+    for part in parts:
+        rows = part(repetitions)
+        replace_rows(PATH, rows)
+        for row in rows:
+            print(f"{row.method:15} {row.metric:17} {row.direction:20} {row.value:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isogram.alignment import cka, cka_debiased, gram, hsic, hsic_unbiased
+from isogram.alignment import cka, cka_debiased, cka_embedded, gram, hsic, hsic_unbiased
 from isogram.errors import AnchorError
 
 SEEDS = st.integers(0, 2**32)
@@ -57,6 +57,17 @@ def test_cka_is_the_normalised_cross_covariance_of_the_features():
     expected = (yc.T @ xc).norm() ** 2 / ((xc.T @ xc).norm() * (yc.T @ yc).norm())
     torch.testing.assert_close(cka(gram(x), gram(y)), expected)
     torch.testing.assert_close(cka(x @ x.T, y @ y.T), expected)
+
+
+@given(k=st.integers(2, 12), width=st.integers(1, 9), seed=st.integers(0, 2**32))
+def test_cka_of_embeddings_is_that_of_their_gram_and_so_is_its_gradient(k, width, seed):
+    target = gram(normal(k, 3, seed=seed + 1))
+    fast, plain = (normal(k, width, seed=seed).requires_grad_() for _ in range(2))
+    found, expected = cka_embedded(fast, target), cka(gram(plain), target)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(fast.grad, plain.grad, rtol=1e-6, atol=1e-9)
 
 
 def test_debiased_cka_is_the_ratio_of_unbiased_terms():

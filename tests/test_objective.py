@@ -29,7 +29,7 @@ def step(seed=0, **fields):
         "rows": normal(b, d, seed=seed + 1).requires_grad_(),
         "teacher": normal(b, d, seed=seed + 2),
         "frame": normal(a, d, seed=seed + 3),
-        "geometry": gram(normal(a, 3, seed=seed + 4)) + 0.5,
+        "geometry": gram(normal(a, 3, seed=seed + 4)),
         "prototypes": normal(a, d, seed=seed + 6),
         "labels": torch.tensor([0, 2, -1, 3, 1, -1, 2]),
         "head": head,

@@ -13,6 +13,7 @@ from isogram.alignment import (
     LinearMap,
     Standardizer,
     canonical_frame,
+    center,
     feature_metric,
     fit_map,
     gram,
@@ -263,7 +264,7 @@ class Node:
             weight_decay=train.weight_decay,
         )
         draw = stream(self.config.seed, self.name, "round", down.round)
-        geometry = None if down.geometry is None else unpack(down.geometry)[self.index][:, self.index]
+        geometry = None if down.geometry is None else center(unpack(down.geometry)[self.index][:, self.index])
         values: dict[str, float] = {}
         with gradient_sketches(shared, sketch) as sketches:
             for _ in range(train.steps):

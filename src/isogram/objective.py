@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
-from isogram.alignment import cka, gram
+from isogram.alignment import cka_embedded
 from isogram.config import TrainConfig
 
 
@@ -19,7 +19,7 @@ class Step:
     """What the terms see of one optimiser step.
 
     anchors [k, d]: embeddings of all anchors at the node, those at `live` [a] computed in this step, the others as last
-    seen; rows [b, d]: embeddings; frame [k, d]: the anchors' places in it; geometry [k, k]: its Gram;
+    seen; rows [b, d]: embeddings; frame [k, d]: the anchors' places in it; geometry [k, k]: its centred Gram;
     prototypes [k, d]: mean of the nodes' anchor embeddings; teacher [b, d]: the rows under the starting map;
     labels [b]: index into `head`, negative if unknown; head [C, d]: directions of the classes this node labels.
     """
@@ -55,7 +55,7 @@ def task(step: Step, temperature: float) -> Tensor | None:
 
 def cka_term(step: Step, temperature: float) -> Tensor | None:
     """1 - CKA between the Gram of the anchors and that of the frame."""
-    return None if step.geometry is None else 1 - cka(gram(step.anchors), step.geometry)
+    return None if step.geometry is None else 1 - cka_embedded(step.anchors, step.geometry)
 
 
 def frame(step: Step, temperature: float) -> Tensor | None:

@@ -4,7 +4,7 @@ Shape letters: K anchors of the whole set, k anchors that a node holds, F featur
 Everything is computed in float64; what a message carries is rounded to float32 by the message, not here.
 """
 
-from isogram.alignment.cka import cka, cka_debiased, hsic, hsic_unbiased
+from isogram.alignment.cka import cka, cka_debiased, cka_embedded, hsic, hsic_unbiased
 from isogram.alignment.consensus import consensus
 from isogram.alignment.frame import canonical_frame, continue_frame
 from isogram.alignment.gram import center, gram, pack, shrink, unpack
@@ -21,6 +21,7 @@ __all__ = [
     "center",
     "cka",
     "cka_debiased",
+    "cka_embedded",
     "consensus",
     "continue_frame",
     "feature_metric",
