@@ -12,6 +12,7 @@ from isogram import averaging
 from isogram.averaging import WeightedSum, average, dealers, node_weights, refuse
 from isogram.config import AverageConfig
 from isogram.errors import MessageError
+from isogram.local import precision_of
 from isogram.messages import Up
 
 SEEDS = st.integers(0, 2**32)
@@ -52,6 +53,30 @@ def trained(seed, n_nodes=4):
     return values(rng), updates, {name: float(rng.uniform(0.0001, 2)) for name in names}
 
 
+def as_sent(up, config):
+    """An update as its node sends it, made of adapters and second moments."""
+    if config.rule != "parameter":
+        return up
+    precision = {key: precision_of(moment, up.samples, config) for key, moment in up.precision.items()}
+    return replace(up, adapters={k: v * precision[k] for k, v in up.adapters.items()}, precision=precision)
+
+
+def averaged(updates, previous, config, residuals=None):
+    return average([as_sent(up, config) for up in updates], previous, config, residuals)
+
+
+def weighed(updates, config, residuals=None):
+    return node_weights([as_sent(up, config) for up in updates], config, residuals)
+
+
+def masses(updates, config):
+    """What the weights are multiplied by in the sums."""
+    if config.rule != "parameter":
+        return {up.node: 1.0 for up in updates}
+    sent = [as_sent(up, config) for up in updates]
+    return {up.node: sum(float(p.double().sum()) for p in up.precision.values()) for up in sent}
+
+
 @st.composite
 def configs(draw):
     return AverageConfig(
@@ -69,13 +94,14 @@ def configs(draw):
 
 
 def evidence_of(up, config):
-    """Tempered, bounded and perhaps relative precisions of an update, as nested in its own dictionary, flat."""
+    """Rows times tempered, bounded and perhaps relative second moments of an update, key by key, flat."""
     found = {}
     for key, precision in up.precision.items():
         numbers = [float(p) ** config.temper if p > 0 else 0.0 for p in precision.flatten()]
         mean = sum(numbers) / len(numbers)
         bounded = [min(p, config.clip * mean) for p in numbers]
-        found[key] = [p / mean if mean else 0.0 for p in bounded] if config.relative else bounded
+        relative = [p / mean if mean else 0.0 for p in bounded] if config.relative else bounded
+        found[key] = [up.samples * p for p in relative]
     return found
 
 
@@ -88,13 +114,12 @@ def naive_weights(updates, config, residuals):
             "uniform": 1.0,
             "samples": by_name[name].samples,
             "node": by_name[name].samples / max(residuals[name], 1e-3),
-            "parameter": by_name[name].samples,
+            "parameter": 1.0,
         }[config.rule]
     size = dict.fromkeys(names, 1.0)
-    if config.rule == "parameter" and not config.relative:
+    if config.rule == "parameter":
         for name in names:
-            numbers = [p for part in evidence_of(by_name[name], config).values() for p in part]
-            size[name] = sum(numbers) / len(numbers)
+            size[name] = sum(p for part in evidence_of(by_name[name], config).values() for p in part)
     share = {name: raw[name] * size[name] for name in names}
     share = {name: value / sum(share.values()) for name, value in share.items()}
     if config.cap < 1:
@@ -121,6 +146,9 @@ def naive(updates, previous, config, residuals):
         for name, dealer in dealt.items():
             theta = by_name[name].adapters[key].flatten().tolist()
             factor = evidence_of(by_name[dealer], config)[key] if config.rule == "parameter" else [1.0] * len(flat)
+            if config.rule == "parameter":  # a node tells nothing of a parameter that it has no evidence on
+                own = evidence_of(by_name[name], config)[key]
+                theta = [t if e > 0 else p for t, e, p in zip(theta, own, flat, strict=True)]
             for i in range(len(flat)):
                 above[i] += weights[dealer] * factor[i] * theta[i]
                 below[i] += weights[dealer] * factor[i]
@@ -133,7 +161,7 @@ def naive(updates, previous, config, residuals):
 @given(seed=SEEDS, config=configs())
 def test_every_rule_against_a_loop_over_nodes_and_parameters(seed, config):
     previous, updates, residuals = trained(seed)
-    found, _ = average(updates, previous, config, residuals)
+    found, _ = averaged(updates, previous, config, residuals)
     largest = max(float(value.abs().max()) for up in updates for value in up.adapters.values())
     for key, expected in naive(updates, previous, config, residuals).items():
         torch.testing.assert_close(found[key].double(), expected, rtol=1e-6, atol=1e-6 * largest)
@@ -144,7 +172,7 @@ def test_every_rule_against_a_loop_over_nodes_and_parameters(seed, config):
 def test_weights_against_a_loop(seed, config):
     _, updates, residuals = trained(seed)
     plain = config.model_copy(update={"shuffle": 0})
-    found = node_weights(updates, plain, residuals)
+    found = weighed(updates, plain, residuals)
     assert list(found) == sorted(found)
     assert found == pytest.approx(naive_weights(updates, plain, residuals), rel=1e-5)
     assert sum(found.values()) == pytest.approx(1)
@@ -153,7 +181,7 @@ def test_weights_against_a_loop(seed, config):
 @given(seed=SEEDS, config=configs())
 def test_averages_are_the_same_to_the_last_bit_whoever_answers_first(seed, config):
     previous, updates, residuals = trained(seed)
-    first, second = (average(order, previous, config, residuals)[0] for order in (updates, updates[::-1]))
+    first, second = (averaged(order, previous, config, residuals)[0] for order in (updates, updates[::-1]))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
@@ -162,14 +190,14 @@ def test_values_that_cancel_have_one_sum_whoever_answers_first():
     updates = [update(node, samples=1, adapters={"x": torch.tensor([value])}) for node, value in numbers.items()]
     assert len({sum(order) for order in permutations(numbers.values())}) > 2
     config, previous = AverageConfig(rule="samples"), {"x": torch.zeros(1)}
-    assert len({float(average(order, previous, config)[0]["x"]) for order in permutations(updates)}) == 1
+    assert len({float(averaged(order, previous, config)[0]["x"]) for order in permutations(updates)}) == 1
 
 
 @given(seed=SEEDS)
 def test_uniform_is_the_plain_mean_and_samples_the_mean_over_rows(seed):
     previous, updates, _ = trained(seed)
     rows = sum(up.samples for up in updates)
-    uniform, by_rows = (average(updates, previous, AverageConfig(rule=rule))[0] for rule in ("uniform", "samples"))
+    uniform, by_rows = (averaged(updates, previous, AverageConfig(rule=rule))[0] for rule in ("uniform", "samples"))
     for key in previous:
         mean = torch.stack([up.adapters[key].double() for up in updates]).mean(0)
         weighted = sum(up.samples * up.adapters[key].double() for up in updates) / rows
@@ -183,7 +211,7 @@ def test_updates_that_agree_are_the_average(seed, config):
     _, updates, residuals = trained(seed)
     same = updates[0].adapters
     updates = [replace(up, adapters=same) for up in updates]
-    found, _ = average(updates, same, config, residuals)
+    found, _ = averaged(updates, same, config, residuals)
     for key in same:
         torch.testing.assert_close(found[key], same[key], rtol=1e-6, atol=0)
 
@@ -191,8 +219,8 @@ def test_updates_that_agree_are_the_average(seed, config):
 def test_precisions_of_equal_size_are_no_other_rule_than_samples():
     previous, updates, _ = trained(seed=0)
     updates = [replace(up, precision={k: torch.full_like(v, 7e-6) for k, v in up.adapters.items()}) for up in updates]
-    found, _ = average(updates, previous, AverageConfig(rule="parameter"))
-    expected, _ = average(updates, previous, AverageConfig(rule="samples"))
+    found, _ = averaged(updates, previous, AverageConfig(rule="parameter"))
+    expected, _ = averaged(updates, previous, AverageConfig(rule="samples"))
     for key in previous:
         torch.testing.assert_close(found[key], expected[key], rtol=1e-5, atol=1e-5)
 
@@ -202,7 +230,7 @@ def test_the_unit_of_all_precisions_does_not_matter(seed, power, relative):
     previous, updates, _ = trained(seed)
     config = AverageConfig(rule="parameter", prior=0.3, relative=relative)
     scaled = [replace(u, precision={k: p * 2.0**power for k, p in u.precision.items()}) for u in updates]
-    found, expected = average(scaled, previous, config)[0], average(updates, previous, config)[0]
+    found, expected = averaged(scaled, previous, config)[0], averaged(updates, previous, config)[0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
@@ -211,7 +239,7 @@ def test_relative_precisions_make_a_nodes_unit_irrelevant_and_absolute_ones_do_n
     loud = replace(updates[0], precision={k: p * 2.0**10 for k, p in updates[0].precision.items()})
     for relative, same in ((True, True), (False, False)):
         config = AverageConfig(rule="parameter", relative=relative)
-        found, expected = (average([up, *updates[1:]], previous, config)[0] for up in (loud, updates[0]))
+        found, expected = (averaged([up, *updates[1:]], previous, config)[0] for up in (loud, updates[0]))
         close = [torch.allclose(found[key], expected[key], rtol=1e-5, atol=1e-5) for key in previous]
         assert all(close) if same else not any(close)
 
@@ -221,7 +249,7 @@ def test_averaging_leaves_what_it_is_given_as_it_was():
     before = [{k: v.clone() for k, v in group.items()} for up in updates for group in (up.adapters, up.precision)]
     kept = {key: value.clone() for key, value in previous.items()}
     for rule in RULES:
-        average(updates, previous, AverageConfig(rule=rule, prior=1.0, temper=0.5), residuals)
+        averaged(updates, previous, AverageConfig(rule=rule, prior=1.0, temper=0.5), residuals)
     after = [dict(group) for up in updates for group in (up.adapters, up.precision)]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     torch.testing.assert_close(previous, kept, rtol=0, atol=0)
@@ -238,7 +266,7 @@ def test_a_parameter_without_evidence_keeps_its_value(prior):
         update("a", samples=1, adapters={"x": torch.ones(3)}, precision={"x": torch.tensor([1.0, 0.0, 0.0])}),
         update("b", samples=1, adapters={"x": 3 * torch.ones(3)}, precision={"x": torch.tensor([1.0, 1.0, 0.0])}),
     ]
-    found, without = average(updates, previous, config)
+    found, without = averaged(updates, previous, config)
     lent = prior * 0.5  # prior times the mean of sum_n L_n: (1 + 1/2 + 0) / 3
     expected = torch.tensor([(2 + lent * 5) / (1 + lent), (1.5 + lent * 6) / (0.5 + lent), 7])
     torch.testing.assert_close(found["x"], expected)
@@ -248,7 +276,7 @@ def test_a_parameter_without_evidence_keeps_its_value(prior):
 def test_a_tensor_without_evidence_keeps_its_values_and_is_reported_with_its_nodes():
     previous, updates, _ = trained(seed=0)
     silent = [replace(up, precision={**up.precision, "out": torch.zeros(1, 4)}) for up in updates]
-    found, without = average(silent, previous, AverageConfig(rule="parameter", prior=0.1))
+    found, without = averaged(silent, previous, AverageConfig(rule="parameter", prior=0.1))
     torch.testing.assert_close(found["out"], previous["out"], rtol=0, atol=0)
     assert len(without) == 1 and "'out'" in without[0]
     assert all(repr(up.node) in without[0] for up in updates)
@@ -259,7 +287,7 @@ def test_no_evidence_at_all_changes_nothing():
     previous, updates, _ = trained(seed=0)
     silent = [replace(up, precision={k: torch.zeros_like(p) for k, p in up.precision.items()}) for up in updates]
     for config in (AverageConfig(rule="parameter"), AverageConfig(rule="parameter", cap=0.5, relative=True)):
-        found, without = average(silent, previous, config)
+        found, without = averaged(silent, previous, config)
         torch.testing.assert_close(found, previous, rtol=0, atol=0)
         assert len(without) == len(previous)
 
@@ -273,7 +301,7 @@ def test_adapters_are_averaged_per_key_over_the_nodes_that_sent_it(seed, rule):
         kept = {key for key in SHAPES if rng.random() < 0.6}
         ones = {key: torch.ones(SHAPES[key]) for key in kept}
         partial.append(replace(up, adapters={key: up.adapters[key] for key in kept}, precision=ones))
-    found, without = average(partial, previous, AverageConfig(rule=rule))
+    found, without = averaged(partial, previous, AverageConfig(rule=rule))
     for key, value in found.items():
         senders = [up for up in partial if key in up.adapters]
         if not senders:
@@ -292,7 +320,7 @@ def test_a_tensor_that_one_node_alone_has_keeps_its_scale():
     others = [update(f"node{n}", samples=900, adapters={"shared": torch.ones(5)}) for n in range(1, 4)]
     updates = [*others, update("node0", samples=10, adapters={"own": own})]
     previous = {"own": torch.zeros(2, 3), "shared": torch.zeros(5), "nobodys": torch.ones(2)}
-    found, without = average(updates, previous, AverageConfig(rule="samples"))
+    found, without = averaged(updates, previous, AverageConfig(rule="samples"))
     torch.testing.assert_close(found["own"], own, rtol=0, atol=0)
     torch.testing.assert_close(found["nobodys"], torch.ones(2), rtol=0, atol=0)
     assert len(without) == 1 and "'nobodys'" in without[0]
@@ -302,7 +330,7 @@ def test_sums_beyond_float32_are_refused_with_the_key():
     huge = {"x": torch.full((2,), 3e38)}
     updates = [update(node, samples=1, adapters=huge, precision=huge) for node in "ab"]
     with pytest.raises(MessageError, match="'x'"):
-        average(updates, {"x": torch.zeros(2)}, AverageConfig(rule="parameter"))
+        averaged(updates, {"x": torch.zeros(2)}, AverageConfig(rule="parameter"))
 
 
 # Clip, temper, cap, shuffle.
@@ -315,19 +343,23 @@ def test_one_parameter_of_huge_precision_weighs_no_more_than_the_clip():
         update("a", samples=1, adapters={"x": torch.ones(100)}, precision={"x": steep}),
         update("b", samples=1, adapters={"x": torch.zeros(100)}, precision={"x": torch.full((100,), 1e7)}),
     ]
-    found, _ = average(ups, {"x": torch.zeros(100)}, AverageConfig(rule="parameter", clip=10.0))
+    found, _ = averaged(ups, {"x": torch.zeros(100)}, AverageConfig(rule="parameter", clip=10.0))
     assert float(found["x"][0]) == pytest.approx(1e8 / (1e8 + 1e7), rel=1e-3)
 
 
 @given(seed=SEEDS, cap=st.floats(0.01, 1), rule=st.sampled_from(RULES))
 def test_no_node_has_more_than_the_cap_and_none_of_the_total_is_lost(seed, cap, rule):
     _, updates, residuals = trained(seed)
-    config = AverageConfig(rule=rule, cap=cap, relative=True)
-    found = node_weights(updates, config, residuals)
-    assert sum(found.values()) == pytest.approx(1)
-    assert max(found.values()) <= max(cap, 1 / len(updates)) * (1 + 1e-9)
-    free = node_weights(updates, config.model_copy(update={"cap": 1.0}), residuals)
-    assert sorted(found, key=lambda n: (found[n], free[n])) == sorted(free, key=lambda n: free[n])
+    config = AverageConfig(rule=rule, cap=cap)
+    mass = masses(updates, config)
+
+    def shares(config):
+        found = {node: weight * mass[node] for node, weight in weighed(updates, config, residuals).items()}
+        return {node: share / sum(found.values()) for node, share in found.items()}
+
+    found, free = shares(config), shares(config.model_copy(update={"cap": 1.0}))
+    assert max(found.values()) <= max(cap, 1 / len(updates)) * (1 + 1e-6)
+    assert sorted(found, key=lambda n: (round(found[n], 9), free[n])) == sorted(free, key=lambda n: free[n])
 
 
 def test_the_cap_bounds_the_share_of_absolute_evidence():
@@ -335,11 +367,11 @@ def test_the_cap_bounds_the_share_of_absolute_evidence():
         update(node, samples=10, adapters={"x": torch.ones(4)}, precision={"x": torch.full((4,), p)})
         for node, p in zip("abc", (1e-6, 1e-3, 1e-6), strict=True)
     ]
-    weights = node_weights(ups, AverageConfig(rule="parameter", cap=0.5))
+    weights = weighed(ups, AverageConfig(rule="parameter", cap=0.5))
     share = {up.node: weights[up.node] * float(up.precision["x"].mean()) for up in ups}
     total = sum(share.values())
     assert share["b"] / total == pytest.approx(0.5) and share["a"] == pytest.approx(share["c"])
-    assert node_weights(ups, AverageConfig(rule="parameter"))["b"] == pytest.approx(1 / 3)
+    assert weighed(ups, AverageConfig(rule="parameter"))["b"] == pytest.approx(1 / 3)
 
 
 @given(n_nodes=st.integers(2, 6), shuffle=st.integers(1, 50))
@@ -363,7 +395,7 @@ def test_shuffling_deals_the_precisions_together_with_the_weights():
         update(node, samples=n, adapters={"x": torch.tensor([theta, theta])}, precision={"x": torch.tensor(p)})
         for node, n, theta, p in (("a", 1, 1.0, [1.0, 3.0]), ("b", 3, 2.0, [2.0, 1.0]))
     ]
-    found, _ = average(ups, {"x": torch.zeros(2)}, AverageConfig(rule="parameter", shuffle=1))
+    found, _ = averaged(ups, {"x": torch.zeros(2)}, AverageConfig(rule="parameter", shuffle=1))
     # Of two nodes there is one other order: a's theta with b's 3 * [2, 1], b's theta with a's 1 * [1, 3].
     torch.testing.assert_close(found["x"], torch.tensor([(6 * 1 + 1 * 2) / 7, (3 * 1 + 3 * 2) / 6]))
 
@@ -403,14 +435,14 @@ def test_a_precision_that_the_rule_needs_is_missed_before_anything_is_added():
 def test_tensors_larger_than_a_piece_are_no_exception(rule, monkeypatch):
     previous, updates, _ = trained(seed=1)
     config = AverageConfig(rule=rule, prior=0.2, temper=0.5)
-    expected = average(updates, previous, config)
+    expected = averaged(updates, previous, config)
     monkeypatch.setattr(averaging, "_PIECE", 2)
-    found = average(updates, previous, config)
+    found = averaged(updates, previous, config)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-6)
     turned = [{k: v.T.contiguous().T if v.ndim == 2 else v for k, v in up.adapters.items()} for up in updates]
     assert not turned[0]["layer.A"].is_contiguous()
     updates = [replace(up, adapters=adapters) for up, adapters in zip(updates, turned, strict=True)]
-    torch.testing.assert_close(average(updates, previous, config)[0], found[0], rtol=0, atol=0)
+    torch.testing.assert_close(averaged(updates, previous, config)[0], found[0], rtol=0, atol=0)
 
 
 def test_float32_sums_of_many_nodes_are_exact_to_a_millionth():
@@ -421,7 +453,7 @@ def test_float32_sums_of_many_nodes_are_exact_to_a_millionth():
     for n in range(50):
         weight = rng.uniform(0.01, 0.03)
         up = update(f"{n:02}", samples=1, adapters=values(rng, shapes=shapes), precision=precisions(rng, 1e-8, shapes))
-        sums.add(up, weight)
+        sums.add(as_sent(up, AverageConfig(rule="parameter", clip=1e9)), weight)
         evidence, theta = weight * up.precision["x"].double().numpy(), up.adapters["x"].double().numpy()
         above, below, size = above + evidence * theta, below + evidence, size + evidence * abs(theta)
     error = np.abs(sums.result()[0]["x"].double().numpy() - above / below)
@@ -526,10 +558,21 @@ def test_averages_of_b_under_a_shared_a_are_the_average_of_functions_and_those_o
         return rows @ adapters["A"].double().T @ adapters["B"].double().T
 
     def gap(updates):
-        averaged, _ = average(updates, updates[0].adapters, AverageConfig(rule="samples"))
+        mean, _ = averaged(updates, updates[0].adapters, AverageConfig(rule="samples"))
         expected = sum(up.samples / 100 * forward(up.adapters) for up in updates)
-        return float((forward(averaged) - expected).norm() / expected.norm())
+        return float((forward(mean) - expected).norm() / expected.norm())
 
     shared = [replace(up, adapters={**up.adapters, "A": basis}) for up in nodes]  # GeoLoRA
     assert gap(shared) < 1e-6
     assert gap(nodes) > 0.1  # FedIT: the mean of B times the mean of A is not the mean of B A
+
+
+@given(seed=SEEDS, config=configs())
+def test_precisions_that_nodes_send_against_a_loop(seed, config):
+    _, updates, _ = trained(seed)
+    for up in updates:
+        expected = evidence_of(up, config)
+        for key, moment in up.precision.items():
+            found = precision_of(moment, up.samples, config)
+            assert found.shape == moment.shape and found.dtype == torch.float32
+            torch.testing.assert_close(found.flatten().tolist(), expected[key], rtol=1e-5, atol=0)

@@ -1,12 +1,14 @@
 """Averages of adapters: which updates can be averaged, what each weighs, and the weighted mean as they stream by.
 
 theta = (prior theta_previous + sum_n L_n theta_n) / (prior + sum_n L_n): two plain sums over nodes n. L_n is a number,
-or for the rule "parameter" the node's weight times a diagonal precision: the mode of the product of the nodes'
-Gaussian posteriors (Al-Shedivat et al. 2021, "Federated Learning via Posterior Averaging", with diagonal covariances).
+or for the rule "parameter" the diagonal of the node's precision: the mode of the product of the nodes' Gaussian
+posteriors (Al-Shedivat et al. 2021, "Federated Learning via Posterior Averaging", with diagonal covariances). Nodes
+then send L_n and L_n theta_n (`local.precision_of`), so that both sums are plain, and a secure sum can carry them.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -85,8 +87,8 @@ def node_weights(
 ) -> dict[str, float]:
     """Weight of each node's adapters, in node order; they sum to 1.
 
-    By rule: 1; N_n; N_n over the residual of the node's anchors; N_n, which the precisions are multiplied by. The cap
-    bounds a node's share of the total, which for absolute precisions is that of the sum of all its L_n.
+    By rule: 1; N_n; N_n over the residual of the node's anchors; 1, for its precisions count a node's rows already. The
+    cap bounds a node's share of the total, for the rule "parameter" that of the sum of all precisions.
 
     Args:
         updates: that `refuse` let through.
@@ -99,16 +101,16 @@ def node_weights(
     updates = in_order(updates)
     shares: dict[str, float] = {}
     for update in updates:
-        share = 1.0 if config.rule == "uniform" else float(update.samples)
+        share = float(update.samples) if config.rule in ("samples", "node") else 1.0
         if config.rule == "node":
             if residuals is None or update.node not in residuals:
                 raise MessageError(f'node {update.node!r} sent no Gram to weigh it by; set average.rule = "samples"')
             share /= max(residuals[update.node], RESIDUAL_FLOOR)
         shares[update.node] = share
     if config.cap < 1:
-        mean = {update.node: _mean_precision(update.precision, config) for update in updates}
-        capped = _capped({node: share * mean[node] for node, share in shares.items()}, config.cap)
-        shares = {node: share / mean[node] if mean[node] else 0.0 for node, share in capped.items()}
+        mass = {update.node: _mass(update, config) for update in updates}
+        capped = _capped({node: share * mass[node] for node, share in shares.items()}, config.cap)
+        shares = {node: share / mass[node] if mass[node] else 0.0 for node, share in capped.items()}
     total = sum(shares.values())
     dealt = dealers([update.node for update in updates], config)
     return {node: shares[dealer] / total if total else 1 / len(shares) for node, dealer in dealt.items()}
@@ -143,16 +145,11 @@ def _capped(shares: Mapping[str, float], cap: float) -> dict[str, float]:
         full |= over
 
 
-def _mean_precision(precision: Mapping[str, Tensor], config: AverageConfig) -> float:
-    """Of all parameters, as `WeightedSum` takes them; 1 where the rule has no use for them."""
-    if config.rule != "parameter" or config.relative:
+def _mass(update: Up, config: AverageConfig) -> float:
+    """Sum of all precisions that a node sent; 1 where the rule has no use for them."""
+    if config.rule != "parameter":
         return 1.0
-    total, count = 0.0, 0
-    for _, value in sorted(precision.items()):
-        tempered, mean = _tempered(value, config)
-        total += sum(float(piece.clamp_max(config.clip * mean).sum()) for (piece,) in _pieces(tempered))
-        count += value.numel()
-    return total / max(count, 1)
+    return sum(float(value.sum(dtype=torch.float64)) for _, value in sorted(update.precision.items()))
 
 
 class WeightedSum:
@@ -167,18 +164,16 @@ class WeightedSum:
         self._nodes: list[str] = []
         of_parameters = config.rule == "parameter"
         kind = torch.float32 if of_parameters else torch.float64
-        self._values = {key: torch.zeros(value.shape, dtype=kind) for key, value in previous.items()}
-        self._weights = {
-            key: torch.zeros(value.shape if of_parameters else (), dtype=kind) for key, value in previous.items()
-        }
+        shapes = {key: value.shape for key, value in previous.items()}
+        self._values = _zeros(shapes, kind)
+        self._weights = _zeros(shapes if of_parameters else dict.fromkeys(shapes, torch.Size()), kind)
 
-    def add(self, update: Up, weight: float, precision: Mapping[str, Tensor] | None = None) -> None:
+    def add(self, update: Up, weight: float) -> None:
         """Add L theta and L of each adapter that the update has.
 
         Args:
             update: one that `refuse` let through, of a node whose name comes after those before.
             weight: of `node_weights`.
-            precision: instead of the update's own.
 
         Raises:
             MessageError: a precision that the rule needs is absent; names node and key.
@@ -186,30 +181,20 @@ class WeightedSum:
         """
         if self._nodes and update.node <= self._nodes[-1]:
             raise ValueError(f"node {update.node!r} after {self._nodes[-1]!r}: add updates in the order of node names")
-        precision = update.precision if precision is None else precision
         by_parameter = self._config.rule == "parameter"
         for key in update.adapters if by_parameter else ():
-            if key not in precision:
+            if key not in update.precision:
                 raise MessageError(
                     f"node {update.node!r} sent no precision of {key!r}; set average.rule the same at every node"
                 )
         self._nodes.append(update.node)
         for key, value in update.adapters.items():
+            for values, product in _pieces(self._values[key], value):
+                values.add_(product, alpha=weight)
             if by_parameter:
-                self._add_by_parameter(key, value, precision[key], weight)
+                self._weights[key].add_(update.precision[key], alpha=weight)
             else:
-                for values, theta in _pieces(self._values[key], value):
-                    values.add_(theta, alpha=weight)
                 self._weights[key] += weight
-
-    def _add_by_parameter(self, key: str, value: Tensor, precision: Tensor, weight: float) -> None:
-        precision, mean = _tempered(precision, self._config)
-        if self._config.relative:
-            weight = weight / mean if mean else 0.0
-        for values, weights, theta, part in _pieces(self._values[key], self._weights[key], value, precision):
-            bounded = part.clamp_max(self._config.clip * mean)
-            values.addcmul_(theta, bounded, value=weight)
-            weights.add_(bounded, alpha=weight)
 
     def result(self) -> tuple[dict[str, Tensor], list[str]]:
         """The averages, float32, and a line for each key that no node had evidence for: it keeps its previous value.
@@ -250,18 +235,35 @@ def average(
         MessageError: as these two.
     """
     updates = in_order(list(updates))
-    weights, precision = node_weights(updates, config, residuals), {up.node: up.precision for up in updates}
-    dealt = dealers([update.node for update in updates], config)
+    weights = node_weights(updates, config, residuals)
+    if config.rule == "parameter" and config.shuffle:
+        updates = _shuffled(updates, previous, config)
     sums = WeightedSum(previous, config)
     for update in updates:
-        sums.add(update, weights[update.node], precision[dealt[update.node]])
+        sums.add(update, weights[update.node])
     return sums.result()
 
 
-def _tempered(precision: Tensor, config: AverageConfig) -> tuple[Tensor, float]:
-    """The precisions of one key to the power `temper`, and their mean, which bounds them."""
-    tempered = precision if config.temper == 1 else precision**config.temper
-    return tempered, float(tempered.mean()) if tempered.numel() else 0.0
+def _shuffled(updates: Sequence[Up], previous: Mapping[str, Tensor], config: AverageConfig) -> list[Up]:
+    """The same adapters, each under the precision of the node that `dealers` names."""
+    precision = {update.node: update.precision for update in updates}
+    out = []
+    for update in updates:
+        other = precision[dealers(list(precision), config)[update.node]]
+        adapters = {}
+        for key, product in update.adapters.items():
+            own = update.precision[key]
+            theta = torch.where(own > 0, product / own, previous[key])  # unknown where the node had no evidence
+            adapters[key] = other[key] * theta
+        out.append(replace(update, adapters=adapters, precision=other))
+    return out
+
+
+def _zeros(shapes: Mapping[str, torch.Size], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Zeros of each shape, in one piece of memory, which is added to faster than many."""
+    sizes = [shape.numel() for shape in shapes.values()]
+    parts = torch.zeros(sum(sizes), dtype=dtype).split(sizes)
+    return {key: part.view(shapes[key]) for key, part in zip(shapes, parts, strict=True)}
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -22,7 +22,7 @@ from isogram.alignment import (
     unpack,
 )
 from isogram.alignment.oneshot import metric_gram
-from isogram.config import Config
+from isogram.config import AverageConfig, Config
 from isogram.data import AnchorItems, NodeData
 from isogram.data.base import FloatArray
 from isogram.errors import AnchorError, MessageError
@@ -279,10 +279,11 @@ class Node:
         self.model.keep_own()
         if not self.last_seen.isfinite().all():
             self.last_seen = self.first_seen
+        precision: dict[str, Tensor] = {}
         if self.config.average.rule == "parameter":
-            precision = {name: _second_moment(optimiser, turn[name]) for name in sent}
-        else:
-            precision = {}
+            moments = {name: _second_moment(optimiser, turn[name]) for name in sent}
+            precision = {n: precision_of(m, len(self.data.tokens), self.config.average) for n, m in moments.items()}
+            sent = {name: value * precision[name] for name, value in sent.items()}
         up = self._up(
             down.round,
             adapters=sent,
@@ -346,6 +347,20 @@ class Node:
             head=head,
         )
         return step.to(self.device)
+
+
+def precision_of(moment: Tensor, samples: int, config: AverageConfig) -> Tensor:
+    """A node's precision of one adapter, L, by which the rule "parameter" weighs it.
+
+    Args:
+        moment: of the adapter's shape, mean squared gradients, none of them negative.
+        samples: N, the node's private rows, which multiply it.
+        config: `temper`, a power of the moments; then `clip`, a bound in their means; `relative`, over that mean.
+    """
+    tempered = moment if config.temper == 1 else moment**config.temper
+    mean = tempered.mean()
+    bounded = samples * tempered.clamp(max=config.clip * mean)
+    return bounded / mean.clamp_min(torch.finfo(mean.dtype).tiny) if config.relative else bounded
 
 
 def _second_moment(optimiser: torch.optim.AdamW, parameter: nn.Parameter) -> Tensor:
