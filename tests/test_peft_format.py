@@ -17,7 +17,8 @@ from isogram.config import ModelConfig
 from isogram.errors import ConfigError, DataError, StorageError
 from isogram.model import SavedModel, SharedModel
 from isogram.model.adapters import METHODS
-from isogram.model.peft_format import export_model, read_adapter, write_adapter
+from isogram.model.peft_export import export_model, write_adapter
+from isogram.model.peft_import import read_adapter
 
 # PEFT asks transformers for a property that the latter deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

@@ -228,7 +228,7 @@ def export(
     """Write a trained model's adapters in PEFT's format."""
     with _explained():
         from isogram.model import SavedModel
-        from isogram.model.peft_format import export_model
+        from isogram.model.peft_export import export_model
         from isogram.run_folder import MODEL
 
         done = export_model(SavedModel.load(run / MODEL if run.is_dir() else run), folder, node)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from isogram.alignment import LinearMap
 from isogram.config import ModelConfig
 from isogram.errors import ConfigError, MessageError
-from isogram.model import peft_format
+from isogram.model import peft_import
 from isogram.model.adapters import (
     MAGNITUDE,
     MERGED_A,
@@ -58,7 +58,7 @@ class SharedModel(nn.Module):
     place by `NodeModel`. With trunk "none" nothing is shared and the correction is zero.
 
     Raises:
-        ConfigError: more coordinates than the trunk is wide, and as `Trunk` and `peft_format.read_adapter` do.
+        ConfigError: more coordinates than the trunk is wide, and as `Trunk` and `peft_import.read_adapter` do.
     """
 
     def __init__(self, config: ModelConfig, coordinates: int) -> None:
@@ -78,7 +78,7 @@ class SharedModel(nn.Module):
         nn.init.zeros_(self.out.weight)
         self.layers = {f"trunk.transformer.{name}": layer for name, layer in adapted(self.trunk.transformer)}
         if config.start:
-            peft_format.read_adapter(self, config.start)
+            peft_import.read_adapter(self, config.start)
             self.about += f", start #{fingerprint(self.state())}"
 
     def forward(self, tokens: Tensor) -> Tensor | float:
