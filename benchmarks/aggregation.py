@@ -3,7 +3,8 @@
     python benchmarks/aggregation.py
 
 50 updates, each half values and half precisions, of tensors as the adapter of a layer of 8192 outputs has them at rank
-8. The average checks each update as a round does (`refuse`) and adds it (`WeightedSum`); the plain sum is numpy's `acc += x` over the same bytes as one array. One thread; medians of interleaved repetitions.
+8. The average checks each update as a round does (`refuse`) and adds it (`WeightedSum`); the plain sum is numpy's
+`acc += x` over the same bytes as one array. One thread; medians of interleaved repetitions.
 
 - 50x10MB, 50x20MB: updates are read one after the other from files (in the page cache) into one buffer, both timed with
   the reading;

@@ -45,6 +45,7 @@ def adapter_blocks(results: Results) -> dict[str, str]:
         "adapters-refresh": _settings(results, REFRESHES, "geolora"),
         "adapters-bytes": _sizes(results),
         "adapters-shift": _shift(results),
+        "heads": _heads(results),
         "averages": _averages(results),
         "averages-controls": _controls(results),
         "consensus-precision": _consensus(results),
@@ -125,6 +126,19 @@ def _shift(results: Results) -> str:
     return markdown(
         ["sites", "what a site does about its sensor", "start", "geolora", "geodora", "geodora − geolora"], lines
     )
+
+
+def _heads(results: Results) -> str:
+    """Class directions by Laplace against means."""
+    lines = []
+    for dataset, title in SETTINGS.items():
+        for base, when in (("start", "start"), ("geolora", "trained")):
+            plain, laplace = (accuracy(results, dataset, name) for name in (base, f"{base} laplace"))
+            if laplace:
+                lines.append(
+                    [title, when, figure(_mean(plain)), figure(_mean(laplace)), difference(_gain(laplace, plain))]
+                )
+    return markdown(["sites", "", "means", "Laplace", "difference"], lines)
 
 
 def _averages(results: Results) -> str:
