@@ -43,7 +43,7 @@ from isogram.files import append_lines
 PATH = Path("results/adapters.jsonl")
 SEEDS = range(5)
 SHUFFLES = range(1, 7)
-"""A seed and rule; 30 in all."""
+"""A seed and rule; 30 different ones in all."""
 
 SITES = {"digits-4": 4, "digits-12": 12, "digits-48": 48, "tcga-brca-9": 9, "machines-8": 8, "pen-6": 18}
 ANCHORS = {"digits": 5, "tcga-brca": 100, "machines": 100}
@@ -139,7 +139,7 @@ def config_of(cell: Cell) -> Config:
     average = AverageConfig(head="laplace" if ways[-1:] == ["laplace"] else "means")
     if cell.study == "doubt" and word != "start":
         rule = "parameter" if word == "relative" else word
-        shuffle = int(ways[0]) if ways else 0
+        shuffle = int(ways[0]) + len(SHUFFLES) * cell.seed if ways else 0
         average = AverageConfig(rule=rule, relative=word == "relative", shuffle=shuffle)
     precise = cell.study == "consensus" and word == "precision"
     return Config(

@@ -227,12 +227,11 @@ def sees(node, modality, latent, seed, index=None, noise=0.1):
 
 
 def left_out(features, target, i):
-    """Squared error at row i of ridge onto the centred target, with the kernel of all rows, refitted without row i."""
-    kernel, centred = gram(features), target - target.mean(0)
-    ridge = RHO * kernel.trace() / len(kernel)
-    rest = [j for j in range(len(kernel)) if j != i]
-    inner = kernel[rest][:, rest] + ridge * torch.eye(len(rest), dtype=torch.float64)
-    error = centred[i] - kernel[i, rest] @ torch.linalg.solve(inner, centred[rest])
+    """Squared error at row i of ridge onto the target, refitted without row i."""
+    ridge = float(RHO * gram(features).trace() / len(features))
+    rest = [j for j in range(len(features)) if j != i]
+    model = Ridge(alpha=ridge, solver="svd").fit(features[rest].numpy(), target[rest].numpy())
+    error = target[i].numpy() - model.predict(features[[i]].numpy())[0]
     return float(error @ error)
 
 

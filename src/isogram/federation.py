@@ -95,7 +95,7 @@ def align(data: FederatedData, config: Config) -> Federation:
         AnchorError: the anchors cannot carry it; see `alignment.consensus`.
     """
     fed = gather(data, config)
-    grams = [fed.ledger.carry(node.send_gram(0)) for node in fed.nodes]
+    plain = grams = [fed.ledger.carry(node.send_gram(0)) for node in fed.nodes]
     if config.align.metric:
         for node in fed.nodes:
             others = aggregation.merge_other_grams(grams, fed.n_anchors, node.modality)
@@ -104,7 +104,8 @@ def align(data: FederatedData, config: Config) -> Federation:
     residuals: dict[str, float] = {}
     precision = None
     if config.align.precision or config.average.rule == "node":
-        residuals, precision = aggregation.node_residuals(grams, fed.n_anchors, fed.width, config.align.power)
+        # Of the first Grams: a metric is fitted to the very consensus that would judge it.
+        residuals, precision = aggregation.node_residuals(plain, fed.n_anchors, fed.width, config.align.power)
     consensus = aggregation.merge_grams(grams, fed.n_anchors, precision=precision if config.align.precision else None)
     frame = canonical_frame(consensus, fed.width, config.align.power)
     for node in fed.nodes:
