@@ -125,6 +125,21 @@ def test_a_wrong_setting_is_named_with_what_to_write_instead(setting, said):
     assert said in "\n".join(problems(setting))
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["train.refresh=1", "model.adapter=ffa-lora"], "renews an orthonormal basis, and ffa-lora has none"),
+        (["train.refresh=1", "model.dtype=bfloat16"], "rounds away what train.refresh merges"),
+        (["model.adapter=full", "model.dtype=bfloat16"], "or what adapter full trains"),
+        (["align.precision=true", "train.frame_update=0.5"], "weighs the first consensus alone"),
+        (["model.trunk=none", "model.start=./a"], "trunk none has none"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_told(settings, said):
+    [problem] = problems(*settings)
+    assert said in problem
+
+
 def test_all_wrong_settings_are_told_at_once(tmp_path):
     text = 'sede = 1\n[align]\nrho = 0\nclip = "x"\n[train]\nlr = -1\nround = 3\n'
     found = problems("model.layers=0", text=text, tmp_path=tmp_path)

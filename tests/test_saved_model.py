@@ -75,3 +75,20 @@ def test_a_wrong_node_or_shape_is_told(fed, data):
         model.embed("b", data.nodes[0].tokens)
     assert model.embed("b", data.nodes[2].tokens[:0]).shape == (0, fed.frame.shape[1])
     assert torch.isfinite(model.embed("b", data.nodes[2].tokens)).all()
+
+
+def test_a_trunk_whose_weights_have_changed_is_told(data, tmp_path):
+    from transformers import BertConfig, BertModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    shape = BertConfig(vocab_size=16, hidden_size=48, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48)
+    BertModel(shape).save_pretrained(tmp_path / "trunk")
+    config = CONFIG.model_copy(update={"model": ModelConfig(trunk=str(tmp_path / "trunk"))})
+    final_model(federation.train(federation.align(data, config)), data.classes).save(tmp_path / "model")
+    model = SavedModel.load(tmp_path / "model")
+    rows = data.nodes[0].tokens
+    model.embed(data.nodes[0].name, rows)
+    BertModel(shape).save_pretrained(tmp_path / "trunk")
+    with pytest.raises(DataError, match=r"trained on .*trunk #\w{8}, which is now #\w{8}"):
+        model.embed(data.nodes[0].name, rows)

@@ -24,19 +24,25 @@ _PIECE = 1 << 17  # numbers at a time, so that what is made on the way stays sma
 _INFINITY = 0x7F800000  # as bits of a float32: those of finite positive numbers are below, of negative ones above
 
 
-def refuse(updates: Sequence[Up], expected: Mapping[str, Tensor], model: str) -> tuple[list[Up], list[str]]:
+def refuse(
+    updates: Sequence[Up],
+    expected: Mapping[str, Tensor],
+    model: str,
+    sketches: Mapping[str, tuple[int, ...]] | None = None,
+) -> tuple[list[Up], list[str]]:
     """Split a round's updates into those that can be averaged, in node order, and a reason for each of the others.
 
     Args:
         updates: one per node.
         expected: the adapters as they are now; updates need the same keys and shapes.
         model: what they belong to, see `Up.model`.
+        sketches: shape of each layer's sketch of the gradient, if any are due.
 
     Raises:
         MessageError: as `in_order`; or none is left, with all reasons.
     """
     updates = in_order(updates)
-    reasons = {update.node: _problem(update, expected, model) for update in updates}
+    reasons = {update.node: _problem(update, expected, model, sketches or {}) for update in updates}
     kept = [update for update in updates if reasons[update.node] is None]
     refused = [f"node {node!r} {text}; it is left out" for node, text in reasons.items() if text]
     if not kept:
@@ -44,7 +50,9 @@ def refuse(updates: Sequence[Up], expected: Mapping[str, Tensor], model: str) ->
     return kept, refused
 
 
-def _problem(update: Up, expected: Mapping[str, Tensor], model: str) -> str | None:
+def _problem(
+    update: Up, expected: Mapping[str, Tensor], model: str, sketches: Mapping[str, tuple[int, ...]]
+) -> str | None:
     if update.model != model:
         return f"sent adapters of {update.model!r}, not of {model!r}: give all nodes the same trunk, adapter and rank"
     if update.samples < 1:
@@ -68,6 +76,13 @@ def _problem(update: Up, expected: Mapping[str, Tensor], model: str) -> str | No
                 if not torch.isfinite(value).all():
                     return f"sent NaN or infinity in the {what} {key!r}: lower train.lr"
                 return f"sent negative numbers in the {what} {key!r}: send second moments"
+    for layer in sorted(sketches.keys() | update.sketches.keys()):
+        sketch, shape = update.sketches.get(layer), sketches.get(layer)
+        if sketch is None or shape is None or tuple(sketch.shape) != shape:
+            sent = "none" if sketch is None else f"one of {tuple(sketch.shape)}"
+            return f"should send a sketch {shape} of {layer!r} and sent {sent}: set train.refresh alike at all nodes"
+        if not _is_finite(sketch):
+            return f"sent NaN or infinity in the sketch of {layer!r}: lower train.lr"
     return None
 
 

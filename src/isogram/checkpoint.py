@@ -13,6 +13,7 @@ from torch import Tensor
 
 from isogram import federation
 from isogram.alignment import LinearMap
+from isogram.errors import RunError
 from isogram.federation import Federation
 from isogram.model import SavedModel
 from isogram.model.saved import OWN_MAP, flat_homes, nested_homes
@@ -54,9 +55,15 @@ def restore_round(fed: Federation, state: Mapping[str, Tensor], position: Mappin
     Args:
         fed: aligned.
         state: of the nodes and the server.
-        position: the rest: `round`, `history`, `refused` of the federation.
+        position: the rest: `round`, `history`, `refused` of the federation; `model` that the adapters belong to.
+
+    Raises:
+        RunError: the trunk is not what it was.
     """
     fed = federation.start_training(fed)
+    about = fed.nodes[0].shared.about
+    if position.get("model", about) != about:
+        raise RunError(f"the run trains {position['model']}, and the trunk is now {about}; give it the weights of then")
     adapters = _under(_ADAPTERS, state)
     homes = nested_homes(_under(_HOME, state), [node.name for node in fed.nodes])
     for node in fed.nodes:
@@ -88,6 +95,7 @@ def _server_state(fed: Federation) -> dict[str, Tensor]:
 def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
     """What embeds new rows from now on."""
     trained = all(node.model is not None for node in fed.nodes)
+    trunk = fed.nodes[0].shared.trunk if trained else None
     maps = {}
     for node in fed.nodes:
         assert isinstance(node.map, LinearMap), "align first"
@@ -105,4 +113,5 @@ def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
         changes={n.name: n.model.projector.change for n in fed.nodes if n.model is not None} if trained else None,
         homes={n.name: n.model.home for n in fed.nodes if n.model is not None} if trained else None,
         adapters=fed.adapters if trained else None,
+        fingerprint=trunk.fingerprint if trunk is not None else "",
     )

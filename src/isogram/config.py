@@ -227,9 +227,19 @@ class Config(_Settings):
             problems.append("train.weights are all 0: there is nothing to train; give one a weight, or set rounds = 0")
         if self.model.trunk == "none" and self.model.start:
             problems.append("model.start is a checkpoint of adapters, and trunk none has none; choose a trunk")
-        if self.train.refresh and self.model.adapter not in ("geolora", "geodora", "ffa-lora"):
+        if self.train.refresh and self.model.adapter not in ("geolora", "geodora"):
             problems.append(
-                f"train.refresh renews a frozen basis, and {self.model.adapter} has none; set it to 0, or take geolora"
+                f"train.refresh renews an orthonormal basis, and {self.model.adapter} has none; set it to 0, or take "
+                "geolora"
+            )
+        if self.model.dtype == "bfloat16" and (self.train.refresh or self.model.adapter == "full"):
+            problems.append(
+                "model.dtype = bfloat16 rounds away what train.refresh merges into a weight, or what adapter full "
+                "trains of it; take float32"
+            )
+        if self.align.precision and self.train.frame_update:
+            problems.append(
+                "align.precision weighs the first consensus alone; set it to false, or train.frame_update to 0"
             )
         if self.files.labels == "id":
             problems.append("files.labels = 'id': that column has the names of rows; name the one that has classes")

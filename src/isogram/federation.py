@@ -283,7 +283,8 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     if adapters:
         shared = fed.nodes[0].shared
         before = {name: adapters[name] for name in shared.update(number)}
-        updates, refused = averaging.refuse(updates, before, shared.about)
+        due = refresh and config.train.refresh_basis == "gradient"
+        updates, refused = averaging.refuse(updates, before, shared.about, shared.sketch_shapes() if due else None)
         averages, unknown = averaging.average(updates, before, config.average, fed.residuals or None)
         refused += unknown
         for node in fed.nodes:

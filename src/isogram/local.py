@@ -239,7 +239,14 @@ class Node:
         self.shared.load(adapters)
 
     def load(self, down: Down) -> None:
-        """Take the adapters as the server averaged them."""
+        """Take the adapters as the server averaged them.
+
+        Raises:
+            MessageError: they do not fit, or hold what is this node's own.
+        """
+        home = self.shared.method.home
+        if own := [name for name in down.adapters if home and name.endswith(f".{home}")]:
+            raise MessageError(f"node {self.name!r} was sent {own[0]!r}, which is its own; nobody else may set it")
         self.shared.load(down.adapters)
 
     def refresh(self, down: Down, number: int) -> None:

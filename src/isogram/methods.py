@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from isogram import baselines, federation
-from isogram.config import Config, TermWeights
+from isogram.config import AverageConfig, Config, TermWeights
 from isogram.data import FederatedData
 from isogram.errors import ConfigError
 from isogram.evaluation import Embed
@@ -96,10 +96,10 @@ def without_frame(
 
     Rates: benchmarks/tune.py, on held-out anchors; anchors in a step: as many as these methods are known with.
     """
-    settings = {"weights": weights, "lr": lr, "projector_lr": projector_lr, "anchor_batch": 128}
+    settings = {"weights": weights, "lr": lr, "projector_lr": projector_lr, "anchor_batch": 128, "refresh": 0}
     train = config.train.model_copy(update=settings)
-    model = config.model.model_copy(update={"adapter": "fedit"})
-    config = config.model_copy(update={"train": train, "model": model})
+    model = config.model.model_copy(update={"adapter": "fedit", "start": ""})
+    config = config.model_copy(update={"train": train, "model": model, "average": AverageConfig()})
     fed = federation.train(federation.start_apart(data, config), progress)
     yield solution(name, fed)
     if name == "cka":

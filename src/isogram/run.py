@@ -223,7 +223,8 @@ class Recorder:
 
     def _position(self, fed: Federation) -> dict[str, Any]:
         known = {"round": fed.round, "history": list(fed.history), "refused": list(fed.refused)}
-        return known | {"lines": dict(self._lines)}
+        model = {"model": fed.nodes[0].shared.about} if fed.round else {}
+        return known | model | {"lines": dict(self._lines)}
 
     def _cut(self, lines: dict[str, int]) -> dict[str, list[str]]:
         self._lines = Counter(lines)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from isogram.errors import ConfigError
+from isogram.errors import ConfigError, MessageError
 
 A, B, MAGNITUDE, WEIGHT = "lora_A", "lora_B", "magnitude", "weight"
 MERGED_A, MERGED_B = "merged_A", "merged_B"
@@ -153,10 +153,19 @@ class AdaptedLinear(nn.Module):
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Set tensors by their names in this layer; those not given stay."""
+        """Set tensors by their names in this layer; those not given stay.
+
+        Raises:
+            MessageError: merged factors that do not go on from those that the weight holds.
+        """
         if MERGED_A in tensors:
             # Block by block, as they were merged: another order of sums would change the last bits.
             a, b = (tensors[name].to(self.weight.device) for name in (MERGED_A, MERGED_B))
+            have, rank = len(self.merged_A), len(self.lora_A)
+            if a.shape[1:] != self.merged_A.shape[1:] or b.shape != (len(self.weight), len(a)) or len(a) % rank:
+                raise MessageError(f"{self.name!r}: merged factors {tuple(a.shape)}, {tuple(b.shape)} do not fit it")
+            if not torch.equal(a[:have], self.merged_A) or not torch.equal(b[:, :have], self.merged_B):
+                raise MessageError(f"{self.name!r} has merged something else already; begin from a fresh trunk")
             for at in range(len(self.merged_A), len(a), len(self.lora_A)):
                 block = slice(at, at + len(self.lora_A))
                 self._merge(a[block], b[:, block])
@@ -171,10 +180,16 @@ def adapt(model: nn.Module, targets: Collection[str], method: Method, rank: int)
     """Put an `AdaptedLinear` in the place of every layer named, and freeze all else.
 
     Raises:
-        ConfigError: a rank above a layer's width; names the layer.
+        ConfigError: a rank above a layer's width, or two layers that share a weight; names the layers.
     """
     model.requires_grad_(False)
-    layers = {name: layer for name, layer in model.named_modules() if name in targets and isinstance(layer, nn.Linear)}
+    modules = model.named_modules(remove_duplicate=False)
+    layers = {name: layer for name, layer in modules if name in targets and isinstance(layer, nn.Linear)}
+    owner: dict[int, str] = {}
+    for name, layer in layers.items():
+        first = owner.setdefault(layer.weight.data_ptr(), name)
+        if first != name:
+            raise ConfigError(f"layers {first!r} and {name!r} share one weight; leave one of them out of model.target")
     for name, layer in layers.items():
         if WEIGHT not in method.tensors and rank > min(layer.weight.shape):
             raise ConfigError(

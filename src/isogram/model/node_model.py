@@ -132,6 +132,8 @@ class SharedModel(nn.Module):
             MessageError: a name or a shape that is not this model's.
         """
         own = dict(self._tensors())
+        if alone := sorted(n for n in tensors if n.endswith(MERGED_A) and n.replace(MERGED_A, MERGED_B) not in tensors):
+            raise MessageError(f"{alone[0]!r} came without its {MERGED_B}; give both")
         unknown = sorted(set(tensors) - set(own))
         if unknown:
             raise MessageError(f"{unknown[:3]} do not belong to {self.about}; all nodes need the same trunk and rank")
@@ -150,6 +152,10 @@ class SharedModel(nn.Module):
             for name, found in of.items():
                 if name in self.layers:
                     self.layers[name].load(found)
+
+    def sketch_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape [2r, i] of each layer's gradient sketch."""
+        return {name: (2 * len(layer.lora_A), layer.lora_A.shape[1]) for name, layer in self.layers.items()}
 
     def refresh(self, number: int, bases: Mapping[str, Tensor]) -> None:
         """Merge every adapter into its layer and go on from a new basis; nothing happens if that was done already.

@@ -120,6 +120,7 @@ def _by_layer(
             strange.append(key)
             continue
         name = name if name in layers else name.removeprefix(head)
+        name = name if name in layers else name.removeprefix("encoder.")  # of an encoder-decoder, whose encoder it is
         found.setdefault(name, {})[TENSORS[f"lora_{kind}"]] = value
     return found, strange
 

@@ -26,7 +26,7 @@ class SavedModel:
 
     changes, homes: node -> change of its projector, and what its adapters keep at home.
     nodes: name -> modality; tokens: modality -> tokens per row; frame [K, r]; head [C, r], NaN for a class without
-    evidence, None without labels; adapters: empty if the model was not trained.
+    evidence, None without labels; adapters: empty if the model was not trained; fingerprint: of the trunk's base.
     """
 
     config: ModelConfig
@@ -40,6 +40,7 @@ class SavedModel:
     changes: Mapping[str, Tensor] | None = None
     homes: Mapping[str, Mapping[str, Tensor]] | None = None
     adapters: Mapping[str, Tensor] | None = None
+    fingerprint: str = ""
 
     def embed(self, node: str, tokens: ArrayLike) -> Tensor:
         """[n, r] coordinates of raw tokens [n, T, c], as the node itself computes them; see `data.sheets.read_tokens`.
@@ -71,11 +72,16 @@ class SavedModel:
         """The trunk as a node has it.
 
         Raises:
-            DataError: the model was not trained.
+            DataError: the model was not trained, or its trunk's weights have changed since.
         """
         if self.adapters is None or self.homes is None:
             raise DataError("this model is one-shot alignment alone: it has no trunk")
         shared = SharedModel(self.config, self.frame.shape[1])
+        if shared.trunk is not None and self.fingerprint not in ("", shared.trunk.fingerprint):
+            raise DataError(
+                f"the model was trained on {self.config.trunk} #{self.fingerprint}, which is now "
+                f"#{shared.trunk.fingerprint}; give it the weights of then"
+            )
         shared.load({**self.adapters, **self.homes[node]})
         return shared
 
@@ -102,6 +108,7 @@ class SavedModel:
             "anchor_hash": self.anchor_hash,
             "clip": {modality: start.standardize.clip for modality, start in self.maps.items()},
             "trained": self.adapters is not None,
+            "fingerprint": self.fingerprint,
         }
         write_tensors(path, tensors, about)
 
@@ -133,6 +140,7 @@ class SavedModel:
             maps=maps,
             frame=tensors["frame"],
             head=tensors.get("head"),
+            fingerprint=about["fingerprint"],
             changes=under("change/") if about["trained"] else None,
             homes=nested_homes(under("home/"), about["nodes"]) if about["trained"] else None,
             adapters=under("adapters/") if about["trained"] else None,

@@ -7,6 +7,7 @@ from inspect import signature
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from isogram.config import BUILT_IN_TRUNKS, ModelConfig
@@ -36,8 +37,12 @@ class Trunk(nn.Module):
         if config.gradient_checkpointing:
             self.train()  # transformers checkpoints in training mode only; there is no dropout
             model = self.transformer  # transformers 5 renames the method
-            enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-            enable({"use_reentrant": False})
+            name = "activation_checkpointing_enable"
+            enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
+            try:
+                enable({"use_reentrant": False})
+            except ValueError as error:
+                raise ConfigError(f"{config.trunk} has no gradient checkpointing ({error}); set it to false") from error
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Mean-pooled hidden state [B, width] of tokens [B, T, width], in float32 whatever the base computes in."""
@@ -88,7 +93,7 @@ def base_model(config: ModelConfig) -> Any:
 
             shape = _without_dropout(AutoConfig.from_pretrained(config.trunk))
             model = AutoModel.from_pretrained(config.trunk, config=shape, dtype=dtype)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             raise ConfigError(
                 f"model.trunk = {config.trunk!r} cannot be loaded ({str(error).splitlines()[0][:200]}); give a folder "
                 f"that save_pretrained wrote, the name of a model on the Hugging Face hub, or one of "
@@ -116,7 +121,7 @@ def _reader(model: Any) -> Callable[[Tensor], Tensor]:
     """
     if "inputs_embeds" in signature(model.forward).parameters:
         return lambda tokens: model(inputs_embeds=tokens).last_hidden_state
-    depth = model.config.num_hidden_layers
+    depth = getattr(model.config, "num_hidden_layers", 0)
     blocks = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth), None)
     norm = next((m for n, m in model.named_children() if "norm" in n), nn.Identity())
     if blocks is None:
@@ -144,7 +149,8 @@ def _targets(model: nn.Module, config: ModelConfig) -> list[str]:
     from peft import LoraConfig
     from peft.tuners.tuners_utils import check_target_module_exists
 
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    # Not of a subclass, which may compute something else.
+    linear = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     if config.target == "all-linear":
         found = linear
     else:
