@@ -53,7 +53,7 @@ REFRESHES = ("geolora refresh random", "geolora refresh gradient")
 RULES = ("uniform", "samples", "node", "parameter", "relative")
 RATES = dict.fromkeys(ADAPTERS, 3e-3)
 PATIENTS_RATES = RATES | dict.fromkeys(("geolora", "fedit", "dora", "full"), 1e-3)
-"""Learning rate of each method, on tcga-brca and elsewhere, by `tune` (docs/log.md)."""
+"""Learning rate of each method: tuned on tcga-brca and on digits (`tune`, docs/log.md); on machines those of digits."""
 
 WIDTHS = {"tcga-brca-9": 96, "machines-8": 96}
 """Of the small trunk, which must hold the frame; 64 elsewhere."""
