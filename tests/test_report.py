@@ -83,7 +83,7 @@ def test_blocks_are_filled_and_unknown_ones_refused():
         documentation.fill(text, {"y": ""})
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/doctor.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/doctor.md", "docs/adapters.md"])
 def test_the_tables_of_the_documentation_are_those_of_the_committed_rows(name):
     results = tables.Results(read_rows(sorted((ROOT / "results").glob("*.jsonl"))))
     text = (ROOT / name).read_text()
