@@ -12,6 +12,7 @@ Studies (a row's data set is "STUDY:SETTING", its method the rule):
 - doubt: a third of the sites noisy, mislabelled, small, or with wrong or synthetic anchors; each average and, as the
   control, its weights dealt to other sites ("node 1" to "node 6").
 - heads: class directions by Laplace, at the start and after training, beside the means of the first study.
+- minilm: some of the methods on the pretrained MiniLM, tcga-brca at 9 skewed sites, a quarter of the steps.
 - anchor-batch: the default run on the tuning split of tcga-brca with 6, 32 or 128 anchors a step.
 - consensus: the same sites; precision weights in the consensus of one-shot alignment, no training.
 
@@ -92,6 +93,9 @@ def cells(studies: Sequence[str]) -> Iterator[Cell]:
                 for labels in ("iid", "skewed"):
                     for rule in ("start laplace", "geolora laplace"):
                         yield Cell("adapters", f"{name} {labels}", rule, seed)
+        if "minilm" in studies:
+            for rule in ("start", "geolora", "geodora", "fedit", "dora"):
+                yield Cell("minilm", "tcga-brca-9 skewed", rule, seed)
         if "anchor-batch" in studies:
             for rule in ("start", "6", "32", "128"):
                 for more in (0, len(SEEDS)):  # the effect is small: twice the seeds
@@ -137,6 +141,8 @@ def config_of(cell: Cell) -> Config:
     train = TRAINING.model_copy(update={"lr": rates[adapter], "weights": weights, "steps": steps})
     if "refresh" in ways:
         train = train.model_copy(update={"refresh": 2, "refresh_basis": ways[-1]})
+    if cell.study == "minilm":
+        train = train.model_copy(update={"rounds": 4, "steps": 8})
     average = AverageConfig(head="laplace" if ways[-1:] == ["laplace"] else "means")
     if cell.study == "doubt" and word != "start":
         rule = "parameter" if word == "relative" else word
@@ -147,7 +153,11 @@ def config_of(cell: Cell) -> Config:
         data="digits",
         seed=cell.seed,
         align=AlignConfig(precision=precise),
-        model=ModelConfig(adapter=adapter, width=WIDTHS.get(cell.setting.split()[0], 64)),
+        model=ModelConfig(
+            trunk="minilm" if cell.study == "minilm" else "small",
+            adapter=adapter,
+            width=WIDTHS.get(cell.setting.split()[0], 64),
+        ),
         train=train,
         average=average,
     )

@@ -58,7 +58,9 @@ class ModelConfig(_Settings):
         "all-linear", description="layers with adapters, as in PEFT: all-linear, a pattern, or a list of endings"
     )
     start: str = Field("", description="folder of a PEFT LoRA checkpoint to start from")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the frozen base; adapters are float32")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the frozen base: float32 or bfloat16; adapters are float32"
+    )
     gradient_checkpointing: bool = Field(False, description="compute activations again instead of keeping them")
     width: int = Field(128, ge=8, multiple_of=4, description="width of the small trunk; MiniLM has its own")
     layers: int = Field(2, ge=1, description="layers of the small trunk")
@@ -105,7 +107,9 @@ class TrainConfig(_Settings):
     frame_update: float = Field(0.0, ge=0, le=1, description="share of the trained Grams in each round's consensus")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     refresh: int = Field(0, ge=0, description="rounds between refreshes of a frozen basis; 0 keeps the first")
-    refresh_basis: Literal["random", "gradient"] = Field("random", description="what a refresh takes the new one from")
+    refresh_basis: Literal["random", "gradient"] = Field(
+        "random", description="what a refresh takes the new one from: random or gradient"
+    )
     temperature: float = Field(0.1, gt=0, description="of the frame and task terms' softmax")
     weights: TermWeights = Field(TermWeights(), description="loss terms; 0 leaves one out")
 
@@ -115,7 +119,7 @@ class AverageConfig(_Settings):
 
     rule: Literal["uniform", "samples", "node", "parameter"] = Field(
         "samples",
-        description="weights: equal, rows, rows over the residual of the node's anchors, rows times precisions",
+        description="weights: uniform, samples (rows), node (rows / anchors' residual), parameter (rows x precision)",
     )
     prior: float = Field(0.0, ge=0, description="weight of the previous value, as a share of all nodes' together")
     temper: float = Field(1.0, gt=0, le=1, description="precisions to this power")
@@ -123,7 +127,7 @@ class AverageConfig(_Settings):
     relative: bool = Field(False, description="divide a node's precisions by their mean: only their pattern counts")
     cap: float = Field(1.0, gt=0, le=1, description="bound on one node's share of the weights")
     head: Literal["means", "laplace"] = Field(
-        "means", description="class directions: unit means of rows, or a linear head by its posterior's precision"
+        "means", description="class directions: means (of unit rows), or laplace (a linear head, from second moments)"
     )
     shuffle: int = Field(0, ge=0, description="the control: deal weights to other nodes, in the n-th way; 0: do not")
 

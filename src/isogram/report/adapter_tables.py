@@ -44,6 +44,7 @@ def adapter_blocks(results: Results) -> dict[str, str]:
         "adapters-parts-gain": _parts(results),
         "adapters-refresh": _settings(results, REFRESHES, "geolora"),
         "adapters-bytes": _sizes(results),
+        "adapters-minilm": _minilm(results),
         "adapters-shift": _shift(results),
         "heads": _heads(results),
         "averages": _averages(results),
@@ -51,6 +52,7 @@ def adapter_blocks(results: Results) -> dict[str, str]:
         "consensus-precision": _consensus(results),
         "steps": _steps(results),
         "steps-alignment": _alignment(results),
+        "aggregation": _aggregation(results),
         "anchor-batch": _anchor_batch(results),
     }
 
@@ -115,6 +117,14 @@ def _sizes(results: Results) -> str:
         ]
         lines.append([f"`{method}`", *("–" if s is None else f"{s.mean / 1000:,.0f}" for s in sent)])
     return markdown(["rule", *SETTINGS.values()], lines)
+
+
+def _minilm(results: Results) -> str:
+    lines = []
+    for method in ("start", "geolora", "geodora", "fedit", "dora"):
+        own, base = (accuracy(results, "minilm:tcga-brca-9 skewed", name) for name in (method, "fedit"))
+        lines.append([f"`{method}`", figure(_mean(own)), "" if method == "fedit" else difference(_gain(own, base))])
+    return markdown(["rule", "TCGA, 9, skewed", "− fedit"], lines)
 
 
 def _shift(results: Results) -> str:
@@ -198,6 +208,17 @@ def _alignment(results: Results) -> str:
         for name, title in (("aligned", "6 anchors a step, the others as last seen"), ("aligned-whole", "all 256"))
     ]
     return markdown(["of a step without alignment terms", "MiniLM", "small trunk"], lines)
+
+
+def _aggregation(results: Results) -> str:
+    names = {"50x10MB": "50 of 10 MB, read from files", "50x20MB": "50 of 20 MB, read from files"}
+    names["50x10MB-memory"] = "50 of 10 MB, in memory already"
+    metrics = ("bandwidth_ratio", "peak_updates")
+    lines = [
+        [title, *(_perf(results, "aggregation", metric, direction) for metric in metrics)]
+        for direction, title in names.items()
+    ]
+    return markdown(["updates", "bandwidth, of a plain sum's", "peak memory, in updates"], lines)
 
 
 def _perf(results: Results, method: str, metric: str, direction: str) -> str:
