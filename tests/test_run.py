@@ -500,6 +500,7 @@ def test_a_rank_that_the_anchors_cannot_carry_is_refused(file, tmp_path):
     [
         (["model.rank=50"], ["model.rank = 50", "48 x 48", "48 or less"]),
         (["model.target=nothing"], ["model.target = 'nothing' matches no linear layer", "dense, key, query, value"]),
+        (["model.target=*proj"], ["'*proj' is no regular expression", "give a list"]),
         (["model.trunk=./nowhere"], ["nowhere' cannot be loaded", "save_pretrained"]),
         (["model.start=./nowhere"], ["nowhere"]),
     ],

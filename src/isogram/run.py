@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from isogram import checkpoint, federation
+from isogram.alignment import DEFAULT_RANK
 from isogram.bench import Row, score, solutions
 from isogram.config import Config
 from isogram.data import FederatedData, open_data
@@ -114,7 +115,7 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
         if config.train.rounds and config.model.trunk != "none":
             watch.say("looking at the trunk")
             SharedModel(
-                config.model, 1
+                config.model, min(config.align.rank or DEFAULT_RANK, len(data.anchors) - 1)
             )  # wrong trunks, targets, ranks and checkpoints are told before anything is written
         make_folder(folder / CHECKPOINTS)
     with locked(folder):

@@ -1,6 +1,7 @@
 """The homogeneous trunk: one transformer for every modality, base frozen, adapters trained."""
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -156,7 +157,12 @@ def _targets(model: nn.Module, config: ModelConfig) -> list[str]:
     else:
         pattern = config.target if isinstance(config.target, str) else list(config.target)
         lora = LoraConfig(target_modules=pattern)
-        found = [name for name in linear if check_target_module_exists(lora, name)]
+        try:
+            found = [name for name in linear if check_target_module_exists(lora, name)]
+        except re.error as error:
+            raise ConfigError(
+                f"model.target = {config.target!r} is no regular expression ({error}); for endings give a list"
+            ) from error
     if not found:
         kinds = sorted({name.rpartition(".")[2] for name in linear})
         raise ConfigError(
