@@ -34,9 +34,10 @@ def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federatio
     """Nodes of `federation.gather`, fitted again: the maps follow from anchors, metric and frame."""
     for node in fed.nodes:
         node.metric = state.get(_METRIC + node.name)
-        node.fit(state["frame"][node.index])
+        node.fit(state["frame"].float().double()[node.index], decorrelate=fed.config.align.decorrelate)
     residuals = {name: float(value) for name, value in _under(_RESIDUAL, state).items()}
-    return replace(fed, frame=state["frame"], consensus=state["consensus"], head=state.get("head"), residuals=residuals)
+    fed = replace(fed, frame=state["frame"], consensus=state["consensus"], head=state.get("head"), residuals=residuals)
+    return federation.learn_classes(fed)
 
 
 def round_state(fed: Federation) -> dict[str, Tensor]:

@@ -42,6 +42,8 @@ class AlignConfig(_Settings):
     clip: float = Field(5.0, gt=0, description="bound on standardised features")
     metric: bool = Field(True, description="learn feature weights by HSIC with the other modalities' Grams")
     precision: bool = Field(False, description="weigh nodes and anchors in the consensus by their residuals")
+    decorrelate: bool = Field(True, description="make new rows' coordinates at a node uncorrelated, by its own rows")
+    propagate: bool = Field(True, description="spread classes from the frame over a node's own rows, and learn them")
 
 
 class ModelConfig(_Settings):
@@ -126,8 +128,10 @@ class AverageConfig(_Settings):
     clip: float = Field(10.0, gt=1, description="bound on a precision, in means of its node and tensor")
     relative: bool = Field(False, description="divide a node's precisions by their mean: only their pattern counts")
     cap: float = Field(1.0, gt=0, le=1, description="bound on one node's share of the weights")
-    head: Literal["means", "laplace"] = Field(
-        "means", description="class directions: means (of unit rows), or laplace (a linear head, from second moments)"
+    head: Literal["anchors", "means", "laplace"] = Field(
+        "anchors",
+        description="class directions: anchors (what labelled nodes make of the anchors), means (of unit rows), or "
+        "laplace (a linear head, from second moments)",
     )
     shuffle: int = Field(0, ge=0, description="the control: deal weights to other nodes, in the n-th way; 0: do not")
 

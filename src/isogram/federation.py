@@ -111,14 +111,17 @@ def align(data: FederatedData, config: Config) -> Federation:
     for node in fed.nodes:
         down = _send(fed, node, 1, frame=frame)
         assert down.frame is not None
-        node.fit(down.frame.double()[node.index])
-    return replace(
-        fed,
-        consensus=consensus,
-        frame=frame.float().double(),
-        residuals=residuals,
-        head=class_directions(fed, 1),
-    )
+        node.fit(down.frame.double()[node.index], decorrelate=config.align.decorrelate)
+    fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals)
+    return learn_classes(replace(fed, head=class_directions(fed, 1)))
+
+
+def learn_classes(fed: Federation) -> Federation:
+    """Every node learns the classes that the head speaks of, where `align.propagate` asks for it; see `Node`."""
+    if fed.head is not None and fed.config.align.propagate:
+        for node in fed.nodes:
+            node.learn_classes(_send(fed, node, 1, head=fed.head))
+    return fed
 
 
 def start_apart(data: FederatedData, config: Config) -> Federation:
@@ -182,14 +185,16 @@ def _fall_back(fed: Federation, names: list[str]) -> tuple[Federation, list[str]
     for node in fed.nodes:
         if node.name in names:
             node.fall_back()
-    return replace(fed, head=class_directions(fed, fed.last_round)), names
+    still = fed.config.average.head == "anchors"
+    return replace(fed, head=fed.head if still else class_directions(fed, fed.last_round)), names
 
 
 def class_directions(fed: Federation, round: int) -> Tensor | None:
     """[C, r] class directions from secure sums over the nodes that have labels; None if none has.
 
     First counts, then sums of the classes that enough rows speak for: no sum of a few rows is ever seen. With
-    `average.head = "laplace"` also the rows' second moment, if there are enough in all.
+    `average.head = "anchors"` what is summed are directions that each node fits to its own view of the anchors, in the
+    frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all.
     """
     labelled = [node for node in fed.nodes if node.data.classes]
     if not labelled:
@@ -204,10 +209,11 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
     evidence = (rows > 0).to(torch.uint8)
     # With fewer rows than coordinates a second moment would show the plane that these few lie in.
     second = int(fed.config.average.head == "laplace" and float(rows.sum()) >= labelled[0].coordinates)
+    by_anchors = fed.config.average.head == "anchors" and fed.frame is not None
     sums: list[Up] = []
     for node in labelled:
         down = _send(fed, node, round, keys=listed, evidence=evidence, second=second)
-        sums.append(fed.ledger.carry(node.send_head(down)))
+        sums.append(fed.ledger.carry(node.send_scores(down) if by_anchors else node.send_head(down)))
     return aggregation.merge_heads(sums, evidence)
 
 
@@ -299,7 +305,9 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         consensus = (1 - share) * fed.start_consensus + share * now
         frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
     means = {name: sum(values) / len(values) for name, values in terms.items()}
-    head = class_directions(fed, round)
+    # Directions by the anchors depend on the frame alone, not on what the nodes have learnt.
+    still = config.average.head == "anchors" and frame is fed.frame
+    head = fed.head if still else class_directions(replace(fed, frame=frame), round)
     tell(Tick(number, rounds, "", means, tuple(refused)))
     return replace(
         fed,

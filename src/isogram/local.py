@@ -14,9 +14,12 @@ from isogram.alignment import (
     Standardizer,
     canonical_frame,
     center,
+    classes,
+    decorrelation,
     feature_metric,
     fit_map,
     gram,
+    left_out,
     pack,
     shrink,
     unpack,
@@ -74,6 +77,9 @@ class Node:
         self.metric: Tensor | None = None
         self.target: Tensor | None = None
         self.map: Map | None = None
+        self.turn: Tensor | None = None
+        self.class_part: LinearMap | None = None
+        self.soft: Tensor | None = None
         self.model: NodeModel | None = None
         self.readout: LinearMap | None = None
 
@@ -116,11 +122,69 @@ class Node:
         others = unpack(down.others.double())[self.index][:, self.index]
         self.metric = feature_metric(self.standardize(self.anchors), others)
 
-    def fit(self, target: Tensor) -> None:
-        """Ridge onto the coordinates `target` [k, r] of this node's anchors: its rows of the frame, for one-shot."""
+    def fit(self, target: Tensor, *, decorrelate: bool = False) -> None:
+        """Ridge onto the coordinates `target` [k, r] of this node's anchors: its rows of the frame, for one-shot.
+
+        Args:
+            target: see above.
+            decorrelate: then make the coordinates of rows that the ridge has not seen uncorrelated: of the node's own,
+                and of each anchor by a fit without it.
+        """
+        self.target, self.turn, self.class_part = target.double(), None, None
+        self.map = self._fitted(slice(None))
+        if decorrelate:
+            align = self.config.align
+            unseen = left_out(self.anchors, self.target, align.rho, align.clip, self.metric)
+            self.turn = decorrelation(torch.cat([self.map(_flat(self.data.tokens)), unseen]))
+            self.map = self._fitted(slice(None))
+
+    def _fitted(self, keep: Tensor | slice) -> LinearMap:
+        """The node's map, its ridge fitted to some of the anchors alone."""
         align = self.config.align
-        self.target = target.double()
-        self.map = fit_map(self.anchors, self.target, align.rho, align.clip, self.metric)
+        assert self.target is not None
+        found = fit_map(self.anchors[keep], self.target[keep], align.rho, align.clip, self.metric)
+        if self.turn is not None:
+            found = replace(found, weight=found.weight @ self.turn, bias=found.bias @ self.turn)
+        return found if self.class_part is None else classes.with_part(found, self.class_part)
+
+    def learn_classes(self, down: Down) -> None:
+        """Spread the classes of the head over the node's rows, and learn the map's part in their directions from them.
+
+        A node that labels some of the classes alone learns nothing: its rows say too little of the others.
+        """
+        assert down.head is not None and self.target is not None
+        known = ~down.head.isnan().any(1)
+        own = set(self.data.classes)
+        if known.sum() < 2 or (own and not set(known.nonzero().flatten().tolist()) <= own):
+            return
+        head = down.head[known].double()
+        labels = torch.zeros(len(self.data.tokens), len(head), dtype=torch.float64)
+        if own:
+            labels = self._one_hot(len(known))[:, known]
+        if (labels.sum(1) == 0).any():
+            labels = self._propagated(labels, head)
+            if labels is None:
+                return
+        assert isinstance(self.map, LinearMap)
+        self.class_part = classes.class_part(self.map, _flat(self.data.tokens), labels, head)
+        if self.class_part is not None:
+            self.soft = torch.zeros(len(labels), len(known), dtype=torch.float64)
+            self.soft[:, known] = classes.sharpened(labels)
+            self.map = self._fitted(slice(None))
+
+    def _propagated(self, labels: Tensor, head: Tensor) -> Tensor | None:
+        """Class probabilities of all rows; None if spreading names left-out anchors worse than the map does, by one standard error."""
+        align = self.config.align
+        assert self.target is not None
+        at_anchors = classes.anchor_classes(self.target, head)
+        tokens = self._standard_tokens(torch.cat([self.anchors, _flat(self.data.tokens)])).double().cpu()
+        spread, left = classes.propagate(classes.views(tokens), at_anchors, labels)
+        places = left_out(self.anchors, self.target, align.rho, align.clip, self.metric)
+        if self.turn is not None:
+            places = places @ self.turn
+        by_map = classes.anchor_classes(places, head)
+        gain, error = classes.accuracy_gain(*(values.argmax(1) for values in (at_anchors, left, by_map)))
+        return None if gain < -error else torch.where(labels.sum(1, keepdim=True) > 0, labels, spread)
 
     def fit_apart(self, width: int) -> None:
         """The same ridge, onto a frame of `width` coordinates made of this node's own Gram in a basis of its own.
@@ -196,6 +260,21 @@ class Node:
             up = replace(up, second=self.party.masked(pack(rows.T @ rows), down.keys, down.round, "second"))
         return up
 
+    def send_scores(self, down: Down) -> Up:
+        """Class directions [C, r] by what the node makes of the anchors, times its rows of each class, masked.
+
+        In the place of class sums, see `send_head`: no coordinate of a private row enters.
+        """
+        assert down.keys is not None and down.evidence is not None and self.target is not None
+        counted = self._one_hot(len(down.evidence)) * down.evidence
+        rows, own = counted.any(1), counted.any(0)
+        directions = torch.zeros(len(own), self.target.shape[1], dtype=torch.float64)
+        if own.sum() > 1:
+            x = self.standardize(_flat(self.data.tokens[rows.numpy()]))
+            scores = classes.anchor_scores(x, counted[rows].argmax(1), self.standardize(self.anchors), len(own))
+            directions = classes.evidence_head(scores, self.target) * counted.sum(0)[:, None]
+        return self._up(down.round, head=self.party.masked(directions, down.keys, down.round))
+
     def _one_hot(self, n_classes: int) -> Tensor:
         assert self.data.labels is not None
         labels = torch.from_numpy(self.data.labels)
@@ -212,7 +291,7 @@ class Node:
         full map their residual would say nothing about new rows.
         """
         assert isinstance(self.map, LinearMap) and self.target is not None, "fit the node first"
-        align, n_tokens = self.config.align, self.data.tokens.shape[1]
+        n_tokens = self.data.tokens.shape[1]
         self.model = NodeModel(self.map, n_tokens, shared).to(self.device)
         self.base_rows = self.model.projector.base(self._standard_tokens(_flat(self.data.tokens)))
         self.teacher = self.base_rows.sum(1) + self.model.bias
@@ -222,7 +301,7 @@ class Node:
         for fold in order.chunk(self.config.train.folds):
             keep = torch.ones(len(order), dtype=torch.bool)
             keep[fold] = False
-            without = fit_map(self.anchors[keep], self.target[keep], align.rho, align.clip, self.metric)
+            without = self._fitted(keep)
             x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
             self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x).to(self.device)
             self.shift[fold] = (without.bias - self.map.bias).float().to(self.device)
@@ -337,11 +416,11 @@ class Node:
         anchors = self.last_seen.index_copy(0, live.to(self.device), now)
         self.last_seen = anchors.detach()
         labels = head = None
-        if self.data.classes and self.data.labels is not None and down.head is not None:
-            classes = torch.tensor(self.data.classes)
-            head = down.head[classes]
-            own = torch.from_numpy(self.data.labels)[rows]
-            labels = torch.where(own >= 0, torch.searchsorted(classes, own.clamp_min(0)), -1)
+        if down.head is not None and (self.soft is not None or self.data.classes):
+            labels = (self._one_hot(len(down.head)) if self.soft is None else self.soft)[rows]
+            learnt = torch.tensor(self.data.classes) if self.soft is None else labels.new_ones(len(down.head)).nonzero()
+            learnt = learnt.flatten()
+            head, labels = down.head[learnt], labels[:, learnt].float()
         step = Step(
             anchors=anchors,
             live=live,

@@ -58,16 +58,26 @@ def _alone(name: str, solve: Callable[[FederatedData, Config], Federation]) -> R
 
 def _oneshot(name: str, metric: bool) -> Run:
     def run(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
-        align = config.align.model_copy(update={"metric": metric})
-        yield solution(name, federation.align(data, config.model_copy(update={"align": align})))
+        yield solution(name, federation.align(data, plain(config, metric=metric)))
 
     return run
+
+
+def plain(config: Config, *, metric: bool) -> Config:
+    """One-shot alignment and no more: what a node's own rows or its classes could add is left out."""
+    align = config.align.model_copy(update={"metric": metric, "decorrelate": False, "propagate": False})
+    average = config.average.model_copy(update={"head": "means"})
+    return config.model_copy(update={"align": align, "average": average})
+
+
+def _closed_form(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
+    yield solution("closed-form", federation.align(data, config))
 
 
 def _paired(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
     if data.all_paired is None:
         raise ConfigError(f"{data.name} has no pairs beyond its anchors; leave out the method `paired`")
-    fed = federation.align(replace(data, anchors=data.all_paired()), config)
+    fed = federation.align(replace(data, anchors=data.all_paired()), plain(config, metric=True))
     yield solution("paired", fed)
 
 
@@ -99,7 +109,7 @@ def without_frame(
     settings = {"weights": weights, "lr": lr, "projector_lr": projector_lr, "anchor_batch": 128, "refresh": 0}
     train = config.train.model_copy(update=settings)
     model = config.model.model_copy(update={"adapter": "fedit", "start": ""})
-    config = config.model_copy(update={"train": train, "model": model, "average": AverageConfig()})
+    config = config.model_copy(update={"train": train, "model": model, "average": AverageConfig(head="means")})
     fed = federation.train(federation.start_apart(data, config), progress)
     yield solution(name, fed)
     if name == "cka":
@@ -116,6 +126,7 @@ RECIPES = (
     Recipe(("relative",), _alone("relative", baselines.relative), False, "class sums"),
     Recipe(("oneshot",), _oneshot("oneshot", metric=False), False, "one Gram, class sums"),
     Recipe(("oneshot-hsic",), _oneshot("oneshot-hsic", metric=True), False, "two Grams, class sums"),
+    Recipe(("closed-form",), _closed_form, False, "two Grams, class directions"),
     Recipe(("fedavg-lora",), _FEDAVG, True, "adapters, class sums"),
     Recipe(("cka", "cka-frame"), _CKA, True, "adapters, Grams, class sums"),
     Recipe(("prototypes",), _PROTOTYPES, True, "adapters, anchor embeddings, class sums"),

@@ -21,7 +21,8 @@ class Step:
     anchors [k, d]: embeddings of all anchors at the node, those at `live` [a] computed in this step, the others as last
     seen; rows [b, d]: embeddings; frame [k, d]: the anchors' places in it; geometry [k, k]: its centred Gram;
     prototypes [k, d]: mean of the nodes' anchor embeddings; teacher [b, d]: the rows under the starting map;
-    labels [b]: index into `head`, negative if unknown; head [C, d]: directions of the classes this node labels.
+    labels [b, C]: probability of each class of `head`, 0 of all if unknown; head [C, d]: directions of the classes that
+    this node labels or has learnt of.
     """
 
     anchors: Tensor
@@ -41,16 +42,16 @@ class Step:
 
 
 def task(step: Step, temperature: float) -> Tensor | None:
-    """Cross-entropy of a cosine head, softmax over the classes that this node labels and the head knows."""
+    """Cross-entropy of a cosine head, softmax over the classes that this node has labels of and the head knows."""
     if step.labels is None or step.head is None:
         return None
     known = ~step.head.isnan().any(1)
-    keep = (step.labels >= 0) & known[step.labels.clamp_min(0)]
+    labels = step.labels[:, known]
+    keep = labels.sum(1) > 0
     if not keep.any() or known.sum() < 2:
         return None
-    place = torch.cumsum(known, 0) - 1
     logits = normalize(step.rows[keep], dim=1) @ step.head[known].T / temperature
-    return cross_entropy(logits, place[step.labels[keep]])
+    return cross_entropy(logits, normalize(labels[keep], p=1, dim=1))
 
 
 def cka_term(step: Step, temperature: float) -> Tensor | None:

@@ -6,9 +6,19 @@ Everything is computed in float64; what a message carries is rounded to float32 
 
 from isogram.alignment.cka import cka, cka_debiased, cka_embedded, hsic, hsic_unbiased
 from isogram.alignment.consensus import consensus
+from isogram.alignment.decorrelate import decorrelation, shrunk_covariance
 from isogram.alignment.frame import canonical_frame, continue_frame
 from isogram.alignment.gram import center, gram, pack, shrink, unpack
-from isogram.alignment.oneshot import DEFAULT_RANK, LinearMap, OneShot, Standardizer, feature_metric, fit_map, one_shot
+from isogram.alignment.oneshot import (
+    DEFAULT_RANK,
+    LinearMap,
+    OneShot,
+    Standardizer,
+    feature_metric,
+    fit_map,
+    left_out,
+    one_shot,
+)
 from isogram.alignment.residuals import anchor_residuals, sub_smoother
 
 __all__ = [
@@ -24,14 +34,17 @@ __all__ = [
     "cka_embedded",
     "consensus",
     "continue_frame",
+    "decorrelation",
     "feature_metric",
     "fit_map",
     "gram",
     "hsic",
     "hsic_unbiased",
+    "left_out",
     "one_shot",
     "pack",
     "shrink",
+    "shrunk_covariance",
     "sub_smoother",
     "unpack",
 ]

@@ -94,6 +94,24 @@ def fit_map(
     return LinearMap(standardize, weight, mean - middle @ weight)
 
 
+def left_out(
+    anchors: Float[Tensor, "k F"],
+    target: Float[Tensor, "k r"],
+    rho: float,
+    clip: float,
+    metric: Float[Tensor, " F"] | None = None,
+) -> Float[Tensor, "k r"]:
+    """Where maps fitted without each anchor in turn place it: as `fit_map` places rows that it has not seen.
+
+    Closed form, see `anchor_residuals`; the standardiser and the metric are those of all anchors.
+    """
+    smoother = shrink(metric_gram(Standardizer.fit(anchors, clip)(anchors), metric), rho)
+    mean = target.mean(0)
+    centred = target - mean
+    slack = (1 - 1 / len(smoother) - smoother.diagonal()).clamp_min(1e-6)
+    return target - (centred - smoother @ centred) / slack[:, None]
+
+
 def feature_metric(
     features: Float[Tensor, "k F"],
     others: Float[Tensor, "k k"],
