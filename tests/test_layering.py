@@ -22,6 +22,7 @@ LAYERS = (
     "secure_sum",
     "local",
     "aggregation",
+    "representations",
     "averaging",
     "evaluation",
     "view",

@@ -86,6 +86,9 @@ class TermWeights(_Settings):
     frame: float = Field(1.0, ge=0)
     teacher: float = Field(1.0, ge=0)
     prototype: float = Field(0.0, ge=0)
+    inter: float = Field(0.0, ge=0)
+    intra: float = Field(0.0, ge=0)
+    muscle: float = Field(0.0, ge=0)
 
     @classmethod
     def only(cls, **weights: float) -> Self:

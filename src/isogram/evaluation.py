@@ -5,7 +5,7 @@ instruments see them, and figures are averaged over pairs of nodes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -21,6 +21,9 @@ MIN_ROWS = 4
 """For debiased CKA, which does not exist with fewer."""
 
 Embed = Callable[[FloatArray], Tensor]
+
+Pairs = Mapping[tuple[str, str], tuple[Mapping[str, Embed], Tensor | None]]
+"""Two modalities -> coordinates that hold between them alone: per node of either, and class directions in these."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,19 @@ def evaluate(data: FederatedData, embed: Mapping[str, Embed], head: Tensor | Non
                     value = _mean(_accuracy(truth[elsewhere], guess[elsewhere]) for guess in named)
                     scores.append(Score(metric, f"{modality}:elsewhere", value))
     return scores
+
+
+def evaluate_pairs(data: FederatedData, pairs: Pairs) -> list[Score]:
+    """All figures of a solution that has coordinates of its own for every two modalities, for methods without a frame.
+
+    A modality's accuracy is the mean over the pairs that it is in and that have labels at either.
+    """
+    values: dict[tuple[str, str], list[float]] = {}
+    for pair, (embed, head) in pairs.items():
+        narrow = replace(data, nodes=tuple(node for node in data.nodes if node.modality in pair))
+        for score in evaluate(narrow, embed, head):
+            values.setdefault((score.metric, score.direction), []).append(score.value)
+    return [Score(metric, direction, _mean(found)) for (metric, direction), found in values.items()]
 
 
 def _labelled(data: FederatedData, modalities: set[str]) -> set[int]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogram import aggregation, averaging
+from isogram import aggregation, averaging, representations
 from isogram.alignment import DEFAULT_RANK, canonical_frame, continue_frame, gram, pack
 from isogram.config import Config
 from isogram.data import FederatedData
@@ -262,15 +262,15 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     round = number + 1  # on the wire 0 and 1 are alignment
     tell = progress or (lambda tick: None)
     refresh = number // config.train.refresh if config.train.refresh and number % config.train.refresh == 0 else 0
-    prototypes = None
-    if weights.prototype:
-        shared_anchors = [fed.ledger.carry(node.send_embeddings(round)) for node in fed.nodes]
-        prototypes = aggregation.mean_embeddings(shared_anchors, fed.n_anchors)
+    anchors: dict[str, dict[str, Tensor]] = {}
+    if representations.needed(weights):
+        sent = [fed.ledger.carry(node.send_embeddings(round)) for node in fed.nodes]
+        anchors = representations.shared(sent, fed.n_anchors, weights, config.train.temperature)
     updates: list[Up] = []
     terms: dict[str, list[float]] = {}
     for node in fed.nodes:
         tell(Tick(number, rounds, node.name, {}))
-        down = replace(targets(fed, node, round), prototypes=prototypes)
+        down = replace(targets(fed, node, round), **anchors.get(node.name, {}))  # type: ignore[arg-type]
         node.reset(fed.adapters)
         sketch = refresh if config.train.refresh_basis == "gradient" else 0
         up, values = node.train_round(node.accept(fed.ledger.carry(down)), sketch)

@@ -11,7 +11,7 @@ from isogram import baselines, federation
 from isogram.config import AverageConfig, Config, TermWeights
 from isogram.data import FederatedData
 from isogram.errors import ConfigError
-from isogram.evaluation import Embed
+from isogram.evaluation import Embed, Pairs, Score, evaluate, evaluate_pairs
 from isogram.federation import Federation, Progress
 
 
@@ -20,6 +20,7 @@ class Solution:
     """What a method leaves: coordinates per node, class directions, bytes a node sent (mean over the nodes).
 
     fell_back: nodes that chose the one-shot start, where the method lets them. metrics: those that mean something.
+    pairs: where every two modalities have coordinates of their own, these; then embed and head are empty.
     """
 
     method: str
@@ -28,6 +29,12 @@ class Solution:
     bytes_per_node: float
     fell_back: tuple[str, ...] | None = None
     metrics: tuple[str, ...] = ("r1", "r10", "cka", "pam50", "accuracy")
+    pairs: Pairs | None = None
+
+    def scores(self, data: FederatedData) -> list[Score]:
+        """Its figures on held-out rows, those that mean something."""
+        found = evaluate(data, self.embed, self.head) if self.pairs is None else evaluate_pairs(data, self.pairs)
+        return [score for score in found if score.metric in self.metrics]
 
 
 Run = Callable[[FederatedData, Config, Progress | None], Iterator[Solution]]
@@ -62,6 +69,14 @@ def _oneshot(name: str, metric: bool) -> Run:
         yield solution(name, federation.align(data, config.model_copy(update={"align": align})))
 
     return run
+
+
+def _pairwise(name: str, data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
+    feds = baselines.align_pairs(name, data, config)
+    pairs = {pair: ({node.name: node.embed for node in fed.nodes}, fed.head) for pair, fed in feds.items()}
+    ledger = next(iter(feds.values())).ledger
+    sent = sum(ledger.sent(node.name) for node in data.nodes) / len(data.nodes)
+    yield Solution(name, {}, None, sent, pairs=pairs)
 
 
 def _paired(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
@@ -106,9 +121,18 @@ def without_frame(
         yield solution("cka-frame", federation.read_through_frame(fed))
 
 
+def _centralised(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
+    fed, sent = baselines.centralised(data, config, progress)
+    of = {node.name: node.embed for node in fed.nodes}
+    yield Solution("centralised", {node.name: of[node.modality] for node in data.nodes}, fed.head, sent)
+
+
 _FEDAVG = partial(without_frame, "fedavg-lora", 1e-3, 0.0, TermWeights.only(task=1, teacher=1))
 _CKA = partial(without_frame, "cka", 1e-4, 0.0, TermWeights.only(task=0.1, cka=1))
 _PROTOTYPES = partial(without_frame, "prototypes", 1e-3, 1e-2, TermWeights.only(task=0.1, prototype=1))
+
+_CREAMFL = partial(without_frame, "creamfl", 1e-3, 1e-2, TermWeights.only(task=0.1, inter=1, intra=0.1))
+_FEDMUSCLE = partial(without_frame, "fedmuscle", 1e-3, 1e-2, TermWeights.only(task=0.1, muscle=1))
 
 RECIPES = (
     Recipe(("local",), _alone("local", baselines.local), False, "class sums"),
@@ -116,10 +140,14 @@ RECIPES = (
     Recipe(("relative",), _alone("relative", baselines.relative), False, "class sums"),
     Recipe(("oneshot",), _oneshot("oneshot", metric=False), False, "one Gram, class sums"),
     Recipe(("oneshot-hsic",), _oneshot("oneshot-hsic", metric=True), False, "two Grams, class sums"),
+    *(Recipe((name,), partial(_pairwise, name), False, "anchor features, class sums") for name in baselines.PAIRWISE),
     Recipe(("fedavg-lora",), _FEDAVG, True, "adapters, class sums"),
     Recipe(("cka", "cka-frame"), _CKA, True, "adapters, Grams, class sums"),
     Recipe(("prototypes",), _PROTOTYPES, True, "adapters, anchor embeddings, class sums"),
+    Recipe(("creamfl",), _CREAMFL, True, "adapters, anchor embeddings, class sums"),
+    Recipe(("fedmuscle",), _FEDMUSCLE, True, "adapters, anchor embeddings, class sums"),
     Recipe(("isogram", "isogram+oneshot"), _isogram, True, "adapters, Grams, class sums"),
+    Recipe(("centralised",), _centralised, True, "all private rows and labels"),
     Recipe(("paired",), _paired, False, "two Grams, class sums"),
     Recipe(("own-labels",), _own_labels, False, "nothing"),
 )

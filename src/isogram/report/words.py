@@ -72,6 +72,9 @@ TERMS = {
     "frame": "each anchor finds its own place in the frame",
     "teacher": "private rows stay where the start put them",
     "prototype": "anchors move to their mean over the nodes",
+    "inter": "each anchor finds itself among those of the other modalities",
+    "intra": "anchors nearer to those of their modality than to their own past",
+    "muscle": "each anchor finds itself at every other node",
 }
 
 STAGES = {"features": "Features", "aligned": "After alignment", "trained": "After training"}
@@ -91,7 +94,7 @@ PARTS = {
 FIELDS = {
     **dict.fromkeys(("gram", "others", "geometry", "block_start", "block_trained"), "Gram matrices"),
     **dict.fromkeys(("key", "keys", "counts", "evidence", "head", "second"), "class sums"),
-    **dict.fromkeys(("embeddings", "prototypes"), "anchor embeddings"),
+    **dict.fromkeys(("embeddings", "prototypes", "counterparts", "siblings", "peers"), "anchor embeddings"),
     **dict.fromkeys(("index", "quality"), "anchor lists"),
     **dict.fromkeys(("adapters", "precision", "sketches"), "adapters"),
     **{"frame": "frame", "header": "framing"},
