@@ -102,9 +102,9 @@ class Up(Message):
     [r(r+1)/2] int64: masked class counts, class sums, packed second moment of the rows in them (`isogram.secure_sum`);
     block_start, block_trained [h, K]: similarities of held-out anchors to the frame's anchors, before and after
     training; embeddings [k, d]: of the anchors, only in peers that share them; samples: private rows behind the
-    adapters; model: what these belong to; precision: of every adapter, by its name and in its shape, the diagonal of its
-    precision; where there is one, adapters are multiplied by it; sketches: of each adapted layer, by its name, a sketch
-    of the loss gradient.
+    adapters; model: what these belong to; precision: of every adapter, by its name and in its shape, the diagonal of
+    its precision; where there is one, adapters are multiplied by it; sketches: of each adapted layer, by its name, a
+    sketch of the loss gradient.
     """
 
     modality: str

@@ -42,12 +42,17 @@ Run = Callable[[FederatedData, Config, Progress | None], Iterator[Solution]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run that ends in one row of the table or several; `trained` runs take rounds, the others seconds."""
+    """A run that ends in one row of the table or several; `trained` runs take rounds, the others seconds.
+
+    bound: it uses what nobody may have. possible: whether a data set has what it needs.
+    """
 
     names: tuple[str, ...]
     run: Run
     trained: bool
     sends: str
+    bound: bool = False
+    possible: Callable[[FederatedData], bool] = lambda data: True
 
 
 def solution(method: str, fed: Federation, **fields: Any) -> Solution:
@@ -91,6 +96,11 @@ def _own_labels(data: FederatedData, config: Config, progress: Progress | None) 
     yield Solution("own-labels", embed, head, 0.0, metrics=("pam50", "accuracy"))
 
 
+def _told_anchors(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
+    embed, head = baselines.told_anchors(data, config)
+    yield Solution("anchor-labels+ssl", embed, head, 0.0, metrics=("pam50", "accuracy"))
+
+
 def _isogram(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
     fed = federation.train(federation.align(data, config), progress)
     yield solution("isogram", fed)
@@ -131,7 +141,7 @@ _FEDAVG = partial(without_frame, "fedavg-lora", 1e-3, 0.0, TermWeights.only(task
 _CKA = partial(without_frame, "cka", 1e-4, 0.0, TermWeights.only(task=0.1, cka=1))
 _PROTOTYPES = partial(without_frame, "prototypes", 1e-3, 1e-2, TermWeights.only(task=0.1, prototype=1))
 
-_CREAMFL = partial(without_frame, "creamfl", 1e-3, 1e-2, TermWeights.only(task=0.1, inter=1, intra=0.1))
+_CREAMFL = partial(without_frame, "creamfl", 1e-3, 1e-2, TermWeights.only(task=0.1, inter=1, intra=1))
 _FEDMUSCLE = partial(without_frame, "fedmuscle", 1e-3, 1e-2, TermWeights.only(task=0.1, muscle=1))
 
 RECIPES = (
@@ -147,9 +157,19 @@ RECIPES = (
     Recipe(("creamfl",), _CREAMFL, True, "adapters, anchor embeddings, class sums"),
     Recipe(("fedmuscle",), _FEDMUSCLE, True, "adapters, anchor embeddings, class sums"),
     Recipe(("isogram", "isogram+oneshot"), _isogram, True, "adapters, Grams, class sums"),
-    Recipe(("centralised",), _centralised, True, "all private rows and labels"),
-    Recipe(("paired",), _paired, False, "two Grams, class sums"),
-    Recipe(("own-labels",), _own_labels, False, "nothing"),
+    Recipe(("centralised",), _centralised, True, "all private rows and labels", bound=True),
+    Recipe(
+        ("paired",), _paired, False, "two Grams, class sums", bound=True, possible=lambda d: d.all_paired is not None
+    ),
+    Recipe(
+        ("anchor-labels+ssl",),
+        _told_anchors,
+        False,
+        "nothing",
+        bound=True,
+        possible=lambda d: d.held_out.knows_anchors,
+    ),
+    Recipe(("own-labels",), _own_labels, False, "nothing", bound=True),
 )
 
 METHODS = tuple(name for recipe in RECIPES for name in recipe.names)

@@ -13,7 +13,7 @@ from isogram.config import Config
 from isogram.data import FederatedData, NodeData, evaluation
 from isogram.data.base import UNLABELLED
 from isogram.evaluation import Embed
-from isogram.federation import Federation, Progress
+from isogram.federation import Federation, Progress, Tick
 
 
 def centralised(data: FederatedData, config: Config, progress: Progress | None) -> tuple[Federation, float]:
@@ -24,12 +24,18 @@ def centralised(data: FederatedData, config: Config, progress: Progress | None) 
     optimiser starts anew at each, so that its first step is its only one.
 
     Returns:
-        A node per modality, of that name; and the bytes of rows and labels that a node would have sent, on average.
+        A node per modality, of that name; and the bytes of rows and labels that a node sends, on average.
     """
     merged = replace(data, nodes=tuple(_merged(modality, data) for modality in data.modalities))
-    train = config.train.model_copy(update={"rounds": config.train.rounds * config.train.steps, "steps": 1})
+    steps = config.train.steps
+    train = config.train.model_copy(update={"rounds": config.train.rounds * steps, "steps": 1})
     config = config.model_copy(update={"train": train})
-    fed = federation.train(federation.align(merged, config), progress)
+
+    def tell(tick: Tick) -> None:
+        if progress and not tick.node and tick.round % steps == 0:
+            progress(replace(tick, round=tick.round // steps, rounds=tick.rounds // steps))
+
+    fed = federation.train(federation.align(merged, config), tell)
     sent = sum(node.tokens.nbytes + (0 if node.labels is None else node.labels.nbytes) for node in data.nodes)
     return fed, sent / len(data.nodes)
 

@@ -1,8 +1,8 @@
 """Closed-form peers that share anchor features and align two modalities at a time: no frame, and no third modality.
 
 Each modality's nodes send their standardised anchor features. For every two modalities the server fits maps on the
-anchors that both hold, and these go to the nodes. What a method has to choose it chooses among `TRIALS` settings, by how
-well anchors that a fit has not seen find each other.
+anchors that both hold, and these go to the nodes. What a method has to choose it chooses among `TRIALS` settings, by
+how well anchors that a fit has not seen find each other.
 
 Shape letters: k common anchors, F features, q principal coordinates (those of the anchors, all of them: every method
 here is a function of inner products with anchors, so nothing is lost), r coordinates of the pair.
@@ -131,9 +131,7 @@ def align_pairs(name: str, data: FederatedData, config: Config) -> dict[tuple[st
     return found
 
 
-def choose(
-    fit: Fit, x: Tensor, y: Tensor, settings: Sequence[tuple[float, ...]], order: Tensor
-) -> tuple[float, ...]:
+def choose(fit: Fit, x: Tensor, y: Tensor, settings: Sequence[tuple[float, ...]], order: Tensor) -> tuple[float, ...]:
     """The setting under which held-out anchors find each other best, both ways: mean reciprocal rank over folds.
 
     Args:

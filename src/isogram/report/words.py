@@ -6,17 +6,24 @@ METHODS = {
     "relative": "coordinates are cosines to the anchors",
     "oneshot": "one-shot alignment: ridge regression onto the common frame, without training",
     "oneshot-hsic": "one-shot alignment with a feature metric learnt from the other modalities",
+    "pairwise-ridge": "ridge regression between the anchor features of every two modalities",
+    "cca": "regularised canonical correlations of every two modalities' anchor features",
+    "procrustes": "a rotation between the principal components of every two modalities",
     "fedavg-lora": "federated averaging of LoRA adapters, without a frame",
     "cka": "CKA to the consensus as the loss; it does not see rotations",
     "cka-frame": "the run of cka, read through the frame",
     "prototypes": "nodes share anchor embeddings and pull theirs towards the mean",
+    "creamfl": "contrast of anchor embeddings with those of the other modalities and with one's own past",
+    "fedmuscle": "contrast of anchor embeddings with those of all other nodes at once",
     "isogram": "one-shot alignment, then federated rounds of the shared trunk",
     "isogram+oneshot": "each node keeps the trained model or its one-shot start, as held-out anchors say",
+    "centralised": "a bound, not a method: all private rows and labels at one place, an average after every step",
     "paired": "a bound, not a method: all other rows as anchors, which nobody may have",
+    "anchor-labels+ssl": "a bound, not a method: anchors' classes told, and spread over private rows at home",
     "own-labels": "a reference, not a method: nodes of a modality pool their rows and are told all labels",
 }
 
-BOUNDS = ("paired", "own-labels")
+BOUNDS = ("centralised", "paired", "anchor-labels+ssl", "own-labels")
 """Methods that are compared with, but never called the best."""
 
 DOCTOR = {
