@@ -23,6 +23,7 @@ LAYERS = (
     "local",
     "aggregation",
     "averaging",
+    "sharing",
     "evaluation",
     "view",
     "doctor",

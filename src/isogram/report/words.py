@@ -6,6 +6,7 @@ METHODS = {
     "relative": "coordinates are cosines to the anchors",
     "oneshot": "one-shot alignment: ridge regression onto the common frame, without training",
     "oneshot-hsic": "one-shot alignment with a feature metric learnt from the other modalities",
+    "local-trained": "every node trains alone, without a frame",
     "fedavg-lora": "federated averaging of LoRA adapters, without a frame",
     "cka": "CKA to the consensus as the loss; it does not see rotations",
     "cka-frame": "the run of cka, read through the frame",
