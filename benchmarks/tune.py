@@ -24,6 +24,7 @@ PROJECTOR = (0, 1, 10)
 
 GRIDS: dict[str, list[TermWeights]] = {
     "fedavg-lora": [TermWeights.only(task=1, teacher=t) for t in (0, 1)],
+    "fedcola": [TermWeights.only(task=1, teacher=t) for t in (0, 1)],
     "cka": [TermWeights.only(task=0.1, cka=1, teacher=t) for t in (0, 1)],
     "prototypes": [TermWeights.only(task=0.1, prototype=1, teacher=t) for t in (0, 1)],
     "creamfl": [TermWeights.only(task=0.1, inter=1, intra=i) for i in (0.1, 1)],
@@ -36,7 +37,8 @@ GRIDS: dict[str, list[TermWeights]] = {
 def trial(name: str, lr: float, projector_lr: float, weights: TermWeights) -> methods.Run:
     """A method with these settings; those that start at the frame keep the other defaults."""
     if name not in ("isogram", "centralised"):
-        return partial(methods.without_frame, name, lr, projector_lr, weights)
+        across = "attention" if name == "fedcola" else "all"
+        return partial(methods.without_frame, name, lr, projector_lr, weights, across=across)
     recipe = next(recipe for recipe in methods.RECIPES if name in recipe.names)
 
     def run(data: object, config: Config, progress: object) -> Iterator[methods.Solution]:

@@ -24,6 +24,7 @@ LAYERS = (
     "aggregation",
     "representations",
     "averaging",
+    "sharing",
     "evaluation",
     "view",
     "doctor",

@@ -46,7 +46,7 @@ def test_every_recipe_yields_the_methods_that_it_names(solutions):
     assert tuple(solutions) == METHODS
 
 
-@pytest.mark.parametrize("name", ["local", "fedavg-lora", "cka"])
+@pytest.mark.parametrize("name", ["local", "local-trained", "fedavg-lora", "fedcola", "cka"])
 def test_methods_without_a_common_basis_find_nobody(figures, name):
     assert figures[name, "r1"] < 0.12  # chance is .02
 
@@ -106,6 +106,7 @@ def test_bytes_tell_methods_apart(solutions):
     assert sent["oneshot-hsic"] - sent["oneshot"] == pytest.approx(gram, rel=0.15)
     assert sent["isogram"] > sent["oneshot-hsic"] and sent["isogram+oneshot"] > 1.5 * sent["isogram"]
     assert sent["prototypes"] > sent["fedavg-lora"]
+    assert sent["fedcola"] == pytest.approx(sent["fedavg-lora"], rel=0.01)
     assert sent["creamfl"] == pytest.approx(sent["prototypes"]) == pytest.approx(sent["fedmuscle"])
     rows = 4 * 60 * 4 * np.mean([10, 10, 7, 12])  # float32, of the nodes a-1, a-2, b and c
     assert rows < sent["centralised"] < 1.05 * rows

@@ -124,6 +124,11 @@ class AverageConfig(_Settings):
         "samples",
         description="weights: uniform, samples (rows), node (rows / anchors' residual), parameter (rows x precision)",
     )
+    across: Literal["all", "pooled", "attention", "none", "alone"] = Field(
+        "all",
+        description="who averages: all nodes; pooled (all, as far as modalities agree); attention (all its layers, "
+        "within modalities the rest); none (within modalities); alone (nobody)",
+    )
     prior: float = Field(0.0, ge=0, description="weight of the previous value, as a share of all nodes' together")
     temper: float = Field(1.0, gt=0, le=1, description="precisions to this power")
     clip: float = Field(10.0, gt=1, description="bound on a precision, in means of its node and tensor")
@@ -248,6 +253,13 @@ class Config(_Settings):
             problems.append(
                 "align.precision weighs the first consensus alone; set it to false, or train.frame_update to 0"
             )
+        if self.average.across == "pooled" and self.average.rule == "parameter":
+            problems.append(
+                "average.across = pooled needs one weight per node, and average.rule = parameter gives one per number; "
+                "choose another rule"
+            )
+        if self.average.across == "alone" and self.train.refresh and self.train.refresh_basis == "gradient":
+            problems.append("train.refresh_basis = gradient needs all nodes' sketches; nodes alone have random")
         if self.files.labels == "id":
             problems.append("files.labels = 'id': that column has the names of rows; name the one that has classes")
         if self.files.classes and not self.files.labels:

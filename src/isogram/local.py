@@ -230,12 +230,12 @@ class Node:
 
     @property
     def shared(self) -> SharedModel:
-        """The part of the model that all nodes have alike."""
+        """The part of the model that this node has in common with others."""
         assert self.model is not None, "start training first"
         return self.model.shared
 
     def reset(self, adapters: Mapping[str, Tensor]) -> None:
-        """Back to the adapters that all nodes have: where nodes live in one process, another has trained in between."""
+        """Back to the averaged adapters: where nodes live in one process, another has trained in between."""
         self.shared.load(adapters)
 
     def load(self, down: Down) -> None:

@@ -3,15 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
-
-from torch import Tensor
+from typing import Any, Literal
 
 from isogram import baselines, federation
 from isogram.config import AverageConfig, Config, TermWeights
 from isogram.data import FederatedData
 from isogram.errors import ConfigError
-from isogram.evaluation import Embed, Pairs, Score, evaluate, evaluate_pairs
+from isogram.evaluation import Embed, Head, Pairs, Score, evaluate, evaluate_pairs
 from isogram.federation import Federation, Progress
 
 
@@ -25,7 +23,7 @@ class Solution:
 
     method: str
     embed: Mapping[str, Embed]
-    head: Tensor | None
+    head: Head
     bytes_per_node: float
     fell_back: tuple[str, ...] | None = None
     metrics: tuple[str, ...] = ("r1", "r10", "cka", "pam50", "accuracy")
@@ -58,7 +56,7 @@ class Recipe:
 def solution(method: str, fed: Federation, **fields: Any) -> Solution:
     """What a federation leaves, under a method's name."""
     sent = sum(fed.ledger.sent(node.name) for node in fed.nodes) / len(fed.nodes)
-    return Solution(method, {node.name: node.embed for node in fed.nodes}, fed.head, sent, **fields)
+    return Solution(method, {node.name: node.embed for node in fed.nodes}, fed.heads or fed.head, sent, **fields)
 
 
 def _alone(name: str, solve: Callable[[FederatedData, Config], Federation]) -> Run:
@@ -116,6 +114,8 @@ def without_frame(
     data: FederatedData,
     config: Config,
     progress: Progress | None,
+    *,
+    across: Literal["all", "attention", "alone"] = "all",
 ) -> Iterator[Solution]:
     """Rounds without a frame, from bases of the nodes' own, A and B averaged each by itself as is usual.
 
@@ -124,7 +124,7 @@ def without_frame(
     settings = {"weights": weights, "lr": lr, "projector_lr": projector_lr, "anchor_batch": 128, "refresh": 0}
     train = config.train.model_copy(update=settings)
     model = config.model.model_copy(update={"adapter": "fedit", "start": ""})
-    config = config.model_copy(update={"train": train, "model": model, "average": AverageConfig()})
+    config = config.model_copy(update={"train": train, "model": model, "average": AverageConfig(across=across)})
     fed = federation.train(federation.start_apart(data, config), progress)
     yield solution(name, fed)
     if name == "cka":
@@ -138,6 +138,8 @@ def _centralised(data: FederatedData, config: Config, progress: Progress | None)
 
 
 _FEDAVG = partial(without_frame, "fedavg-lora", 1e-3, 0.0, TermWeights.only(task=1, teacher=1))
+_LOCAL = partial(without_frame, "local-trained", 1e-3, 0.0, TermWeights.only(task=1, teacher=1), across="alone")
+_FEDCOLA = partial(without_frame, "fedcola", 1e-3, 0.0, TermWeights.only(task=1, teacher=1), across="attention")
 _CKA = partial(without_frame, "cka", 1e-4, 0.0, TermWeights.only(task=0.1, cka=1))
 _PROTOTYPES = partial(without_frame, "prototypes", 1e-3, 1e-2, TermWeights.only(task=0.1, prototype=1))
 
@@ -151,7 +153,9 @@ RECIPES = (
     Recipe(("oneshot",), _oneshot("oneshot", metric=False), False, "one Gram, class sums"),
     Recipe(("oneshot-hsic",), _oneshot("oneshot-hsic", metric=True), False, "two Grams, class sums"),
     *(Recipe((name,), partial(_pairwise, name), False, "anchor features, class sums") for name in baselines.PAIRWISE),
+    Recipe(("local-trained",), _LOCAL, True, "nothing"),
     Recipe(("fedavg-lora",), _FEDAVG, True, "adapters, class sums"),
+    Recipe(("fedcola",), _FEDCOLA, True, "adapters, class sums"),
     Recipe(("cka", "cka-frame"), _CKA, True, "adapters, Grams, class sums"),
     Recipe(("prototypes",), _PROTOTYPES, True, "adapters, anchor embeddings, class sums"),
     Recipe(("creamfl",), _CREAMFL, True, "adapters, anchor embeddings, class sums"),
