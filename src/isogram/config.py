@@ -14,6 +14,7 @@ DATASETS = {
     "tcga-brca-chain20": "the same; RNA and methylation have a fifth of the anchors in common",
     "tcga-brca-tuning": "the same; held-out rows from the anchor pool, to choose settings on",
     "digits": "written, spoken and pen-drawn digits at three nodes (anchors: per digit, 1 to 20)",
+    "digits-sites": "twelve nodes, four a modality, each with a sensor, 5 classes and labels of its own",
     "machines": "simulated pumps: a vibration sensor and the operators' shift log",
 }
 """The built-in data sets and what they are; `isogram.data` has their loaders."""
@@ -126,8 +127,7 @@ class AverageConfig(_Settings):
     )
     across: Literal["all", "pooled", "attention", "none", "alone"] = Field(
         "all",
-        description="who averages: all nodes; pooled (all, as far as modalities agree); attention (all its layers, "
-        "within modalities the rest); none (within modalities); alone (nobody)",
+        description="who averages adapters: all, pooled (as modalities agree), attention, none (per modality), alone",
     )
     prior: float = Field(0.0, ge=0, description="weight of the previous value, as a share of all nodes' together")
     temper: float = Field(1.0, gt=0, le=1, description="precisions to this power")
@@ -185,7 +185,7 @@ class OutputConfig(_Settings):
 
 
 def _default_anchors(found: dict[str, Any]) -> int:
-    return {"digits": 5, FILES: 0}.get(found.get("data", ""), 100)
+    return {"digits": 5, "digits-sites": 5, FILES: 0}.get(found.get("data", ""), 100)
 
 
 class Config(_Settings):
