@@ -115,7 +115,7 @@ class TrainConfig(_Settings):
         "random", description="what a refresh takes the new one from: random or gradient"
     )
     temperature: float = Field(0.1, gt=0, description="of the frame and task terms' softmax")
-    weights: TermWeights = Field(TermWeights(), description="loss terms; 0 leaves one out")
+    weights: TermWeights = Field(TermWeights(), description="0: off")
 
 
 class AverageConfig(_Settings):
