@@ -28,7 +28,7 @@ def planted(
         return rows.reshape(len(rows), N_TOKENS, -1).astype(np.float32)
 
     everything = np.arange(n_anchors)
-    shared, _ = draw(n_anchors, rng)
+    shared, shared_labels = draw(n_anchors, rng)
     items = {}
     for modality in VIEWS:
         index = everything if holds is None else np.asarray(holds.get(modality, everything))
@@ -42,7 +42,11 @@ def planted(
     apart = np.random.default_rng([seed, held_out_seed, 2])
     latents, labels = draw(50, apart)
     held_out = HeldOut(
-        {m: see(latents, m, apart) for m in VIEWS}, dict.fromkeys(VIEWS, labels), paired=True, private=truth
+        {m: see(latents, m, apart) for m in VIEWS},
+        dict.fromkeys(VIEWS, labels),
+        paired=True,
+        private=truth,
+        anchors=shared_labels,
     )
     anchors = AnchorSet(tuple(f"anchor-{i}" for i in everything), items)
     ordered = tuple(reversed(nodes)) if reverse else tuple(nodes)

@@ -12,7 +12,6 @@ from isogram.aggregation import (
     MIN_EVIDENCE,
     PRECISION_FLOOR,
     in_order,
-    mean_embeddings,
     merge_counts,
     merge_grams,
     merge_heads,
@@ -23,6 +22,7 @@ from isogram.aggregation import (
 from isogram.alignment import canonical_frame, consensus, gram, pack, shrink
 from isogram.errors import MessageError
 from isogram.messages import Up
+from isogram.representations import mean_embeddings
 from isogram.secure_sum import SumParty
 
 SEEDS = st.integers(0, 2**32)

@@ -7,11 +7,12 @@ from planted import planted
 from test_data_digits import stand_ins
 
 from isogram.config import Config
+from isogram.data import load
 from isogram.data.base import evaluation
 from isogram.data.digits import load_digits
 from isogram.data.distort import KINDS, corrupt, draw_sensors, shift_sensors, standardize_sites
 from isogram.data.machines import STATES, load_machines
-from isogram.data.sites import deal_by_class, deal_by_taste, digit_sites, load_sites
+from isogram.data.sites import STRENGTH, deal_by_class, deal_by_taste, digit_sites, load_sites
 from isogram.errors import AnchorError, ConfigError, DataError, HeldOutError
 from isogram.evaluation import evaluate
 from isogram.federation import align, gather
@@ -98,6 +99,25 @@ def test_seed_and_number_of_sites_decide(data):
     assert not any(same(a, b) for a, b in zip(data.nodes, other.nodes, strict=True))
     fewer = load_sites("digits", sites=6, iid=True, anchors=3, seed=0)
     assert fewer.anchors.hash == data.anchors.hash and fewer.held_out.hash == data.held_out.hash
+
+
+def test_the_built_in_sites_have_a_sensor_five_digits_and_labels_each():
+    config = Config(data="digits-sites")
+    data = load(config.data, anchors=config.anchors, seed=0)
+    assert len(data.anchors) == 50 and len(data.nodes) == 12
+    gains = {}
+    for node in data.nodes:
+        plain = load_sites("digits", sites=12, iid=False, anchors=5, seed=0)
+        public, own = plain.anchors.items[node.modality].tokens, data.anchors_of(node).tokens
+        gains[node.name] = np.polyfit(public.ravel(), own.ravel(), 1)[0]
+        assert len(node.tokens) == 150 and len(node.classes) == 5
+        assert not np.array_equal(held_out(data, node.modality, node.name), held_out(data, node.modality))
+    spread = np.array(list(gains.values()))
+    assert len(set(gains.values())) == 12
+    assert spread.min() > 0.8 / STRENGTH and spread.max() < 1.2 * STRENGTH and spread.max() / spread.min() > 3
+    for modality in data.modalities:
+        held = [set(node.classes) for node in data.nodes if node.modality == modality]
+        assert len(held) == 4 and set.union(*held) == set(range(10))
 
 
 def test_machines_hold_three_states_each_in_the_fleets_proportions(machines):

@@ -5,6 +5,7 @@ from planted import planted, seen_in_training
 from torch.testing import assert_close
 
 from isogram.alignment import canonical_frame, cka, gram
+from isogram.baselines import PAIRWISE
 from isogram.config import AlignConfig, Config, ModelConfig, TermWeights, TrainConfig
 from isogram.data import evaluation, load
 from isogram.errors import ConfigError
@@ -36,7 +37,7 @@ def solutions(data):
 def figures(data, solutions):
     out = {}
     for name, solution in solutions.items():
-        for s in evaluate(data, solution.embed, solution.head):
+        for s in solution.scores(data):
             out.setdefault((name, s.metric), {})[s.direction] = s.value
     return {key: float(np.mean(list(values.values()))) for key, values in out.items()}
 
@@ -45,13 +46,24 @@ def test_every_recipe_yields_the_methods_that_it_names(solutions):
     assert tuple(solutions) == METHODS
 
 
-@pytest.mark.parametrize("name", ["local", "fedavg-lora", "cka"])
+@pytest.mark.parametrize("name", ["local", "local-trained", "fedavg-lora", "fedcola", "cka"])
 def test_methods_without_a_common_basis_find_nobody(figures, name):
     assert figures[name, "r1"] < 0.12  # chance is .02
 
 
 @pytest.mark.parametrize(
-    "name", ["no-message", "relative", "oneshot", "oneshot-hsic", "isogram", "isogram+oneshot", "paired"]
+    "name",
+    [
+        "no-message",
+        "relative",
+        "oneshot",
+        "oneshot-hsic",
+        *PAIRWISE,
+        "isogram",
+        "isogram+oneshot",
+        "centralised",
+        "paired",
+    ],
 )
 def test_methods_with_one_do(figures, name):
     assert figures[name, "r1"] > 0.25
@@ -84,7 +96,7 @@ def test_labels_reach_other_modalities_through_the_frame_alone(data, solutions):
         return np.mean([s.value for s in found if s.metric == "accuracy" and s.direction in ("b", "c")])
 
     assert elsewhere("oneshot") > 0.7 > 0.55 > elsewhere("local")  # chance is .33
-    assert elsewhere("own-labels") > 0.85
+    assert elsewhere("own-labels") > 0.85 and elsewhere("anchor-labels+ssl") > 0.6
 
 
 def test_bytes_tell_methods_apart(solutions):
@@ -94,7 +106,11 @@ def test_bytes_tell_methods_apart(solutions):
     assert sent["oneshot-hsic"] - sent["oneshot"] == pytest.approx(gram, rel=0.15)
     assert sent["isogram"] > sent["oneshot-hsic"] and sent["isogram+oneshot"] > 1.5 * sent["isogram"]
     assert sent["prototypes"] > sent["fedavg-lora"]
-    assert sent["own-labels"] == 0
+    assert sent["fedcola"] == pytest.approx(sent["fedavg-lora"], rel=0.01)
+    assert sent["creamfl"] == pytest.approx(sent["prototypes"]) == pytest.approx(sent["fedmuscle"])
+    rows = 4 * 60 * 4 * np.mean([10, 10, 7, 12])  # float32, of the nodes a-1, a-2, b and c
+    assert rows < sent["centralised"] < 1.05 * rows
+    assert sent["own-labels"] == sent["anchor-labels+ssl"] == 0
 
 
 def test_a_later_row_of_a_run_leaves_an_earlier_one_as_it_was(data):

@@ -10,7 +10,7 @@ from isogram.alignment import gram
 from isogram.config import TermWeights, TrainConfig
 from isogram.objective import TERMS, Step, loss
 
-NAMES = ["task", "cka", "frame", "teacher", "prototype"]
+NAMES = ["task", "cka", "frame", "teacher", "prototype", "inter", "intra", "muscle"]
 NAN = float("nan")
 
 
@@ -19,8 +19,15 @@ def normal(*shape, seed):
 
 
 def step(seed=0, **fields):
-    """A step in which every term applies; the last class of the head is unknown, two rows have no label."""
+    """A step in which every term applies.
+
+    The last class of the head is unknown, two rows have no label; of the last anchor but one the other modalities know
+    nothing, and one of the three peers lacks two anchors, one of them live.
+    """
     a, b, d = 6, 7, 4
+    counterparts, peers = normal(a, d, seed=seed + 7), normal(3, a, d, seed=seed + 8)
+    counterparts[4] = NAN
+    peers[1, [0, 5]] = NAN
     head = torch.nn.functional.normalize(normal(4, d, seed=seed + 5), dim=1)
     head[3] = NAN
     whole = {
@@ -31,6 +38,10 @@ def step(seed=0, **fields):
         "frame": normal(a, d, seed=seed + 3),
         "geometry": gram(normal(a, 3, seed=seed + 4)),
         "prototypes": normal(a, d, seed=seed + 6),
+        "counterparts": counterparts,
+        "siblings": normal(a, d, seed=seed + 9),
+        "previous": normal(a, d, seed=seed + 10),
+        "peers": peers,
         "labels": torch.tensor([0, 2, -1, 3, 1, -1, 2]),
         "head": head,
     }
@@ -91,7 +102,49 @@ def naive_prototype(s, t):
     return 1 - mean(cosine(s.anchors[i], s.prototypes[i]) for i in s.live.tolist())
 
 
-NAIVE = dict(zip(NAMES, (naive_task, naive_cka, naive_frame, naive_teacher, naive_prototype), strict=True))
+def naive_inter(s, t):
+    known = [0, 1, 2, 3, 5]
+    return mean(
+        surprise([cosine(s.anchors[i], s.counterparts[j]) / t for j in known], known.index(i))
+        for i in s.live.tolist()
+        if i in known
+    )
+
+
+def naive_intra(s, t):
+    return mean(
+        surprise([cosine(s.anchors[i], place[i]) / t for place in (s.siblings, s.previous)], 0) for i in s.live.tolist()
+    )
+
+
+def naive_muscle(s, t):
+    there = [(p, j) for p in range(3) for j in range(6) if not (p == 1 and j in (0, 5))]
+    return mean(
+        mean(
+            surprise([cosine(s.anchors[i], s.peers[at]) / t for at in there], there.index((p, i)))
+            for p in range(3)
+            if (p, i) in there
+        )
+        for i in s.live.tolist()
+    )
+
+
+NAIVE = dict(
+    zip(
+        NAMES,
+        (
+            naive_task,
+            naive_cka,
+            naive_frame,
+            naive_teacher,
+            naive_prototype,
+            naive_inter,
+            naive_intra,
+            naive_muscle,
+        ),
+        strict=True,
+    )
+)
 
 
 def test_every_term_has_a_weight_and_a_test():
@@ -108,7 +161,17 @@ def test_each_term_against_plain_numbers(name, seed, temperature):
 
 @pytest.mark.parametrize(
     ("name", "missing"),
-    [("task", "labels"), ("task", "head"), ("cka", "geometry"), ("frame", "frame"), ("prototype", "prototypes")],
+    [
+        ("task", "labels"),
+        ("task", "head"),
+        ("cka", "geometry"),
+        ("frame", "frame"),
+        ("prototype", "prototypes"),
+        ("inter", "counterparts"),
+        ("intra", "siblings"),
+        ("intra", "previous"),
+        ("muscle", "peers"),
+    ],
 )
 def test_a_term_without_its_target_does_not_apply(name, missing):
     assert TERMS[name](step(**{missing: None}), 0.1) is None
@@ -145,14 +208,30 @@ def test_the_task_does_not_apply_with_fewer_than_two_classes_or_no_row_of_them(f
     assert TERMS["task"](step(**fields), 0.1) is None
 
 
-@pytest.mark.parametrize("name", ["frame", "teacher", "prototype", "cka"])
+@pytest.mark.parametrize("name", ["inter", "muscle"])
+def test_anchors_that_nobody_else_holds_are_left_out(name):
+    s = step()
+    live, other = torch.tensor([4]), {"inter": s.counterparts, "muscle": s.peers}[name].clone()
+    other[..., 4, :] = NAN
+    fields = {"inter": "counterparts", "muscle": "peers"}
+    assert TERMS[name](step(live=live, **{fields[name]: other}), 0.1) is None
+    together = step(live=torch.tensor([4, 3]), **{fields[name]: other})
+    TERMS[name](together, 0.1).backward()
+    assert together.anchors.grad.isfinite().all() and (together.anchors.grad != 0).any(1).tolist() == [
+        i == 3 for i in range(6)
+    ]
+
+
+@pytest.mark.parametrize("name", ["frame", "teacher", "prototype", "cka", "inter"])
 def test_a_term_falls_to_its_least_where_the_target_is_met(name):
     s = step()
-    met = step(anchors=3 * s.frame, rows=2 * s.teacher, prototypes=s.frame, geometry=5 * gram(s.frame))
+    met = step(
+        anchors=3 * s.frame, rows=2 * s.teacher, prototypes=s.frame, counterparts=s.frame, geometry=5 * gram(s.frame)
+    )
     assert TERMS[name](met, 0.01) < 1e-3 < 0.1 < TERMS[name](s, 0.01)
 
 
-@given(weights=st.tuples(*[st.sampled_from([0.0, 0.1, 2.5])] * 5), temperature=st.sampled_from([0.1, 1.0]))
+@given(weights=st.tuples(*[st.sampled_from([0.0, 0.1, 2.5])] * len(NAMES)), temperature=st.sampled_from([0.1, 1.0]))
 def test_the_loss_adds_up(weights, temperature):
     config = TrainConfig(weights=TermWeights.only(**dict(zip(NAMES, weights, strict=True))), temperature=temperature)
     s = step()
@@ -165,7 +244,7 @@ def test_the_loss_adds_up(weights, temperature):
 
 
 def test_the_gradient_of_the_loss_is_the_weighted_sum_of_the_terms():
-    weights = dict(zip(NAMES, (0.3, 0.7, 1.1, 1.3, 1.7), strict=True))
+    weights = dict(zip(NAMES, (0.3, 0.7, 1.1, 1.3, 1.7, 0.9, 0.4, 2.1), strict=True))
     s = step()
     total, _ = loss(s, TrainConfig(weights=TermWeights.only(**weights), temperature=0.5))
     found = torch.autograd.grad(total, (s.anchors, s.rows))
@@ -193,8 +272,8 @@ def test_a_term_of_weight_0_is_not_computed(idle, monkeypatch):
 
 
 def test_terms_that_do_not_apply_leave_the_others_alone():
-    config = TrainConfig(weights=TermWeights.only(task=1, cka=1, frame=1, teacher=1, prototype=1))
-    s = step(labels=None, geometry=None, frame=None, prototypes=None)
+    config = TrainConfig(weights=TermWeights.only(**dict.fromkeys(NAMES, 1)))
+    s = step(labels=None, geometry=None, frame=None, prototypes=None, counterparts=None, siblings=None, peers=None)
     total, values = loss(s, config)
     assert list(values) == ["teacher"]
     torch.testing.assert_close(total, TERMS["teacher"](s, 0.1))

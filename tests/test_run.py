@@ -20,6 +20,7 @@ from tables import shuffle_anchors, write_tables
 from torch.testing import assert_close
 
 from isogram import federation
+from isogram.baselines import PAIRWISE
 from isogram.bench import read_rows
 from isogram.checkpoint import alignment_state, restore_alignment, restore_round, round_state
 from isogram.config import Config, ModelConfig, TrainConfig
@@ -115,7 +116,7 @@ def test_the_ledger_in_the_folder_is_that_of_the_federation(whole, file):
 
 def test_the_table_holds_the_trained_model_beside_what_needs_no_training(whole):
     methods = {row.method for row in whole.rows}
-    assert methods == {"local", "no-message", "relative", "oneshot", "oneshot-hsic", "isogram"}
+    assert methods == {"local", "no-message", "relative", "oneshot", "oneshot-hsic", *PAIRWISE, "isogram"}
     assert list(whole.rows) == read_rows([whole.folder / "results.jsonl"])
 
 

@@ -233,24 +233,6 @@ def sum_sketches(updates: Sequence[Up]) -> dict[str, Tensor]:
     return sums
 
 
-def mean_embeddings(updates: Sequence[Up], n_anchors: int) -> Tensor:
-    """[K, d] mean anchor embedding over the nodes that hold each anchor: the prototype-sharing baseline.
-
-    Raises:
-        MessageError: no update carries embeddings.
-    """
-    sent = [(update.index, update.embeddings.double()) for update in in_order(updates) if update.embeddings is not None]
-    if not sent:
-        raise MessageError("no node sent anchor embeddings; prototype sharing needs them from at least one")
-    sums = torch.zeros(n_anchors, sent[0][1].shape[1], dtype=torch.float64)
-    count = torch.zeros(n_anchors, 1, dtype=torch.float64)
-    for held, embeddings in sent:
-        index = torch.arange(n_anchors) if held is None else held.long()
-        sums[index] += embeddings
-        count[index] += 1
-    return sums / count.clamp_min(1)
-
-
 def trained_is_better(updates: Sequence[Up], frame: Tensor, temperature: float) -> dict[str, bool]:
     """Per node: does training find held-out anchors better than the start, by more than one standard error?
 

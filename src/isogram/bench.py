@@ -14,7 +14,6 @@ from isogram.config import FILES, Config
 from isogram.config_file import read_config, to_toml
 from isogram.data import FederatedData, open_data
 from isogram.errors import ConfigError, DataError
-from isogram.evaluation import evaluate
 from isogram.federation import Progress
 from isogram.files import append_lines, make_folder, write_atomic
 from isogram.methods import METHODS, RECIPES, Recipe, Solution
@@ -51,8 +50,7 @@ def score(solution: Solution, data: FederatedData, config: Config, seconds: floa
     def row(metric: str, direction: str, value: float) -> Row:
         return Row(config.data, name, config.anchors, config.seed, metric, direction, round(value, 6))
 
-    scores = evaluate(data, solution.embed, solution.head)
-    rows = [row(s.metric, s.direction, s.value) for s in scores if s.metric in solution.metrics]
+    rows = [row(s.metric, s.direction, s.value) for s in solution.scores(data)]
     rows += [row("bytes_per_node", "", solution.bytes_per_node), row("seconds", "", seconds)]
     if solution.fell_back is not None:
         rows.append(row("fell_back", "", len(solution.fell_back)))

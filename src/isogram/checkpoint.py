@@ -18,7 +18,7 @@ from isogram.federation import Federation
 from isogram.model import SavedModel
 from isogram.model.saved import OWN_MAP, flat_homes, nested_homes
 
-_ADAPTERS, _METRIC, _RESIDUAL = "adapters/", "metric/", "residual/"
+_ADAPTERS, _APART, _HEADS, _METRIC, _RESIDUAL = "adapters/", "apart/", "heads/", "metric/", "residual/"
 _CHANGE, _HOME, _SEEN = "change/", "home/", "seen/"
 """What is a node's own: its projector's change, what its adapters keep at home, its anchors as last seen."""
 
@@ -36,13 +36,21 @@ def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federatio
         node.metric = state.get(_METRIC + node.name)
         node.fit(state["frame"].float().double()[node.index], decorrelate=fed.config.align.decorrelate)
     residuals = {name: float(value) for name, value in _under(_RESIDUAL, state).items()}
-    fed = replace(fed, frame=state["frame"], consensus=state["consensus"], head=state.get("head"), residuals=residuals)
+    fed = replace(
+        fed,
+        frame=state["frame"],
+        consensus=state["consensus"],
+        head=state.get("head"),
+        heads=_under(_HEADS, state),
+        residuals=residuals,
+    )
     return federation.learn_classes(fed)
 
 
 def round_state(fed: Federation) -> dict[str, Tensor]:
     """What a complete round left: adapters, what is the nodes' own, frame, consensus, head."""
     found = _server_state(fed) | {_ADAPTERS + name: value for name, value in fed.adapters.items()}
+    found |= {_APART + name: value for name, value in flat_homes(fed.apart).items()}
     for node in fed.nodes:
         assert node.model is not None
         found |= {_CHANGE + node.name: node.model.projector.change, _SEEN + node.name: node.last_seen}
@@ -65,11 +73,12 @@ def restore_round(fed: Federation, state: Mapping[str, Tensor], position: Mappin
     about = fed.nodes[0].shared.about
     if position.get("model", about) != about:
         raise RunError(f"the run trains {position['model']}, and the trunk is now {about}; give it the weights of then")
-    adapters = _under(_ADAPTERS, state)
+    apart = nested_homes(_under(_APART, state), fed.apart)
+    fed = replace(fed, adapters=_under(_ADAPTERS, state), apart=apart)
     homes = nested_homes(_under(_HOME, state), [node.name for node in fed.nodes])
     for node in fed.nodes:
         assert node.model is not None
-        node.reset(adapters)
+        node.reset(fed.adapters_of(node))
         node.model.set_own(homes[node.name], state[_CHANGE + node.name])
         node.last_seen = state[_SEEN + node.name].to(node.device)
     return replace(
@@ -77,7 +86,7 @@ def restore_round(fed: Federation, state: Mapping[str, Tensor], position: Mappin
         frame=state["frame"],
         consensus=state["consensus"],
         head=state.get("head"),
-        adapters=adapters,
+        heads=_under(_HEADS, state),
         round=position["round"],
         history=tuple(position["history"]),
         refused=tuple(position["refused"]),
@@ -90,7 +99,13 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _server_state(fed: Federation) -> dict[str, Tensor]:
     found = {"frame": fed.frame, "consensus": fed.consensus, "head": fed.head}
-    return {name: value for name, value in found.items() if value is not None}
+    heads = {_HEADS + node: head for node, head in fed.heads.items()}
+    return {name: value for name, value in found.items() if value is not None} | heads
+
+
+def _homes(fed: Federation) -> dict[str, dict[str, Tensor]]:
+    """What of a node's model not all share: what its group has apart, and what stays at home."""
+    return {n.name: fed.apart.get(fed.group(n), {}) | n.model.home for n in fed.nodes if n.model is not None}
 
 
 def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
@@ -111,8 +126,9 @@ def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
         maps=maps,
         frame=fed.frame,
         head=fed.head,
+        heads=fed.heads,
         changes={n.name: n.model.projector.change for n in fed.nodes if n.model is not None} if trained else None,
-        homes={n.name: n.model.home for n in fed.nodes if n.model is not None} if trained else None,
+        homes=_homes(fed) if trained else None,
         adapters=fed.adapters if trained else None,
         fingerprint=trunk.fingerprint if trunk is not None else "",
     )

@@ -14,6 +14,7 @@ DATASETS = {
     "tcga-brca-chain20": "the same; RNA and methylation have a fifth of the anchors in common",
     "tcga-brca-tuning": "the same; held-out rows from the anchor pool, to choose settings on",
     "digits": "written, spoken and pen-drawn digits at three nodes (anchors: per digit, 1 to 20)",
+    "digits-sites": "twelve nodes, four a modality, each with a sensor, 5 classes and labels of its own",
     "machines": "simulated pumps: a vibration sensor and the operators' shift log",
 }
 """The built-in data sets and what they are; `isogram.data` has their loaders."""
@@ -88,6 +89,9 @@ class TermWeights(_Settings):
     frame: float = Field(1.0, ge=0)
     teacher: float = Field(1.0, ge=0)
     prototype: float = Field(0.0, ge=0)
+    inter: float = Field(0.0, ge=0)
+    intra: float = Field(0.0, ge=0)
+    muscle: float = Field(0.0, ge=0)
 
     @classmethod
     def only(cls, **weights: float) -> Self:
@@ -113,7 +117,7 @@ class TrainConfig(_Settings):
         "random", description="what a refresh takes the new one from: random or gradient"
     )
     temperature: float = Field(0.1, gt=0, description="of the frame and task terms' softmax")
-    weights: TermWeights = Field(TermWeights(), description="loss terms; 0 leaves one out")
+    weights: TermWeights = Field(TermWeights(), description="0: off")
 
 
 class AverageConfig(_Settings):
@@ -122,6 +126,10 @@ class AverageConfig(_Settings):
     rule: Literal["uniform", "samples", "node", "parameter"] = Field(
         "samples",
         description="weights: uniform, samples (rows), node (rows / anchors' residual), parameter (rows x precision)",
+    )
+    across: Literal["all", "pooled", "attention", "none", "alone"] = Field(
+        "all",
+        description="who averages adapters: all, pooled (as modalities agree), attention, none (per modality), alone",
     )
     prior: float = Field(0.0, ge=0, description="weight of the previous value, as a share of all nodes' together")
     temper: float = Field(1.0, gt=0, le=1, description="precisions to this power")
@@ -181,7 +189,7 @@ class OutputConfig(_Settings):
 
 
 def _default_anchors(found: dict[str, Any]) -> int:
-    return {"digits": 5, FILES: 0}.get(found.get("data", ""), 100)
+    return {"digits": 5, "digits-sites": 5, FILES: 0}.get(found.get("data", ""), 100)
 
 
 class Config(_Settings):
@@ -249,6 +257,13 @@ class Config(_Settings):
             problems.append(
                 "align.precision weighs the first consensus alone; set it to false, or train.frame_update to 0"
             )
+        if self.average.across == "pooled" and self.average.rule == "parameter":
+            problems.append(
+                "average.across = pooled needs one weight per node, and average.rule = parameter gives one per number; "
+                "choose another rule"
+            )
+        if self.average.across == "alone" and self.train.refresh and self.train.refresh_basis == "gradient":
+            problems.append("train.refresh_basis = gradient needs all nodes' sketches; nodes alone have random")
         if self.files.labels == "id":
             problems.append("files.labels = 'id': that column has the names of rows; name the one that has classes")
         if self.files.classes and not self.files.labels:

@@ -31,7 +31,7 @@ def run_demo(config: Config, console: Console, progress: Console) -> list[bench.
         rows = sum(len(node.tokens) for node in data.nodes)
         steps.advance("")
         steps.end(f"{len(data.nodes)} nodes, {rows} private rows, {len(data.anchors)} public anchors")
-        allowed = [recipe for recipe in RECIPES if recipe.names != ("paired",) or data.all_paired is not None]
+        allowed = [recipe for recipe in RECIPES if recipe.possible(data)]
         found = _aligned([r for r in allowed if not r.trained], data, config, steps)
         found += _trained([r for r in allowed if r.trained], data, config, steps)
         found.sort(key=lambda pair: [name for r in RECIPES for name in r.names].index(pair[0].method))

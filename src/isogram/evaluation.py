@@ -5,7 +5,7 @@ instruments see them, and figures are averaged over pairs of nodes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -21,6 +21,9 @@ MIN_ROWS = 4
 """For debiased CKA, which does not exist with fewer."""
 
 Embed = Callable[[FloatArray], Tensor]
+
+Pairs = Mapping[tuple[str, str], tuple[Mapping[str, Embed], Tensor | None]]
+"""Two modalities -> coordinates that hold between them alone: per node of either, and class directions in these."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,12 @@ def classify(rows: Tensor, head: Tensor) -> Tensor:
     return (normalize(rows, dim=1) @ head.double().T).nan_to_num(nan=-torch.inf).argmax(1)
 
 
-def evaluate(data: FederatedData, embed: Mapping[str, Embed], head: Tensor | None) -> list[Score]:
-    """All figures of one solution: `embed` per node name, and class directions in the same coordinates.
+Head = Tensor | Mapping[str, Tensor] | None
+"""Class directions for all nodes, or per node; None without labels."""
+
+
+def evaluate(data: FederatedData, embed: Mapping[str, Embed], head: Head) -> list[Score]:
+    """All figures of one solution: `embed` per node name, and class directions in the same coordinates, or per node.
 
     Nothing without held-out rows. r1, r10 for every ordered pair of modalities, cka for every unordered one (both only
     where rows are paired);
@@ -67,17 +74,38 @@ def evaluate(data: FederatedData, embed: Mapping[str, Embed], head: Tensor | Non
             for a, b in combinations(modalities if len(of[modalities[0]][0]) >= MIN_ROWS else (), 2):
                 value = _mean(float(cka_debiased(gram(x), gram(y))) for x, y in _pairs(of[a], of[b]))
                 scores.append(Score("cka", f"{a}->{b}", value))
-        if head is not None and not head.isnan().all():
-            metric = "pam50" if data.name.startswith("tcga") else "accuracy"
-            for modality in [m for m in modalities if m in data.held_out.labelled]:
-                truth, told = data.held_out.labels(modality), _labelled(data, {modality})
-                named = [classify(x, head).numpy() for x in of[modality]]
-                scores.append(Score(metric, modality, _mean(_accuracy(truth, guess) for guess in named)))
-                elsewhere = np.isin(truth, sorted(_labelled(data, set(data.modalities)) - told))
-                if told and elsewhere.any():
-                    value = _mean(_accuracy(truth[elsewhere], guess[elsewhere]) for guess in named)
-                    scores.append(Score(metric, f"{modality}:elsewhere", value))
+        metric = "pam50" if data.name.startswith("tcga") else "accuracy"
+        for modality in [m for m in modalities if m in data.held_out.labelled]:
+            heads = [_head(head, node.name) for node in data.nodes if node.modality == modality]
+            if any(found is None for found in heads):
+                continue
+            truth, told = data.held_out.labels(modality), _labelled(data, {modality})
+            named = [classify(x, h).numpy() for x, h in zip(of[modality], heads, strict=True) if h is not None]
+            scores.append(Score(metric, modality, _mean(_accuracy(truth, guess) for guess in named)))
+            elsewhere = np.isin(truth, sorted(_labelled(data, set(data.modalities)) - told))
+            if told and elsewhere.any():
+                value = _mean(_accuracy(truth[elsewhere], guess[elsewhere]) for guess in named)
+                scores.append(Score(metric, f"{modality}:elsewhere", value))
     return scores
+
+
+def evaluate_pairs(data: FederatedData, pairs: Pairs) -> list[Score]:
+    """All figures of a solution that has coordinates of its own for every two modalities, for methods without a frame.
+
+    A modality's accuracy is the mean over the pairs that it is in and that have labels at either.
+    """
+    values: dict[tuple[str, str], list[float]] = {}
+    for pair, (embed, head) in pairs.items():
+        narrow = replace(data, nodes=tuple(node for node in data.nodes if node.modality in pair))
+        for score in evaluate(narrow, embed, head):
+            values.setdefault((score.metric, score.direction), []).append(score.value)
+    return [Score(metric, direction, _mean(found)) for (metric, direction), found in values.items()]
+
+
+def _head(head: Head, node: str) -> Tensor | None:
+    """A node's class directions, if there are any."""
+    found = head.get(node) if isinstance(head, Mapping) else head
+    return None if found is None or found.isnan().all() else found
 
 
 def _labelled(data: FederatedData, modalities: set[str]) -> set[int]:

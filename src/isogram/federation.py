@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogram import aggregation, averaging
+from isogram import aggregation, averaging, representations, sharing
 from isogram.alignment import DEFAULT_RANK, canonical_frame, continue_frame, gram, pack
 from isogram.config import Config
 from isogram.data import FederatedData
@@ -47,7 +47,9 @@ Progress = Callable[[Tick], None]
 class Federation:
     """Nodes and what the server knows: frame [K, r], consensus [K, K], head [C, r] with NaN rows for unseen classes.
 
-    Also, once training has begun, the shared adapters, the rounds that are complete, and each one's mean loss terms.
+    Also, once training has begun, the adapters that all nodes share and those that a group of them has apart (see
+    `sharing`), the rounds that are complete, and each one's mean loss terms. heads: node -> class directions, where
+    nodes do not have `head` in common.
     start_consensus: that of one-shot alignment, which `frame_update` moves away from. residuals: how far each node's
     anchors are from where the other modalities place them, for precision weights. refused: updates left out so far.
     """
@@ -62,7 +64,9 @@ class Federation:
     frame: Tensor | None = None
     head: Tensor | None = None
     start_consensus: Tensor | None = None
+    heads: dict[str, Tensor] = field(default_factory=dict)
     adapters: dict[str, Tensor] = field(default_factory=dict)
+    apart: sharing.Groups = field(default_factory=dict)
     round: int = 0
     history: tuple[dict[str, float], ...] = ()
     residuals: dict[str, float] = field(default_factory=dict)
@@ -72,6 +76,18 @@ class Federation:
     def width(self) -> int:
         """Coordinates of the frame, r."""
         return min(self.config.align.rank or DEFAULT_RANK, self.n_anchors - 1)
+
+    def group(self, node: Node) -> str:
+        """The nodes that a node has all adapters in common with."""
+        return sharing.group_of(node.name, node.modality, self.config.average.across)
+
+    def adapters_of(self, node: Node) -> dict[str, Tensor]:
+        """All adapters of a node's model but those that stay at home."""
+        return self.adapters | self.apart.get(self.group(node), {})
+
+    def head_of(self, node: Node) -> Tensor | None:
+        """Class directions for a node's coordinates."""
+        return self.heads.get(node.name) if self.heads else self.head
 
     @property
     def last_round(self) -> int:
@@ -113,7 +129,7 @@ def align(data: FederatedData, config: Config) -> Federation:
         assert down.frame is not None
         node.fit(down.frame.double()[node.index], decorrelate=config.align.decorrelate)
     fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals)
-    return learn_classes(replace(fed, head=class_directions(fed, 1)))
+    return learn_classes(with_heads(fed, 1))
 
 
 def learn_classes(fed: Federation) -> Federation:
@@ -135,7 +151,7 @@ def start_apart(data: FederatedData, config: Config) -> Federation:
     consensus = None
     if config.train.weights.cka:
         consensus = aggregation.merge_grams([fed.ledger.carry(node.send_gram(0)) for node in fed.nodes], fed.n_anchors)
-    return replace(fed, consensus=consensus, head=class_directions(fed, 1))
+    return with_heads(replace(fed, consensus=consensus), 1)
 
 
 def read_through_frame(fed: Federation) -> Federation:
@@ -153,7 +169,7 @@ def read_through_frame(fed: Federation) -> Federation:
         down = _send(fed, node, last, frame=frame)
         assert down.frame is not None
         node.fit_readout(down.frame.double()[node.index])
-    return replace(fed, head=class_directions(fed, last))
+    return with_heads(fed, last)
 
 
 def keep_better(fed: Federation, data: FederatedData, progress: Progress | None = None) -> tuple[Federation, list[str]]:
@@ -185,8 +201,28 @@ def _fall_back(fed: Federation, names: list[str]) -> tuple[Federation, list[str]
     for node in fed.nodes:
         if node.name in names:
             node.fall_back()
-    still = fed.config.average.head == "anchors"
-    return replace(fed, head=fed.head if still else class_directions(fed, fed.last_round)), names
+    return with_heads(fed, fed.last_round), names
+
+
+def with_heads(fed: Federation, round: int) -> Federation:
+    """The federation with class directions of its nodes as they are now, shared by all whose coordinates mean the same.
+
+    Those are all nodes, but without a frame the nodes of one modality, unless adapters are averaged over all; a node
+    alone has those of its own rows, and sends nothing. Directions by the anchors depend on the frame alone, not on what
+    nodes have learnt: once made, they stay.
+    """
+    if fed.config.average.head == "anchors" and fed.frame is not None and (fed.head is not None or fed.heads):
+        return fed
+    across = fed.config.average.across
+    if across != "alone" and (fed.frame is not None or across == "all"):
+        return replace(fed, head=class_directions(fed, round), heads={})
+    heads: dict[str, Tensor] = {}
+    ledger = Ledger() if across == "alone" else fed.ledger
+    for group in dict.fromkeys(map(fed.group, fed.nodes)):
+        members = tuple(node for node in fed.nodes if fed.group(node) == group)
+        head = class_directions(replace(fed, nodes=members, ledger=ledger), round)
+        heads |= {node.name: head for node in members if head is not None}
+    return replace(fed, head=None, heads=heads)
 
 
 def class_directions(fed: Federation, round: int) -> Tensor | None:
@@ -248,11 +284,25 @@ def start_training(fed: Federation) -> Federation:
         raise ConfigError("the loss term `cka` needs a consensus: align first, or set its weight to 0")
     if config.average.rule == "node" and not fed.residuals:
         raise ConfigError('average.rule = "node" needs the Grams of an alignment: align first, or choose another rule')
-    shared = SharedModel(config.model, coordinates.pop())
+    width, models = coordinates.pop(), dict[str, SharedModel]()
     nodes = tuple(copy(node) for node in fed.nodes)
     for node in nodes:
-        node.start_training(shared)
-    return replace(fed, nodes=nodes, start_consensus=fed.consensus, adapters=shared.state(), round=0, history=())
+        group = fed.group(node)
+        if group not in models:
+            models[group] = SharedModel(config.model, width)
+        node.start_training(models[group])
+    adapters, apart = _split(replace(fed, nodes=nodes))
+    if config.average.across == "attention" and apart and not adapters:
+        raise ConfigError(
+            f'average.across = "attention": no adapted layer of {nodes[0].shared.about} has attention in its name; '
+            "choose another model.target, or none"
+        )
+    return replace(fed, nodes=nodes, start_consensus=fed.consensus, adapters=adapters, apart=apart, round=0, history=())
+
+
+def _split(fed: Federation) -> tuple[dict[str, Tensor], sharing.Groups]:
+    """What the nodes' models are now: what all have alike, and what each group has apart."""
+    return sharing.split({fed.group(n): n.shared.state() for n in fed.nodes}, fed.config.average.across)
 
 
 def train_round(fed: Federation, progress: Progress | None = None) -> Federation:
@@ -268,36 +318,43 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     round = number + 1  # on the wire 0 and 1 are alignment
     tell = progress or (lambda tick: None)
     refresh = number // config.train.refresh if config.train.refresh and number % config.train.refresh == 0 else 0
-    prototypes = None
-    if weights.prototype:
-        shared_anchors = [fed.ledger.carry(node.send_embeddings(round)) for node in fed.nodes]
-        prototypes = aggregation.mean_embeddings(shared_anchors, fed.n_anchors)
+    anchors: dict[str, dict[str, Tensor]] = {}
+    if representations.needed(weights):
+        sent = [fed.ledger.carry(node.send_embeddings(round)) for node in fed.nodes]
+        anchors = representations.shared(sent, fed.n_anchors, weights, config.train.temperature)
+    alone = config.average.across == "alone"
     updates: list[Up] = []
     terms: dict[str, list[float]] = {}
     for node in fed.nodes:
         tell(Tick(number, rounds, node.name, {}))
-        down = replace(targets(fed, node, round), prototypes=prototypes)
-        node.reset(fed.adapters)
+        down = replace(targets(fed, node, round), **anchors.get(node.name, {}))  # type: ignore[arg-type]
+        node.reset(fed.adapters_of(node))
         sketch = refresh if config.train.refresh_basis == "gradient" else 0
-        up, values = node.train_round(node.accept(fed.ledger.carry(down)), sketch)
-        updates.append(fed.ledger.carry(up))
+        down = node.accept(fed.ledger.carry(down))
+        if alone and (head := fed.head_of(node)) is not None:
+            down = replace(down, head=head.float())
+        up, values = node.train_round(down, sketch)
+        updates.append(up if alone else fed.ledger.carry(up))
         for name, value in values.items():
             terms.setdefault(name, []).append(value)
         tell(Tick(number, rounds, node.name, values))
     refused: list[str] = []
-    adapters = fed.adapters
-    if adapters:
+    adapters, apart = fed.adapters, fed.apart
+    if adapters or apart:
         shared = fed.nodes[0].shared
-        before = {name: adapters[name] for name in shared.update(number)}
+        trained = list(shared.update(number))
+        before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.nodes}
         due = refresh and config.train.refresh_basis == "gradient"
-        updates, refused = averaging.refuse(updates, before, shared.about, shared.sketch_shapes() if due else None)
-        averages, unknown = averaging.average(updates, before, config.average, fed.residuals or None)
+        expected = before[fed.group(fed.nodes[0])]
+        updates, refused = averaging.refuse(updates, expected, shared.about, shared.sketch_shapes() if due else None)
+        averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
         refused += unknown
         for node in fed.nodes:
-            node.load(_send(fed, node, round, adapters=averages))
-        adapters = adapters | averages
+            own = averages[fed.group(node)]
+            node.load(_down(fed, node, round, adapters=own) if alone else _send(fed, node, round, adapters=own))
         if refresh:
-            adapters = _refresh(fed, updates, adapters, round, refresh)
+            _refresh(fed, updates, round, refresh)
+        adapters, apart = _split(fed)
     frame, consensus = fed.frame, fed.consensus
     share = config.train.frame_update
     if share and frame is not None and fed.start_consensus is not None:
@@ -305,16 +362,14 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         consensus = (1 - share) * fed.start_consensus + share * now
         frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
     means = {name: sum(values) / len(values) for name, values in terms.items()}
-    # Directions by the anchors depend on the frame alone, not on what the nodes have learnt.
-    still = config.average.head == "anchors" and frame is fed.frame
-    head = fed.head if still else class_directions(replace(fed, frame=frame), round)
+    fed = with_heads(fed if frame is fed.frame else replace(fed, frame=frame, head=None, heads={}), round)
     tell(Tick(number, rounds, "", means, tuple(refused)))
     return replace(
         fed,
         frame=frame,
         consensus=consensus,
-        head=head,
         adapters=adapters,
+        apart=apart,
         round=number,
         history=(*fed.history, means),
         refused=(*fed.refused, *refused),
@@ -322,9 +377,9 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
 
 
 def targets(fed: Federation, node: Node, round: int) -> Down:
-    """What the terms of the loss aim at: head, and where their weights ask for it frame and geometry."""
+    """What the terms of the loss aim at: a head shared with others, and where weights ask for it frame and geometry."""
     weights = fed.config.train.weights
-    down = _down(fed, node, round, head=fed.head)
+    down = _down(fed, node, round, head=None if fed.config.average.across == "alone" else fed.head_of(node))
     if weights.frame:
         down = replace(down, frame=fed.frame)
     if weights.cka and fed.consensus is not None:
@@ -332,18 +387,15 @@ def targets(fed: Federation, node: Node, round: int) -> Down:
     return down
 
 
-def _refresh(
-    fed: Federation, updates: list[Up], adapters: dict[str, Tensor], round: int, number: int
-) -> dict[str, Tensor]:
-    """All shared tensors once every node has merged its adapters and gone on to a new basis."""
+def _refresh(fed: Federation, updates: list[Up], round: int, number: int) -> None:
+    """Every node merges its adapters and goes on to a new basis, the same at all."""
     bases: dict[str, Tensor] = {}
     if fed.config.train.refresh_basis == "gradient":
         for layer, sketch in aggregation.sum_sketches(updates).items():
-            old = adapters[f"{layer}.{A}"]
+            old = fed.adapters_of(fed.nodes[0])[f"{layer}.{A}"]
             bases[f"{layer}.{A}"] = new_basis(old, layer, number, sketch)
     for node in fed.nodes:
         node.refresh(_send(fed, node, round, adapters=bases) if bases else _down(fed, node, round), number)
-    return fed.nodes[0].shared.state()
 
 
 def _geometry(consensus: Tensor, fed: Federation) -> Tensor:

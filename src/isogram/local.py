@@ -309,12 +309,12 @@ class Node:
 
     @property
     def shared(self) -> SharedModel:
-        """The part of the model that all nodes have alike."""
+        """The part of the model that this node has in common with others."""
         assert self.model is not None, "start training first"
         return self.model.shared
 
     def reset(self, adapters: Mapping[str, Tensor]) -> None:
-        """Back to the adapters that all nodes have: where nodes live in one process, another has trained in between."""
+        """Back to the averaged adapters: where nodes live in one process, another has trained in between."""
         self.shared.load(adapters)
 
     def load(self, down: Down) -> None:
@@ -336,7 +336,7 @@ class Node:
         """Local steps from the current adapters; returns what they became and the mean of each loss term.
 
         Args:
-            down: frame, geometry, head, prototypes: what the loss needs.
+            down: frame, geometry, head, other nodes' anchor embeddings: what the loss needs.
             sketch: number of the refresh that these steps' gradients are sketched for, 0 for none.
         """
         assert self.model is not None
@@ -351,10 +351,11 @@ class Node:
         )
         draw = stream(self.config.seed, self.name, "round", down.round)
         geometry = None if down.geometry is None else center(unpack(down.geometry)[self.index][:, self.index])
+        previous = self.last_seen
         values: dict[str, float] = {}
         with gradient_sketches(shared, sketch) as sketches:
             for _ in range(train.steps):
-                total, terms = loss(self._step(down, geometry, draw), train)
+                total, terms = loss(self._step(down, geometry, previous, draw), train)
                 if terms:  # a node without labels has nothing to learn from the task term alone
                     optimiser.zero_grad()
                     total.backward()
@@ -387,7 +388,7 @@ class Node:
         )
 
     def send_embeddings(self, round: int) -> Up:
-        """The anchors' coordinates themselves: the prototype-sharing baseline."""
+        """The anchors' coordinates themselves: only in peers that share them."""
         return self._up(round, embeddings=self.embed_anchors())
 
     def send_blocks(self, items: AnchorItems, frame: Tensor, round: int) -> Up:
@@ -404,12 +405,18 @@ class Node:
         """Use the starting map again."""
         self.model = None
 
-    def _step(self, down: Down, geometry: Tensor | None, draw: torch.Generator) -> Step:
+    def _step(self, down: Down, geometry: Tensor | None, previous: Tensor, draw: torch.Generator) -> Step:
         assert self.model is not None
         train = self.config.train
         rows = torch.randperm(len(self.base_rows), generator=draw)[: train.batch]
         live = torch.randperm(len(self.base_anchors), generator=draw)[: train.anchor_batch]
-        if down.frame is None and geometry is None and down.prototypes is None:
+        targets = {
+            "frame": down.frame,
+            "prototypes": down.prototypes,
+            "counterparts": down.counterparts,
+            "siblings": down.siblings,
+        }
+        if geometry is None and down.peers is None and all(target is None for target in targets.values()):
             live = live[:0]  # no term looks at anchors
         z = self.model.from_base(torch.cat([self.base_anchors[live], self.base_rows[rows]]))
         now = z[: len(live)] + self.shift[live]
@@ -426,9 +433,10 @@ class Node:
             live=live,
             rows=z[len(live) :],
             teacher=self.teacher[rows],
-            frame=None if down.frame is None else down.frame[self.index],
             geometry=geometry,
-            prototypes=None if down.prototypes is None else down.prototypes[self.index],
+            **{name: target[self.index] for name, target in targets.items() if target is not None},
+            peers=None if down.peers is None else down.peers[:, self.index],
+            previous=previous,
             labels=labels,
             head=head,
         )

@@ -101,10 +101,10 @@ class Up(Message):
     anchors' weights, absent if all 1; key [32] uint8: public key of the secure sums; counts [C], head [C, r], second
     [r(r+1)/2] int64: masked class counts, class sums, packed second moment of the rows in them (`isogram.secure_sum`);
     block_start, block_trained [h, K]: similarities of held-out anchors to the frame's anchors, before and after
-    training; embeddings [k, d]: only in the prototype-sharing baseline; samples: private rows behind the adapters;
-    model: what these belong to; precision: of every adapter, by its name and in its shape, the diagonal of its
-    precision; where there is one, adapters are multiplied by it; sketches: of each adapted layer, by its name, a sketch
-    of the loss gradient.
+    training; embeddings [k, d]: of the anchors, only in peers that share them; samples: private rows behind the
+    adapters; model: what these belong to; precision: of every adapter, by its name and in its shape, the diagonal of
+    its precision; where there is one, adapters are multiplied by it; sketches: of each adapted layer, by its name, a
+    sketch of the loss gradient.
     """
 
     modality: str
@@ -132,7 +132,8 @@ class Down(Message):
     [K(K+1)/2]: packed consensus of the nodes of other modalities; keys [m, 32] uint8: of the secure sums, in node
     order; evidence [C] uint8: classes that enough rows speak for; second: 1 if
     their second moment is asked for, too; head [C, r]: class directions, NaN where it is 0;
-    prototypes [K, d]: only in the prototype-sharing baseline.
+    prototypes, counterparts, siblings [K, d], peers [p, K, d]: anchor embeddings, only in peers that share them (see
+    `representations`).
     """
 
     frame: Tensor | None = None
@@ -143,6 +144,9 @@ class Down(Message):
     second: int = 0
     head: Tensor | None = None
     prototypes: Tensor | None = None
+    counterparts: Tensor | None = None
+    siblings: Tensor | None = None
+    peers: Tensor | None = None
 
 
 def _wire(value: Tensor) -> Tensor:

@@ -3,15 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
-
-from torch import Tensor
+from typing import Any, Literal
 
 from isogram import baselines, federation
 from isogram.config import AverageConfig, Config, TermWeights
 from isogram.data import FederatedData
 from isogram.errors import ConfigError
-from isogram.evaluation import Embed
+from isogram.evaluation import Embed, Head, Pairs, Score, evaluate, evaluate_pairs
 from isogram.federation import Federation, Progress
 
 
@@ -20,14 +18,21 @@ class Solution:
     """What a method leaves: coordinates per node, class directions, bytes a node sent (mean over the nodes).
 
     fell_back: nodes that chose the one-shot start, where the method lets them. metrics: those that mean something.
+    pairs: where every two modalities have coordinates of their own, these; then embed and head are empty.
     """
 
     method: str
     embed: Mapping[str, Embed]
-    head: Tensor | None
+    head: Head
     bytes_per_node: float
     fell_back: tuple[str, ...] | None = None
     metrics: tuple[str, ...] = ("r1", "r10", "cka", "pam50", "accuracy")
+    pairs: Pairs | None = None
+
+    def scores(self, data: FederatedData) -> list[Score]:
+        """Its figures on held-out rows, those that mean something."""
+        found = evaluate(data, self.embed, self.head) if self.pairs is None else evaluate_pairs(data, self.pairs)
+        return [score for score in found if score.metric in self.metrics]
 
 
 Run = Callable[[FederatedData, Config, Progress | None], Iterator[Solution]]
@@ -35,18 +40,23 @@ Run = Callable[[FederatedData, Config, Progress | None], Iterator[Solution]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run that ends in one row of the table or several; `trained` runs take rounds, the others seconds."""
+    """A run that ends in one row of the table or several; `trained` runs take rounds, the others seconds.
+
+    bound: it uses what nobody may have. possible: whether a data set has what it needs.
+    """
 
     names: tuple[str, ...]
     run: Run
     trained: bool
     sends: str
+    bound: bool = False
+    possible: Callable[[FederatedData], bool] = lambda data: True
 
 
 def solution(method: str, fed: Federation, **fields: Any) -> Solution:
     """What a federation leaves, under a method's name."""
     sent = sum(fed.ledger.sent(node.name) for node in fed.nodes) / len(fed.nodes)
-    return Solution(method, {node.name: node.embed for node in fed.nodes}, fed.head, sent, **fields)
+    return Solution(method, {node.name: node.embed for node in fed.nodes}, fed.heads or fed.head, sent, **fields)
 
 
 def _alone(name: str, solve: Callable[[FederatedData, Config], Federation]) -> Run:
@@ -74,6 +84,14 @@ def _closed_form(data: FederatedData, config: Config, progress: Progress | None)
     yield solution("closed-form", federation.align(data, config))
 
 
+def _pairwise(name: str, data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
+    feds = baselines.align_pairs(name, data, config)
+    pairs = {pair: ({node.name: node.embed for node in fed.nodes}, fed.head) for pair, fed in feds.items()}
+    ledger = next(iter(feds.values())).ledger
+    sent = sum(ledger.sent(node.name) for node in data.nodes) / len(data.nodes)
+    yield Solution(name, {}, None, sent, pairs=pairs)
+
+
 def _paired(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
     if data.all_paired is None:
         raise ConfigError(f"{data.name} has no pairs beyond its anchors; leave out the method `paired`")
@@ -84,6 +102,11 @@ def _paired(data: FederatedData, config: Config, progress: Progress | None) -> I
 def _own_labels(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
     embed, head = baselines.own_labels(data, config)
     yield Solution("own-labels", embed, head, 0.0, metrics=("pam50", "accuracy"))
+
+
+def _told_anchors(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
+    embed, head = baselines.told_anchors(data, config)
+    yield Solution("anchor-labels+ssl", embed, head, 0.0, metrics=("pam50", "accuracy"))
 
 
 def _isogram(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
@@ -101,6 +124,8 @@ def without_frame(
     data: FederatedData,
     config: Config,
     progress: Progress | None,
+    *,
+    across: Literal["all", "attention", "alone"] = "all",
 ) -> Iterator[Solution]:
     """Rounds without a frame, from bases of the nodes' own, A and B averaged each by itself as is usual.
 
@@ -109,16 +134,28 @@ def without_frame(
     settings = {"weights": weights, "lr": lr, "projector_lr": projector_lr, "anchor_batch": 128, "refresh": 0}
     train = config.train.model_copy(update=settings)
     model = config.model.model_copy(update={"adapter": "fedit", "start": ""})
-    config = config.model_copy(update={"train": train, "model": model, "average": AverageConfig(head="means")})
+    average = AverageConfig(across=across, head="means")
+    config = config.model_copy(update={"train": train, "model": model, "average": average})
     fed = federation.train(federation.start_apart(data, config), progress)
     yield solution(name, fed)
     if name == "cka":
         yield solution("cka-frame", federation.read_through_frame(fed))
 
 
+def _centralised(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
+    fed, sent = baselines.centralised(data, config, progress)
+    of = {node.name: node.embed for node in fed.nodes}
+    yield Solution("centralised", {node.name: of[node.modality] for node in data.nodes}, fed.head, sent)
+
+
 _FEDAVG = partial(without_frame, "fedavg-lora", 1e-3, 0.0, TermWeights.only(task=1, teacher=1))
+_LOCAL = partial(without_frame, "local-trained", 1e-3, 0.0, TermWeights.only(task=1, teacher=1), across="alone")
+_FEDCOLA = partial(without_frame, "fedcola", 1e-3, 0.0, TermWeights.only(task=1, teacher=1), across="attention")
 _CKA = partial(without_frame, "cka", 1e-4, 0.0, TermWeights.only(task=0.1, cka=1))
 _PROTOTYPES = partial(without_frame, "prototypes", 1e-3, 1e-2, TermWeights.only(task=0.1, prototype=1))
+
+_CREAMFL = partial(without_frame, "creamfl", 1e-3, 1e-2, TermWeights.only(task=0.1, inter=1, intra=1))
+_FEDMUSCLE = partial(without_frame, "fedmuscle", 1e-3, 1e-2, TermWeights.only(task=0.1, muscle=1))
 
 RECIPES = (
     Recipe(("local",), _alone("local", baselines.local), False, "class sums"),
@@ -127,12 +164,28 @@ RECIPES = (
     Recipe(("oneshot",), _oneshot("oneshot", metric=False), False, "one Gram, class sums"),
     Recipe(("oneshot-hsic",), _oneshot("oneshot-hsic", metric=True), False, "two Grams, class sums"),
     Recipe(("closed-form",), _closed_form, False, "two Grams, class directions"),
+    *(Recipe((name,), partial(_pairwise, name), False, "anchor features, class sums") for name in baselines.PAIRWISE),
+    Recipe(("local-trained",), _LOCAL, True, "nothing"),
     Recipe(("fedavg-lora",), _FEDAVG, True, "adapters, class sums"),
+    Recipe(("fedcola",), _FEDCOLA, True, "adapters, class sums"),
     Recipe(("cka", "cka-frame"), _CKA, True, "adapters, Grams, class sums"),
     Recipe(("prototypes",), _PROTOTYPES, True, "adapters, anchor embeddings, class sums"),
+    Recipe(("creamfl",), _CREAMFL, True, "adapters, anchor embeddings, class sums"),
+    Recipe(("fedmuscle",), _FEDMUSCLE, True, "adapters, anchor embeddings, class sums"),
     Recipe(("isogram", "isogram+oneshot"), _isogram, True, "adapters, Grams, class sums"),
-    Recipe(("paired",), _paired, False, "two Grams, class sums"),
-    Recipe(("own-labels",), _own_labels, False, "nothing"),
+    Recipe(("centralised",), _centralised, True, "all private rows and labels", bound=True),
+    Recipe(
+        ("paired",), _paired, False, "two Grams, class sums", bound=True, possible=lambda d: d.all_paired is not None
+    ),
+    Recipe(
+        ("anchor-labels+ssl",),
+        _told_anchors,
+        False,
+        "nothing",
+        bound=True,
+        possible=lambda d: d.held_out.knows_anchors,
+    ),
+    Recipe(("own-labels",), _own_labels, False, "nothing", bound=True),
 )
 
 METHODS = tuple(name for recipe in RECIPES for name in recipe.names)

@@ -1,6 +1,6 @@
 """The loss as named terms. A new one is a function here and a weight in `config.TermWeights`.
 
-Shape letters: k anchors at the node, a of them live in the step, b private rows, d coordinates, C classes.
+Shape letters: k anchors at the node, a of them live in the step, b private rows, d coordinates, C classes, p peers.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize, softplus
 
 from isogram.alignment import cka_embedded
 from isogram.config import TrainConfig
@@ -22,7 +22,10 @@ class Step:
     seen; rows [b, d]: embeddings; frame [k, d]: the anchors' places in it; geometry [k, k]: its centred Gram;
     prototypes [k, d]: mean of the nodes' anchor embeddings; teacher [b, d]: the rows under the starting map;
     labels [b, C]: probability of each class of `head`, 0 of all if unknown; head [C, d]: directions of the classes that
-    this node labels or has learnt of.
+    this node labels or has learnt of;
+    counterparts, siblings [k, d]: anchor embeddings merged over the other modalities and over the nodes of this one;
+    peers [p, k, d]: those of every other node (all three NaN where nobody holds an anchor); previous [k, d]: the
+    anchors as the node left them in its last round.
     """
 
     anchors: Tensor
@@ -32,6 +35,10 @@ class Step:
     frame: Tensor | None = None
     geometry: Tensor | None = None
     prototypes: Tensor | None = None
+    counterparts: Tensor | None = None
+    siblings: Tensor | None = None
+    peers: Tensor | None = None
+    previous: Tensor | None = None
     labels: Tensor | None = None
     head: Tensor | None = None
 
@@ -81,12 +88,53 @@ def prototype(step: Step, temperature: float) -> Tensor | None:
     return 1 - cosine_similarity(step.anchors[step.live], step.prototypes[step.live], dim=1).mean()
 
 
+def inter(step: Step, temperature: float) -> Tensor | None:
+    """Each anchor finds itself among the other modalities' anchors (CreamFL, 2302.08888: inter-modal contrast)."""
+    return None if step.counterparts is None else _multi_positive(step, step.counterparts[None], temperature)
+
+
+def intra(step: Step, temperature: float) -> Tensor | None:
+    """Anchors nearer to their modality's merged ones than to their own past (CreamFL: intra-modal contrast)."""
+    if step.siblings is None or step.previous is None:
+        return None
+    anchors = step.anchors[step.live]
+    near = cosine_similarity(anchors, step.siblings[step.live], dim=1)
+    past = cosine_similarity(anchors, step.previous[step.live], dim=1)
+    return softplus((past - near) / temperature).mean()
+
+
+def muscle(step: Step, temperature: float) -> Tensor | None:
+    """Each anchor finds itself at every other node among the anchors of all of them (after FedMuscle, 2602.01626)."""
+    return None if step.peers is None else _multi_positive(step, step.peers, temperature)
+
+
+def _multi_positive(step: Step, places: Tensor, temperature: float) -> Tensor | None:
+    """InfoNCE of the live anchors against `places` [p, k, d]: p positives each, one softmax over all p k of them.
+
+    The mean is over positives of the logarithm, not its inverse: no peer, however near, makes up for another.
+    """
+    known = ~places.isnan().any(2)
+    positive = known[:, step.live].T
+    if not positive.any():
+        return None
+    places = normalize(places.nan_to_num(), dim=2)
+    logits = torch.einsum("ad,pkd->apk", normalize(step.anchors[step.live], dim=1), places) / temperature
+    logits = logits.masked_fill(~known, -torch.inf)
+    own = logits.gather(2, step.live[:, None, None].expand(-1, len(places), 1)).squeeze(2)
+    surprise = torch.logsumexp(logits, (1, 2))[:, None] - torch.where(positive, own, 0)
+    count = positive.sum(1)
+    return ((surprise * positive).sum(1) / count.clamp_min(1))[count > 0].mean()
+
+
 TERMS: dict[str, Callable[[Step, float], Tensor | None]] = {
     "task": task,
     "cka": cka_term,
     "frame": frame,
     "teacher": teacher,
     "prototype": prototype,
+    "inter": inter,
+    "intra": intra,
+    "muscle": muscle,
 }
 
 

@@ -11,6 +11,7 @@ from isogram.data.fetch import WHEELS, cached, fetch
 from isogram.data.files import load_files
 from isogram.data.machines import load_machines
 from isogram.data.sheets import read_tokens
+from isogram.data.sites import load_digits_sites
 from isogram.data.tcga import load_tcga
 from isogram.errors import ConfigError
 
@@ -20,6 +21,7 @@ LOADERS: dict[str, Callable[..., FederatedData]] = {
     "tcga-brca-chain20": partial(load_tcga, overlap=0.2),
     "tcga-brca-tuning": partial(load_tcga, tuning=True),
     "digits": load_digits,
+    "digits-sites": load_digits_sites,
     "machines": load_machines,
 }
 
@@ -27,6 +29,7 @@ LOADERS: dict[str, Callable[..., FederatedData]] = {
 SOURCES: dict[str, Mapping[str, tuple[str, ...]]] = {
     **{name: tcga.SOURCES for name in LOADERS if name.startswith("tcga")},
     "digits": digits.SOURCES,
+    "digits-sites": digits.SOURCES,
     "machines": {},  # simulated
 }
 """Data set -> wheel -> the files that are read from it."""
@@ -49,7 +52,7 @@ def fetch_all(name: str) -> None:
 
 
 def load(name: str, *, anchors: int, seed: int) -> FederatedData:
-    """A built-in data set by name, with `anchors` public anchors (per class on `digits`) and the splits of `seed`.
+    """A built-in data set by name, with `anchors` public anchors (per class of the digits) and the splits of `seed`.
 
     Raises:
         ConfigError: no such data set.

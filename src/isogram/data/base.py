@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from isogram.errors import AnchorError, DataError, HeldOutError
+from isogram.errors import AnchorError, ConfigError, DataError, HeldOutError
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -134,6 +134,7 @@ class HeldOut:
     labels: per modality, absent where nobody knows them. Without any rows there is nothing to evaluate.
     ids: names of the paired rows, for people to read.
     private: true classes of each node's private rows, also where the node was not told: for a reference.
+    anchors: [K] true classes of the anchors, for a bound; None where nobody knows them.
     seen: node -> how its instruments see held-out rows, where they differ: [n, T, c] -> [n, T, c], the same each time.
     """
 
@@ -144,13 +145,14 @@ class HeldOut:
         *,
         paired: bool,
         private: Mapping[str, IntArray],
+        anchors: IntArray | None = None,
         ids: Sequence[str] = (),
         seen: Mapping[str, Look] | None = None,
     ) -> None:
         for modality, rows in tokens.items():
             _check_tokens(rows, f"held-out {modality}")
         self._tokens, self._labels, self._private, self.paired = dict(tokens), dict(labels), dict(private), paired
-        self.ids, self._seen = tuple(ids), dict(seen or {})
+        self.ids, self._seen, self._anchors = tuple(ids), dict(seen or {}), anchors
 
     @property
     def hash(self) -> str:
@@ -194,6 +196,23 @@ class HeldOut:
         self._check()
         return self._labels[modality]
 
+    @property
+    def knows_anchors(self) -> bool:
+        """Whether the anchors' true classes are among them."""
+        return self._anchors is not None
+
+    def anchor_labels(self) -> IntArray:
+        """[K] true classes of the anchors, which no node and no server is told.
+
+        Raises:
+            HeldOutError: read outside `evaluation()`.
+            ConfigError: nobody knows them.
+        """
+        self._check()
+        if self._anchors is None:
+            raise ConfigError("the anchors' classes are not known here; leave out what needs them: `anchor-labels+ssl`")
+        return self._anchors
+
     def private_labels(self, node: str) -> IntArray:
         """[N] true classes of one node's private rows."""
         self._check()
@@ -211,6 +230,12 @@ class HeldOut:
         """The same where each node named keeps only some private rows, by position: their true classes follow."""
         new = copy.copy(self)
         new._private = self._private | {node: self._private[node][kept] for node, kept in rows.items()}
+        return new
+
+    def of_anchors(self, keep: IntArray) -> "HeldOut":
+        """The same with the classes of only the anchors at positions `keep`."""
+        new = copy.copy(self)
+        new._anchors = None if self._anchors is None else self._anchors[keep]
         return new
 
     @staticmethod
@@ -279,7 +304,8 @@ class FederatedData:
             node if node.anchors is None else replace(node, anchors=node.anchors.renumbered(place))
             for node in self.nodes
         )
-        return replace(self, anchors=self.anchors.subset(keep), nodes=nodes)
+        held_out = self.held_out.of_anchors(keep)
+        return replace(self, anchors=self.anchors.subset(keep), nodes=nodes, held_out=held_out)
 
 
 def _places(n: int, keep: IntArray) -> IntArray:

@@ -117,6 +117,7 @@ def federate(
             {m: corpora[m].labels[parts.held_out[m]] for m in corpora},
             paired=False,
             private={node.name: corpora[node.modality].labels[private[node.name]] for node in nodes},
+            anchors=corpora["image"].labels[taken["image"]],
         ),
         classes=tuple(str(digit) for digit in range(_CLASSES)),
     )

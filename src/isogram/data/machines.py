@@ -127,6 +127,7 @@ def federate(
             dict.fromkeys(TOKENIZERS, held_out.state),
             paired=True,
             private={node: part.state for node, part in moments.items()},
+            anchors=shared.state,
         ),
         classes=STATES,
         all_paired=lambda: anchor_set([shared, *moments.values()]),

@@ -10,10 +10,14 @@ import numpy as np
 
 from isogram.data import digits, machines, tcga
 from isogram.data.base import FederatedData, IntArray, NodeData
+from isogram.data.distort import shift_sensors
 from isogram.errors import ConfigError
 
 SKEW = 0.5
 """Of the Dirichlet that draws the subtypes a site of `tcga-brca` prefers: below 1 most sites have one or two."""
+
+SITES, STRENGTH = 12, 3.3
+"""Of `load_digits_sites`: nodes in all, and how far apart their sensors are (gains from 1 / 3.3 to 3.3)."""
 
 Names = Mapping[str, Sequence[str]]
 """Modality -> its sites."""
@@ -48,6 +52,19 @@ def load_sites(source: str, *, sites: int, iid: bool, anchors: int, seed: int, r
     turns = {m: -(-(sites - turn) // len(modalities)) for turn, m in enumerate(modalities)}
     names = {m: [f"{m}-{number:02d}" for number in range(n)] for m, n in turns.items()}
     return build(names, iid=iid, anchors=anchors, seed=seed, rows=rows)
+
+
+def load_digits_sites(*, anchors: int, seed: int) -> FederatedData:
+    """The built-in "digits-sites": 12 nodes of 150 labelled rows of 5 classes, each behind a sensor of its own.
+
+    Every node records the public anchors, `anchors` tuples per digit, through its sensor, too.
+
+    Raises:
+        ConfigError: more tuples per digit than there are.
+        DataError, StorageError: the files are not what they should be, or cannot be had.
+    """
+    data = load_sites("digits", sites=SITES, iid=False, anchors=anchors, seed=seed)
+    return shift_sensors(data, seed=seed, strength=STRENGTH)
 
 
 def digit_sites(

@@ -127,6 +127,7 @@ def federate(
             dict.fromkeys(MODALITIES, subtype[held_out]),
             paired=True,
             private=truth,
+            anchors=subtype[chosen],
             ids=[patients[i] for i in held_out],
         ),
         SUBTYPES,

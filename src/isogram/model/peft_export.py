@@ -44,7 +44,7 @@ class Export:
 
 
 def export_model(model: "SavedModel", folder: Path, node: str | None = None) -> Export:
-    """Write a trained model's adapters: one folder, or with magnitudes that stay at home one per node inside `folder`.
+    """Write a trained model's adapters: one folder, or where not all nodes share them one per node inside `folder`.
 
     A node's folder is its name, odd characters as %XX. For a built-in trunk `folder/base` holds the transformer.
 
@@ -65,13 +65,11 @@ def export_model(model: "SavedModel", folder: Path, node: str | None = None) -> 
     own_base = model.config.trunk in BUILT_IN_TRUNKS and not full
     base = str(folder / BASE) if own_base else model.config.trunk
     folders = {"": folder}
-    if shared.method.home:
+    if any((model.homes or {}).values()):
         folders = {name: folder / _file_name(name) for name in model.nodes} if node is None else {node: folder}
     with _appears_whole(folder) as temporary:
         for name, place in folders.items():
-            if name and model.homes is not None:
-                shared.load(model.homes[name])
-            _write(shared, temporary / place.relative_to(folder), base)
+            _write(model.shared(name) if name else shared, temporary / place.relative_to(folder), base)
         if own_base:
             base_model(model.config).save_pretrained(temporary / BASE)
     return Export(folders, _python(transformer_of(shared), next(iter(folders.values())), base, full))

@@ -1,7 +1,7 @@
 """A trained federation as one file: what embeds new rows, without its nodes, their data or the anchors."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,10 @@ OWN_MAP = "node:"
 class SavedModel:
     """Maps per modality, or per node (`OWN_MAP`); what of the trained model is a node's own; what all share.
 
-    changes, homes: node -> change of its projector, and what its adapters keep at home.
+    changes, homes: node -> change of its projector, and what of its adapters not all nodes share.
     nodes: name -> modality; tokens: modality -> tokens per row; frame [K, r]; head [C, r], NaN for a class without
-    evidence, None without labels; adapters: empty if the model was not trained; fingerprint: of the trunk's base.
+    evidence, None without labels or where nodes have `heads` of their own; adapters: that all share, None if the model
+    was not trained; fingerprint: of the trunk's base.
     """
 
     config: ModelConfig
@@ -37,6 +38,7 @@ class SavedModel:
     maps: Mapping[str, LinearMap]
     frame: Tensor
     head: Tensor | None = None
+    heads: Mapping[str, Tensor] = field(default_factory=dict)
     changes: Mapping[str, Tensor] | None = None
     homes: Mapping[str, Mapping[str, Tensor]] | None = None
     adapters: Mapping[str, Tensor] | None = None
@@ -92,6 +94,7 @@ class SavedModel:
             StorageError: it cannot be written.
         """
         tensors = {"frame": self.frame} | ({} if self.head is None else {"head": self.head})
+        tensors |= {f"heads/{node}": value for node, value in self.heads.items()}
         for modality, start in self.maps.items():
             parts = {"mean": start.standardize.mean, "scale": start.standardize.scale}
             parts |= {"weight": start.weight, "bias": start.bias}
@@ -140,6 +143,7 @@ class SavedModel:
             maps=maps,
             frame=tensors["frame"],
             head=tensors.get("head"),
+            heads=under("heads/"),
             fingerprint=about["fingerprint"],
             changes=under("change/") if about["trained"] else None,
             homes=nested_homes(under("home/"), about["nodes"]) if about["trained"] else None,

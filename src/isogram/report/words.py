@@ -6,17 +6,26 @@ METHODS = {
     "relative": "coordinates are cosines to the anchors",
     "oneshot": "one-shot alignment: ridge regression onto the common frame, without training",
     "oneshot-hsic": "one-shot alignment with a feature metric learnt from the other modalities",
+    "pairwise-ridge": "ridge regression between the anchor features of every two modalities",
+    "cca": "regularised canonical correlations of every two modalities' anchor features",
+    "procrustes": "a rotation between the principal components of every two modalities",
+    "local-trained": "every node trains alone, without a frame",
     "fedavg-lora": "federated averaging of LoRA adapters, without a frame",
+    "fedcola": "the same, averaged over all nodes in attention alone, and within a modality in the rest",
     "cka": "CKA to the consensus as the loss; it does not see rotations",
     "cka-frame": "the run of cka, read through the frame",
     "prototypes": "nodes share anchor embeddings and pull theirs towards the mean",
+    "creamfl": "contrast of anchor embeddings with those of the other modalities and with one's own past",
+    "fedmuscle": "contrast of anchor embeddings with those of all other nodes at once",
     "isogram": "one-shot alignment, then federated rounds of the shared trunk",
     "isogram+oneshot": "each node keeps the trained model or its one-shot start, as held-out anchors say",
+    "centralised": "a bound, not a method: all private rows and labels at one place, an average after every step",
     "paired": "a bound, not a method: all other rows as anchors, which nobody may have",
+    "anchor-labels+ssl": "a bound, not a method: anchors' classes told, and spread over private rows at home",
     "own-labels": "a reference, not a method: nodes of a modality pool their rows and are told all labels",
 }
 
-BOUNDS = ("paired", "own-labels")
+BOUNDS = ("centralised", "paired", "anchor-labels+ssl", "own-labels")
 """Methods that are compared with, but never called the best."""
 
 DOCTOR = {
@@ -72,6 +81,9 @@ TERMS = {
     "frame": "each anchor finds its own place in the frame",
     "teacher": "private rows stay where the start put them",
     "prototype": "anchors move to their mean over the nodes",
+    "inter": "each anchor finds itself among those of the other modalities",
+    "intra": "anchors nearer to those of their modality than to their own past",
+    "muscle": "each anchor finds itself at every other node",
 }
 
 STAGES = {"features": "Features", "aligned": "After alignment", "trained": "After training"}
@@ -91,7 +103,7 @@ PARTS = {
 FIELDS = {
     **dict.fromkeys(("gram", "others", "geometry", "block_start", "block_trained"), "Gram matrices"),
     **dict.fromkeys(("key", "keys", "counts", "evidence", "head", "second"), "class sums"),
-    **dict.fromkeys(("embeddings", "prototypes"), "anchor embeddings"),
+    **dict.fromkeys(("embeddings", "prototypes", "counterparts", "siblings", "peers"), "anchor embeddings"),
     **dict.fromkeys(("index", "quality"), "anchor lists"),
     **dict.fromkeys(("adapters", "precision", "sketches"), "adapters"),
     **{"frame": "frame", "header": "framing"},

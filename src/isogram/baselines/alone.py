@@ -1,17 +1,14 @@
-"""What the method is measured against, where it is not the same code under other settings: see `methods`."""
+"""Baselines without any exchange: coordinates that a node has by itself."""
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from sklearn.linear_model import RidgeClassifierCV
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from isogram.alignment import Standardizer
 from isogram.config import Config
-from isogram.data import FederatedData, evaluation
-from isogram.evaluation import Embed
+from isogram.data import FederatedData
 from isogram.federation import Federation, class_directions, gather
 
 
@@ -64,33 +61,3 @@ def relative(data: FederatedData, config: Config) -> Federation:
     for node in fed.nodes:
         node.map = RelativeMap(node.standardize, node.standardize(node.anchors), node.index, fed.n_anchors)
     return replace(fed, head=class_directions(fed, 1))
-
-
-def own_labels(data: FederatedData, config: Config) -> tuple[dict[str, Embed], Tensor]:
-    """Reference for classes: class scores as coordinates per node, and their directions.
-
-    The nodes of a modality pool their private rows, are told all true classes and train a ridge classifier on
-    standardised features, penalty by leave-one-out.
-    """
-    with evaluation():
-        fitted = {modality: _classifier(modality, data, config.align.clip) for modality in data.modalities}
-    embed = {node.name: fitted[node.modality] for node in data.nodes}
-    return embed, torch.eye(len(data.classes), dtype=torch.float64)
-
-
-def _classifier(modality: str, data: FederatedData, clip: float) -> Embed:
-    nodes = [node for node in data.nodes if node.modality == modality]
-    rows = torch.from_numpy(np.concatenate([node.tokens for node in nodes])).flatten(1)
-    labels = np.concatenate([data.held_out.private_labels(node.name) for node in nodes])
-    standardize = Standardizer.fit(rows, clip)
-    model = RidgeClassifierCV(alphas=[10.0**e for e in range(1, 7)], class_weight="balanced")
-    model.fit(standardize(rows).numpy(), labels)
-
-    def scores(tokens: object) -> Tensor:
-        rows = standardize(torch.as_tensor(tokens).flatten(1)).numpy()
-        decision = torch.from_numpy(model.decision_function(rows))
-        out = torch.full((len(rows), len(data.classes)), -1e3, dtype=torch.float64)
-        out[:, torch.from_numpy(model.classes_)] = decision
-        return out
-
-    return scores
