@@ -122,7 +122,7 @@ class AverageConfig(_Settings):
         "samples",
         description="weights: uniform, samples (rows), node (rows / anchors' residual), parameter (rows x precision)",
     )
-    across: Literal["all", "pooled", "attention", "none", "alone"] = Field(
+    across: Literal["all", "trunk", "pooled", "attention", "none", "alone"] = Field(
         "all",
         description="who averages adapters: all, pooled (as modalities agree), attention, none (per modality), alone",
     )

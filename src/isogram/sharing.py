@@ -14,6 +14,7 @@ from torch import Tensor
 from isogram import averaging
 from isogram.config import AverageConfig
 from isogram.messages import Up
+from isogram.model.node_model import OUT
 
 ALL = ""
 """The group of all nodes."""
@@ -31,6 +32,8 @@ def group_of(node: str, modality: str, across: str) -> str:
 
 def is_common(name: str, across: str) -> bool:
     """Whether a tensor of the shared model is the same in all groups; "attention": by its layer's name."""
+    if across == "trunk":
+        return name != OUT
     return across == "all" or (across == "attention" and bool(_ATTENTION.search(name)))
 
 
