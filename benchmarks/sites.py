@@ -4,15 +4,17 @@
     python benchmarks/sites.py run RULE ...       # rows on held-out rows, seeds 0-9, to results/sites.jsonl
 
 A rule is words in any order, such as "frame none lr=1e-2": the start (`frame`: one-shot alignment, or `apart`: nodes in
-bases of their own), who averages (`all`, `pooled`, `attention`, `none`, `alone`; `start`: no training), `cka` for the
-loss term where there is no frame, `standardised` for sites that standardise by their own rows, an adapter's name, and
-KEY=VALUE for a setting of `train`, `model` or `average`. Rows that are there are skipped. Half a minute a cell.
+bases of their own); who averages (`all`, `trunk`, `pooled`, `attention`, `none`, `alone`; `start`: no training); `cka`
+for that loss term where there is no frame; `standardised` for sites that standardise by their own rows; `frozen` for a
+trunk that does not train, the control (only the map from it to coordinates does); `few` for 30 rows a site instead of
+150; an adapter's name; KEY=VALUE for a setting of `train`, `model` or `average`. Rows that are there are skipped. A
+quarter of a minute a cell.
 """
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -34,6 +36,7 @@ from isogram.files import append_lines
 PATH = Path("results/sites.jsonl")
 DATA = "digits-sites"
 ACROSS = ("all", "trunk", "pooled", "attention", "none", "alone")
+FEW = 30
 TRAINING = TrainConfig(rounds=8, steps=16, batch=16, lr=3e-3, weights=TermWeights.only(task=1, cka=0.1, frame=0.1))
 
 
@@ -58,7 +61,7 @@ def config_of(rule: str, seed: int) -> Config:
             average["across"] = word
         elif word in get_args(AdapterName):
             model["adapter"] = word
-        elif word not in ("frame", "apart", "cka", "start", "standardised"):
+        elif word not in ("frame", "apart", "cka", "start", "standardised", "frozen", "few"):
             raise ValueError(f"no word {word!r} in a rule; see the top of this file")
     return Config.model_validate({"data": DATA, "seed": seed, "train": train, "model": model, "average": average})
 
@@ -67,21 +70,40 @@ def solve(rule: str, data: FederatedData, config: Config) -> Federation:
     """Started and, unless the rule says `start`, trained."""
     words = rule.split()
     fed = federation.start_apart(data, config) if "apart" in words else federation.align(data, config)
-    return fed if "start" in words else federation.train(fed)
+    if "start" in words:
+        return fed
+    fed = federation.start_training(fed)
+    for model in {id(node.shared): node.shared for node in fed.nodes}.values() if "frozen" in words else ():
+        model.method = replace(model.method, turns=(frozenset(),))
+    while fed.round < config.train.rounds:
+        fed = federation.train_round(fed)
+    return fed
 
 
 def scores(rule: str, data: FederatedData, seed: int) -> tuple[list[Score], Federation]:
     """Figures on held-out rows."""
+    if "few" in rule.split():
+        data = few(data)
     if "standardised" in rule.split():
         data = standardize_sites(data)
     fed = solve(rule, data, config_of(rule, seed))
     return evaluate(data, {node.name: node.embed for node in fed.nodes}, fed.heads or fed.head), fed
 
 
+def few(data: FederatedData) -> FederatedData:
+    """The same sites with the first `FEW` of each class's rows."""
+    nodes = []
+    for node in data.nodes:
+        assert node.labels is not None
+        rows = np.concatenate([np.flatnonzero(node.labels == c)[: FEW // len(node.classes)] for c in node.classes])
+        nodes.append(replace(node, tokens=node.tokens[rows], labels=node.labels[rows]))
+    return replace(data, nodes=tuple(nodes))
+
+
 def tuning(seed: int) -> FederatedData:
     """The federation with a third of every site's rows set aside as held-out rows, seen through each site's sensor."""
-    plain = load_sites("digits", sites=SITES, iid=False, anchors=5, seed=seed)
-    return shift_sensors(set_aside(plain, seed), seed=seed, strength=STRENGTH)
+    plain = set_aside(load_sites("digits", sites=SITES, iid=False, anchors=5, seed=seed), seed)
+    return shift_sensors(plain, seed=seed, strength=STRENGTH)
 
 
 def seeds_of(text: str) -> Sequence[int]:
