@@ -6,9 +6,9 @@
 A rule is words in any order, such as "frame none lr=1e-2": the start (`frame`: one-shot alignment, or `apart`: nodes in
 bases of their own); who averages (`all`, `trunk`, `pooled`, `attention`, `none`, `alone`; `start`: no training); `cka`
 for that loss term where there is no frame; `standardised` for sites that standardise by their own rows; `frozen` for a
-trunk that does not train, the control (only the map from it to coordinates does); `few` for 30 rows a site instead of
-150; an adapter's name; KEY=VALUE for a setting of `train`, `model` or `average`. Rows that are there are skipped. A
-quarter of a minute a cell.
+trunk that does not train, the control (only the map from it to coordinates does); with `trunk`, `transfer` for one that
+only the other modalities have trained; `few` for 30 rows a site instead of 150; an adapter's name; KEY=VALUE for a
+setting of `train`, `model` or `average`. Rows that are there are skipped. A quarter of a minute a cell.
 """
 
 import json
@@ -61,7 +61,7 @@ def config_of(rule: str, seed: int) -> Config:
             average["across"] = word
         elif word in get_args(AdapterName):
             model["adapter"] = word
-        elif word not in ("frame", "apart", "cka", "start", "standardised", "frozen", "few"):
+        elif word not in ("frame", "apart", "cka", "start", "standardised", "frozen", "few", "transfer"):
             raise ValueError(f"no word {word!r} in a rule; see the top of this file")
     return Config.model_validate({"data": DATA, "seed": seed, "train": train, "model": model, "average": average})
 
@@ -72,22 +72,44 @@ def solve(rule: str, data: FederatedData, config: Config) -> Federation:
     fed = federation.start_apart(data, config) if "apart" in words else federation.align(data, config)
     if "start" in words:
         return fed
-    fed = federation.start_training(fed)
-    for model in {id(node.shared): node.shared for node in fed.nodes}.values() if "frozen" in words else ():
+    return _trained(federation.start_training(fed), frozen="frozen" in words)
+
+
+def _trained(fed: Federation, *, frozen: bool) -> Federation:
+    for model in {id(node.shared): node.shared for node in fed.nodes}.values() if frozen else ():
         model.method = replace(model.method, turns=(frozenset(),))
-    while fed.round < config.train.rounds:
+    while fed.round < fed.config.train.rounds:
         fed = federation.train_round(fed)
     return fed
 
 
-def scores(rule: str, data: FederatedData, seed: int) -> tuple[list[Score], Federation]:
-    """Figures on held-out rows."""
+def transferred(data: FederatedData, config: Config) -> list[Score]:
+    """Accuracy of each modality on a trunk that the nodes of the others have trained, frozen while maps are trained.
+
+    Beside a frozen trunk that nobody has trained it tells whether anything that a trunk learns holds for a modality
+    that it never saw.
+    """
+    aligned, found = federation.align(data, config), []
+    for modality in data.modalities:
+        others = tuple(node for node in aligned.nodes if node.modality != modality)
+        trunk = federation.train(replace(aligned, nodes=others)).adapters
+        fed = _trained(replace(federation.start_training(aligned), adapters=trunk), frozen=True)
+        seen = evaluate(data, {node.name: node.embed for node in fed.nodes}, fed.head)
+        found += [score for score in seen if score.direction == modality]
+    return found
+
+
+def scores(rule: str, data: FederatedData, seed: int) -> tuple[list[Score], float]:
+    """Figures on held-out rows, and bytes that a node sent."""
     if "few" in rule.split():
         data = few(data)
     if "standardised" in rule.split():
         data = standardize_sites(data)
+    if "transfer" in rule.split():
+        return transferred(data, config_of(rule, seed)), 0.0
     fed = solve(rule, data, config_of(rule, seed))
-    return evaluate(data, {node.name: node.embed for node in fed.nodes}, fed.heads or fed.head), fed
+    found = evaluate(data, {node.name: node.embed for node in fed.nodes}, fed.heads or fed.head)
+    return found, sum(fed.ledger.sent(node.name) for node in fed.nodes) / len(fed.nodes)
 
 
 def few(data: FederatedData) -> FederatedData:
@@ -142,9 +164,8 @@ def run(rules: Rules, seeds: str = "0-9") -> None:
             if (rule, seed) in have:
                 continue
             start = time.perf_counter()
-            found, fed = scores(rule, data, seed)
+            found, sent = scores(rule, data, seed)
             figures = [(s.metric, s.direction, s.value) for s in found]
-            sent = sum(fed.ledger.sent(node.name) for node in fed.nodes) / len(fed.nodes)
             figures += [("bytes_per_node", "", sent), ("seconds", "", time.perf_counter() - start)]
             rows = [Row(DATA, rule, 5, seed, metric, direction, round(v, 6)) for metric, direction, v in figures]
             append_lines(PATH, (json.dumps(asdict(row)) for row in rows))

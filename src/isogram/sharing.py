@@ -31,7 +31,11 @@ def group_of(node: str, modality: str, across: str) -> str:
 
 
 def is_common(name: str, across: str) -> bool:
-    """Whether a tensor of the shared model is the same in all groups; "attention": by its layer's name."""
+    """Whether a tensor of the shared model is the same in all groups.
+
+    "trunk": but for the map from the trunk to coordinates. "attention": in layers with that in their name (FedCola,
+    arXiv 2404.12467).
+    """
     if across == "trunk":
         return name != OUT
     return across == "all" or (across == "attention" and bool(_ATTENTION.search(name)))
