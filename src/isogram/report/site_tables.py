@@ -23,6 +23,7 @@ CONDITIONS = {
     "frame {} head=laplace": "`average.head = laplace`",
     "frame {} standardised": "rows standardised at the site",
     "frame {} geodora": "GeoDoRA",
+    "frame {} steps=48": "48 steps a round",
     "few frame {}": "30 rows a site",
     "apart {}": "no frame",
     "apart {} cka": "no frame, CKA",
@@ -51,13 +52,15 @@ def _rules(results: Results, methods: Mapping[str, str]) -> str:
 
 
 def _trunk(results: Results) -> str:
-    """One trunk against one per modality, wherever both have rows."""
+    """What is shared over modalities against nothing, wherever both have rows."""
     lines = []
+    shared = ("trunk", "attention")
     for method, title in CONDITIONS.items():
-        one, own = method.format("trunk"), method.format("none")
-        if results.mean(DATA, one, ANCHORS, "accuracy") is None:
-            continue
-        means = [figure(results.mean(DATA, name, ANCHORS, "accuracy")) for name in (own, one)]
-        gains = [difference(results.gain(DATA, one, own, ANCHORS, "accuracy", m)) for m in (*MODALITIES, None)]
-        lines.append([title, *means, *gains])
-    return markdown(["", "`none`", "`trunk`", *(f"difference, {m}" for m in MODALITIES), "mean"], lines)
+        own = method.format("none")
+        gains = [
+            difference(results.gain(DATA, method.format(rule), own, ANCHORS, "accuracy", m))
+            for rule in shared
+            for m in (*MODALITIES, None)
+        ]
+        lines.append([title, figure(results.mean(DATA, own, ANCHORS, "accuracy")), *gains])
+    return markdown(["", "`none`", *(f"{r} − none, {m}" for r in shared for m in (*MODALITIES, "mean"))], lines)
