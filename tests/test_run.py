@@ -213,6 +213,19 @@ def test_a_complete_run_can_be_resumed_without_harm(whole, file, tmp_path):
     assert_same(tmp_path / "own", whole.folder)
 
 
+@pytest.mark.parametrize("across", ["pooled", "attention", "none", "alone"])
+def test_a_run_whose_nodes_do_not_share_everything_goes_on_to_the_same_bits(file, tmp_path, across, whole):
+    """As after a stop in the third round: its checkpoint is not there, but what it logged is."""
+    more = [f"average.across={across}", "train.refresh=2"]
+    done = run(settings(file, tmp_path / "whole", *more), QUIET).folder
+    assert (done / "model.safetensors").read_bytes() != (whole.folder / "model.safetensors").read_bytes()
+    shutil.copytree(done, tmp_path / "again" / "own")
+    for n in range(3, 7):
+        (tmp_path / "again" / "own" / "checkpoints" / f"round-{n:04d}.safetensors").unlink()
+    assert run(settings(file, tmp_path / "again", *more), QUIET, resume=True).resumed_at == 2
+    assert_same(tmp_path / "again" / "own", done)
+
+
 def test_resume_begins_a_run_that_is_not_there(file, tmp_path):
     assert run(settings(file, tmp_path, "train.rounds=0"), QUIET, resume=True).resumed_at is None
 

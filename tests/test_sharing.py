@@ -22,10 +22,10 @@ from isogram.model import SavedModel
 from isogram.model.peft_export import export_model
 from isogram.tensor_file import read_tensors, write_tensors
 
-ACROSS = ("all", "pooled", "attention", "none", "alone")
+ACROSS = ("all", "trunk", "pooled", "attention", "none", "alone")
 GROUPS = {
     "all": {"a-1": "", "a-2": "", "b": "", "c": ""},
-    **{way: {"a-1": "a", "a-2": "a", "b": "b", "c": "c"} for way in ("pooled", "attention", "none")},
+    **{way: {"a-1": "a", "a-2": "a", "b": "b", "c": "c"} for way in ("trunk", "pooled", "attention", "none")},
     "alone": {"a-1": "a-1", "a-2": "a-2", "b": "b", "c": "c"},
 }
 
@@ -70,7 +70,8 @@ def test_nodes_of_a_group_and_no_others_have_the_same_adapters(data, across):
             for name, value in fed.adapters_of(one).items():
                 same = torch.equal(value, fed.adapters_of(two)[name])
                 frozen = name.endswith("lora_A")
-                common = together or frozen or (across == "attention" and "attention" in name)
+                shared = {"attention": "attention" in name, "trunk": name != "out.weight"}
+                common = together or frozen or shared.get(across, False)
                 assert same or not common, name
                 if not common and name == "out.weight":
                     assert not same, "groups go their own ways"
@@ -163,7 +164,7 @@ def test_nodes_alone_train_as_if_there_were_no_others(data):
 def test_heads_are_shared_by_those_whose_coordinates_mean_the_same(data):
     data = labelled(data)
     task = TermWeights.only(task=1)
-    for across in ("all", "pooled", "none"):
+    for across in ("all", "trunk", "pooled", "none"):
         fed = federation.align(data, config_(across))
         assert fed.head is not None and not fed.heads
         assert all(fed.head_of(node) is fed.head for node in fed.nodes)
@@ -205,7 +206,7 @@ def test_trained_alone_is_a_method_that_sends_nothing(data):
 RESUMED = [
     *((across, adapter, {}) for across in ACROSS[1:] for adapter in ("geolora", "geodora", "rolora")),
     *((across, "geolora", {"refresh": 1}) for across in ACROSS[1:]),
-    *((across, "geolora", {"refresh": 1, "refresh_basis": "gradient"}) for across in ("pooled", "attention", "none")),
+    *((across, "geolora", {"refresh": 1, "refresh_basis": "gradient"}) for across in ACROSS[1:-1]),
 ]
 
 
@@ -248,6 +249,12 @@ def test_each_nodes_adapter_is_exported(tmp_path, data, refresh):
     assert blobs["a-1"] == blobs["a-2"] and len(set(blobs.values())) == 3
     alone = export_model(model, tmp_path / "one", "c")
     assert (alone.folders["c"] / "adapter_model.safetensors").read_bytes() == blobs["c"]
+
+
+def test_one_trunk_is_exported_once_whatever_else_modalities_have_apart(tmp_path, data):
+    fed = trained(data, config_("trunk"))
+    assert {name for state in fed.apart.values() for name in state} == {"out.weight"}
+    assert list(export_model(final_model(fed, data.classes), tmp_path / "out").folders) == [""]
 
 
 @pytest.mark.parametrize("across", ["pooled", "none"])

@@ -127,9 +127,9 @@ class AverageConfig(_Settings):
         "samples",
         description="weights: uniform, samples (rows), node (rows / anchors' residual), parameter (rows x precision)",
     )
-    across: Literal["all", "pooled", "attention", "none", "alone"] = Field(
+    across: Literal["all", "trunk", "pooled", "attention", "none", "alone"] = Field(
         "all",
-        description="who averages adapters: all, pooled (as modalities agree), attention, none (per modality), alone",
+        description="over modalities: all, trunk (all but the map out of it), pooled, attention, none; or alone",
     )
     prior: float = Field(0.0, ge=0, description="weight of the previous value, as a share of all nodes' together")
     temper: float = Field(1.0, gt=0, le=1, description="precisions to this power")

@@ -14,6 +14,7 @@ from torch import Tensor
 from isogram import averaging
 from isogram.config import AverageConfig
 from isogram.messages import Up
+from isogram.model.node_model import OUT
 
 ALL = ""
 """The group of all nodes."""
@@ -30,7 +31,13 @@ def group_of(node: str, modality: str, across: str) -> str:
 
 
 def is_common(name: str, across: str) -> bool:
-    """Whether a tensor of the shared model is the same in all groups; "attention": by its layer's name."""
+    """Whether a tensor of the shared model is the same in all groups.
+
+    "trunk": but for the map from the trunk to coordinates. "attention": in layers with that in their name (FedCola,
+    arXiv 2404.12467).
+    """
+    if across == "trunk":
+        return name != OUT
     return across == "all" or (across == "attention" and bool(_ATTENTION.search(name)))
 
 

@@ -96,7 +96,7 @@ class SharedModel(nn.Module):
         for name, parameter in self.named_parameters():
             tensor = name.rpartition(".")[2]
             adapter = tensor in trains and name.rpartition(".")[0] in self.layers
-            parameter.requires_grad_(adapter or name == _OUT)
+            parameter.requires_grad_(adapter or name == OUT)
             if parameter.requires_grad:
                 found[name] = parameter
         return found
@@ -120,7 +120,7 @@ class SharedModel(nn.Module):
                 if hasattr(layer, tensor):
                     yield f"{name}.{tensor}", getattr(layer, tensor)
         if self.trunk is not None:
-            yield _OUT, self.out.weight
+            yield OUT, self.out.weight
 
     def _at_home(self, name: str) -> bool:
         return bool(self.method.home) and name.endswith(f".{self.method.home}")
@@ -147,8 +147,8 @@ class SharedModel(nn.Module):
             layer, _, tensor = name.rpartition(".")
             of.setdefault(layer, {})[tensor] = value
         with torch.no_grad():
-            if _OUT in tensors:
-                self.out.weight.copy_(tensors[_OUT])
+            if OUT in tensors:
+                self.out.weight.copy_(tensors[OUT])
             for name, found in of.items():
                 if name in self.layers:
                     self.layers[name].load(found)
@@ -170,7 +170,7 @@ class SharedModel(nn.Module):
                 layer.refresh(new_basis(layer.lora_A.cpu(), name, number) if given is None else given)
 
 
-_OUT = "out.weight"
+OUT = "out.weight"
 
 
 def _copy(value: Tensor) -> Tensor:

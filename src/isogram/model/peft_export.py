@@ -65,7 +65,8 @@ def export_model(model: "SavedModel", folder: Path, node: str | None = None) -> 
     own_base = model.config.trunk in BUILT_IN_TRUNKS and not full
     base = str(folder / BASE) if own_base else model.config.trunk
     folders = {"": folder}
-    if any((model.homes or {}).values()):
+    apart = {name.rpartition(".")[0] for home in (model.homes or {}).values() for name in home}
+    if apart & shared.layers.keys():
         folders = {name: folder / _file_name(name) for name in model.nodes} if node is None else {node: folder}
     with _appears_whole(folder) as temporary:
         for name, place in folders.items():

@@ -8,6 +8,7 @@ from isogram.errors import DataError
 from isogram.methods import RECIPES
 from isogram.report.adapter_tables import adapter_blocks
 from isogram.report.doctor_tables import doctor_blocks
+from isogram.report.site_tables import site_blocks
 from isogram.report.tables import BASES, Results, by_anchors, directions, figure, main_table, markdown, short, size
 
 
@@ -37,7 +38,7 @@ def blocks(results: Results) -> dict[str, str]:
     out["digits"] = directions(results, "digits", "accuracy", ("image", "speech", "pen"))
     out["machines"] = directions(results, "machines", "accuracy", ("vibration", "vibration:elsewhere", "log"))
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))
-    return out | doctor_blocks(results) | adapter_blocks(results)
+    return out | doctor_blocks(results) | adapter_blocks(results) | site_blocks(results)
 
 
 def fill(text: str, blocks: Mapping[str, str]) -> str:
