@@ -15,6 +15,8 @@ DATASETS = {
     "tcga-brca-tuning": "the same; held-out rows from the anchor pool, to choose settings on",
     "digits": "written, spoken and pen-drawn digits at three nodes (anchors: per digit, 1 to 20)",
     "machines": "simulated pumps: a vibration sensor and the operators' shift log",
+    "pictures": "pictures, their names spoken in French, Spanish and Russian, and in English text",
+    "pictures-tuning": "the same; held-out concepts from the anchor pool, to choose settings on",
 }
 """The built-in data sets and what they are; `isogram.data` has their loaders."""
 
@@ -177,7 +179,7 @@ class OutputConfig(_Settings):
 
 
 def _default_anchors(found: dict[str, Any]) -> int:
-    return {"digits": 5, FILES: 0}.get(found.get("data", ""), 100)
+    return {"digits": 5, "pictures": 200, FILES: 0}.get(found.get("data", ""), 100)
 
 
 class Config(_Settings):

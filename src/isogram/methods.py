@@ -76,6 +76,10 @@ def _own_labels(data: FederatedData, config: Config, progress: Progress | None) 
     yield Solution("own-labels", embed, head, 0.0, metrics=("pam50", "accuracy"))
 
 
+def _duration(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
+    yield Solution("duration", baselines.by_control(data, config.seed), None, 0.0, metrics=("r1", "r10"))
+
+
 def _isogram(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
     fed = federation.train(federation.align(data, config), progress)
     yield solution("isogram", fed)
@@ -114,6 +118,7 @@ RECIPES = (
     Recipe(("local",), _alone("local", baselines.local), False, "class sums"),
     Recipe(("no-message",), _alone("no-message", baselines.no_message), False, "class sums"),
     Recipe(("relative",), _alone("relative", baselines.relative), False, "class sums"),
+    Recipe(("duration",), _duration, False, "nothing"),
     Recipe(("oneshot",), _oneshot("oneshot", metric=False), False, "one Gram, class sums"),
     Recipe(("oneshot-hsic",), _oneshot("oneshot-hsic", metric=True), False, "two Grams, class sums"),
     Recipe(("fedavg-lora",), _FEDAVG, True, "adapters, class sums"),
@@ -125,6 +130,16 @@ RECIPES = (
 )
 
 METHODS = tuple(name for recipe in RECIPES for name in recipe.names)
+
+
+def allowed(data: FederatedData) -> tuple[Recipe, ...]:
+    """The recipes that a data set has what they need for."""
+    absent = {
+        "paired": data.all_paired is None,
+        "duration": not data.held_out.controlled,
+        "own-labels": not data.classes,
+    }
+    return tuple(recipe for recipe in RECIPES if not absent.get(recipe.names[0], False))
 
 
 def solve(name: str, data: FederatedData, config: Config, progress: Progress | None = None) -> Solution:

@@ -51,7 +51,9 @@ from isogram.run_folder import (
 from isogram.tensor_file import read_tensors, write_tensors
 from isogram.view import view
 
-COMPARED = tuple(recipe for recipe in RECIPES if not recipe.trained and recipe.names[0] not in ("paired", "own-labels"))
+COMPARED = tuple(
+    recipe for recipe in RECIPES if not recipe.trained and recipe.names[0] not in ("paired", "own-labels", "duration")
+)
 """Methods without training that stand beside the run in its table; seconds each."""
 
 
