@@ -47,7 +47,9 @@ def is_here(name: str) -> bool:
     return all(path.is_file() for path in paths)
 
 
-def fetch_all(name: str, *, deb: Path | None = None, told: pictures.Told = lambda part, done, total: None) -> None:
+def fetch_all(
+    name: str, *, deb: Path | None = None, told: Callable[[str, int, int], None] = lambda part, done, total: None
+) -> None:
     """Download what a built-in set needs, and encode what has to be, if it is not here.
 
     Args:
@@ -60,7 +62,9 @@ def fetch_all(name: str, *, deb: Path | None = None, told: pictures.Told = lambd
         DataError, StorageError: as `fetch.fetch` does.
     """
     if name in ENCODED:
-        pictures.encode_all(deb, told)
+        from isogram.data.pictures.encode import encode_all  # loads PyTorch
+
+        encode_all(deb, told)
         return
     for wheel, files in SOURCES[name].items():
         fetch(WHEELS[wheel], files)
