@@ -349,5 +349,5 @@ def test_variants_are_of_the_same_concepts(modality):
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
     assert np.mean((b @ a.T).argmax(1) == np.arange(50)) > 0.3
     if modality.startswith("speech"):
-        ratio = other.control / own.control
-        assert set(np.round(ratio, 1)) <= {0.9, 1.2} and len(set(np.round(ratio, 1))) == 2
+        ratio = np.round(other.control / own.control, 1)
+        assert set(ratio.tolist()) == set(np.float32([0.9, 1.2]).tolist())  # 1 / 1.15 and 1 / 0.85
