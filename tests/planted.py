@@ -1,4 +1,7 @@
-"""A federation with known truth: private rows, anchors and held-out rows are linear views of planted latents."""
+"""A federation with known truth: private rows, anchors and held-out rows are linear views of planted latents.
+
+The first latent is the control of a and b; c has none.
+"""
 
 import numpy as np
 import torch
@@ -32,7 +35,10 @@ def planted(
     items = {}
     for modality in VIEWS:
         index = everything if holds is None else np.asarray(holds.get(modality, everything))
-        items[modality] = AnchorItems(index, see(shared[index], modality, rng), np.ones(len(index), np.float32))
+        control = None if modality == "c" else shared[index, 0].astype(np.float32)
+        items[modality] = AnchorItems(
+            index, see(shared[index], modality, rng), np.ones(len(index), np.float32), control
+        )
     own = np.random.default_rng([seed, private_seed, 1])
     nodes, truth = [], {}
     for name, modality in OWNERS.items():
@@ -47,6 +53,7 @@ def planted(
         paired=True,
         private=truth,
         anchors=shared_labels,
+        controls=dict.fromkeys("ab", latents[:, 0].astype(np.float32)),
     )
     anchors = AnchorSet(tuple(f"anchor-{i}" for i in everything), items)
     ordered = tuple(reversed(nodes)) if reverse else tuple(nodes)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from planted import planted
 
-from isogram.data.base import AnchorItems, AnchorSet, FederatedData, NodeData
-from isogram.errors import AnchorError, DataError
+from isogram.data.base import AnchorItems, AnchorSet, FederatedData, HeldOut, NodeData
+from isogram.errors import AnchorError, DataError, HeldOutError
 
 
 def rows(n=5, tokens=2, values=3):
@@ -34,6 +34,20 @@ def test_one_label_a_row():
 def test_anchor_positions_are_distinct_and_in_order(index):
     with pytest.raises(AnchorError, match="ascending and distinct"):
         AnchorItems(np.array(index), rows(3), np.ones(3, np.float32))
+
+
+def test_controls_are_one_a_row_and_follow_their_anchors():
+    with pytest.raises(AnchorError, match="one number per anchor"):
+        AnchorItems(np.arange(3), rows(3), np.ones(3, np.float32), np.ones(2, np.float32))
+    with pytest.raises(DataError, match="held-out a: 5 rows, controls"):
+        HeldOut({"a": rows()}, {}, paired=True, private={}, controls={"a": np.ones(4, np.float32)})
+    data = planted()
+    held_out = data.held_out
+    with pytest.raises(HeldOutError):
+        held_out.control("a")
+    few = data.subset_anchors(np.array([3, 9]))
+    np.testing.assert_array_equal(few.anchors.items["a"].control, data.anchors.items["a"].control[[3, 9]])
+    assert few.anchors.items["c"].control is None and held_out.controlled == ("a", "b")
 
 
 @pytest.mark.parametrize("index", [[-1, 0], [0, 2]])

@@ -11,7 +11,7 @@ from isogram.data import evaluation, load
 from isogram.errors import ConfigError
 from isogram.evaluation import evaluate
 from isogram.federation import start_apart, train
-from isogram.methods import METHODS, RECIPES, solve
+from isogram.methods import METHODS, RECIPES, allowed, solve
 
 CONFIG = Config(
     data="machines",
@@ -128,6 +128,25 @@ def test_a_later_row_of_a_run_leaves_an_earlier_one_as_it_was(data):
 def test_what_does_not_exist_is_refused_with_what_does(data):
     with pytest.raises(ConfigError, match="oneshot-hsic"):
         solve("one-shot", data, CONFIG)
+
+
+def test_a_control_finds_those_that_have_it_and_chance_the_others(data, solutions):
+    found = {s.direction: s.value for s in evaluate(data, solutions["duration"].embed, None) if s.metric == "r10"}
+    assert found["a->b"] == found["b->a"] == 1
+    others = [value for direction, value in found.items() if "c" in direction]
+    assert 0.05 < np.mean(others) < 0.4  # chance is .20
+    with evaluation():
+        control = data.held_out.control("a")
+        order = np.argsort(np.abs(control - control[7]))
+        u = solutions["duration"].embed["a-1"](data.held_out.tokens("a"))
+    assert torch.equal(torch.argsort(u @ u[7], descending=True), torch.from_numpy(order))
+
+
+def test_data_without_controls_have_no_duration():
+    data = load("machines", anchors=40, seed=0)
+    with pytest.raises(ConfigError, match="leave out the method `duration`"):
+        solve("duration", data, CONFIG)
+    assert {recipe.names for recipe in RECIPES} - {recipe.names for recipe in allowed(data)} == {("duration",)}
 
 
 def test_digits_have_no_upper_bound_by_pairs():

@@ -274,7 +274,9 @@ def bench(
     settings: Set = None,
     anchors: Annotated[str | None, typer.Option(help="Numbers of anchors, such as 25,50,100.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, such as 0-19.")] = "0-4",
-    methods: Annotated[str | None, typer.Option(help="Names, comma between; all if not given.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Names, comma between; all that fit the data if not given.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(dir_okay=False, help="File of rows; results/DATA.jsonl if not given.")
     ] = None,
@@ -286,7 +288,7 @@ def bench(
     with _explained("interrupted: rows that are finished are kept, and the same command goes on from there"):
         from isogram import bench as benchmarks
         from isogram.data import open_data
-        from isogram.methods import METHODS
+        from isogram.methods import allowed
         from isogram.progress import Steps
 
         _, progress = _consoles(quiet, as_json)
@@ -299,7 +301,11 @@ def bench(
         path = out or Path("results") / f"{base.data}.jsonl"
         done = benchmarks.read_rows([path]) if path.exists() else []
         benchmarks.check_settings(base, path, default=out is None)
-        cells = benchmarks.plan(configs, methods.split(",") if methods is not None else METHODS, done)
+        if methods is not None:
+            names = methods.split(",")
+        else:
+            names = [name for recipe in allowed(open_data(configs[0])) for name in recipe.names]
+        cells = benchmarks.plan(configs, names, done)
         if cells:
             open_data(configs[0])  # one download, before the processes start
         with Steps(progress, ("benchmark",)) as steps:
@@ -354,22 +360,29 @@ def list_data(as_json: Json = False) -> None:
 
 @data_app.command("fetch")
 def fetch_data(
-    names: Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets; all but pictures if none is named.")] = None,
+    deb: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="For pictures: the package tuxpaint-stamps-default as a file.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Download data sets; later runs need no network."""
-    with _explained("interrupted: what is complete is kept"):
+    """Download data sets; later runs need no network. Pictures take 300 MB and a quarter of an hour."""
+    with _explained("interrupted: what is complete is kept, and the same command goes on from there"):
         from isogram.config import DATASETS
-        from isogram.data import fetch_all
+        from isogram.data import ENCODED, fetch_all
         from isogram.data.fetch import cache_dir
+        from isogram.progress import Parts
 
         unknown = [name for name in names or () if name not in DATASETS]
         if unknown:
             raise ConfigError(*(f"no data set {name!r}; choose from {', '.join(DATASETS)}" for name in unknown))
-        for name in names or DATASETS:
-            fetch_all(name)
+        _, progress = _consoles(quiet or as_json, as_json)
+        wanted = names or [name for name in DATASETS if name not in ENCODED]
+        for name in wanted:
+            with Parts(progress) as parts:
+                fetch_all(name, deb=deb, told=parts.tell)
             if not quiet and not as_json:
                 typer.echo(f"{name} is in {cache_dir()}")
         if as_json:
-            _print_json({"cache": str(cache_dir()), "names": list(names or DATASETS)})
+            _print_json({"cache": str(cache_dir()), "names": list(wanted)})

@@ -16,6 +16,8 @@ DATASETS = {
     "digits": "written, spoken and pen-drawn digits at three nodes (anchors: per digit, 1 to 20)",
     "digits-sites": "twelve nodes, four a modality, each with a sensor, 5 classes and labels of its own",
     "machines": "simulated pumps: a vibration sensor and the operators' shift log",
+    "pictures": "pictures, their names spoken in French, Spanish and Russian, and in English text",
+    "pictures-tuning": "the same; held-out concepts from the anchor pool, to choose settings on",
 }
 """The built-in data sets and what they are; `isogram.data` has their loaders."""
 
@@ -189,7 +191,7 @@ class OutputConfig(_Settings):
 
 
 def _default_anchors(found: dict[str, Any]) -> int:
-    return {"digits": 5, "digits-sites": 5, FILES: 0}.get(found.get("data", ""), 100)
+    return {"digits": 5, "digits-sites": 5, "pictures": 200, FILES: 0}.get(found.get("data", ""), 100)
 
 
 class Config(_Settings):

@@ -8,7 +8,7 @@ from isogram.config import FILES, Config
 from isogram.data import FederatedData, open_data
 from isogram.errors import ConfigError
 from isogram.federation import Tick
-from isogram.methods import RECIPES, Recipe, Solution
+from isogram.methods import RECIPES, Recipe, Solution, allowed
 from isogram.progress import Steps
 from isogram.report.terminal import summary
 
@@ -31,9 +31,9 @@ def run_demo(config: Config, console: Console, progress: Console) -> list[bench.
         rows = sum(len(node.tokens) for node in data.nodes)
         steps.advance("")
         steps.end(f"{len(data.nodes)} nodes, {rows} private rows, {len(data.anchors)} public anchors")
-        allowed = [recipe for recipe in RECIPES if recipe.possible(data)]
-        found = _aligned([r for r in allowed if not r.trained], data, config, steps)
-        found += _trained([r for r in allowed if r.trained], data, config, steps)
+        recipes = allowed(data)
+        found = _aligned([r for r in recipes if not r.trained], data, config, steps)
+        found += _trained([r for r in recipes if r.trained], data, config, steps)
         found.sort(key=lambda pair: [name for r in RECIPES for name in r.names].index(pair[0].method))
         scored = _scored(found, data, config, steps)
     title = f"{config.data}, {len(data.anchors)} public anchors, seed {config.seed}: held-out rows"

@@ -109,6 +109,10 @@ def _told_anchors(data: FederatedData, config: Config, progress: Progress | None
     yield Solution("anchor-labels+ssl", embed, head, 0.0, metrics=("pam50", "accuracy"))
 
 
+def _duration(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
+    yield Solution("duration", baselines.by_control(data, config.seed), None, 0.0, metrics=("r1", "r10"))
+
+
 def _isogram(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
     fed = federation.train(federation.align(data, config), progress)
     yield solution("isogram", fed)
@@ -161,6 +165,7 @@ RECIPES = (
     Recipe(("local",), _alone("local", baselines.local), False, "class sums"),
     Recipe(("no-message",), _alone("no-message", baselines.no_message), False, "class sums"),
     Recipe(("relative",), _alone("relative", baselines.relative), False, "class sums"),
+    Recipe(("duration",), _duration, False, "nothing", bound=True, possible=lambda d: d.held_out.controlled),
     Recipe(("oneshot",), _oneshot("oneshot", metric=False), False, "one Gram, class sums"),
     Recipe(("oneshot-hsic",), _oneshot("oneshot-hsic", metric=True), False, "two Grams, class sums"),
     Recipe(("closed-form",), _closed_form, False, "two Grams, class directions"),
@@ -185,10 +190,15 @@ RECIPES = (
         bound=True,
         possible=lambda d: d.held_out.knows_anchors,
     ),
-    Recipe(("own-labels",), _own_labels, False, "nothing", bound=True),
+    Recipe(("own-labels",), _own_labels, False, "nothing", bound=True, possible=lambda d: bool(d.classes)),
 )
 
 METHODS = tuple(name for recipe in RECIPES for name in recipe.names)
+
+
+def allowed(data: FederatedData) -> tuple[Recipe, ...]:
+    """The recipes that a data set has what they need for."""
+    return tuple(recipe for recipe in RECIPES if recipe.possible(data))
 
 
 def solve(name: str, data: FederatedData, config: Config, progress: Progress | None = None) -> Solution:

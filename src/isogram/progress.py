@@ -69,6 +69,31 @@ class Steps:
         self._bars.stop_task(self._at)
 
 
+class Parts:
+    """Long work that comes in parts of known length, a bar each; a line as each begins where the output is none."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+        self._console = console
+        self._bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Parts":
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def tell(self, part: str, done: int, total: int) -> None:
+        """So much of a part is done."""
+        if part not in self._tasks:
+            self._tasks[part] = self._bars.add_task(part, total=total)
+            if self._bars.disable:
+                self._console.print(f"{part}: {total} to encode", highlight=False)
+        self._bars.update(self._tasks[part], completed=done)
+
+
 class Watch:
     """A run as it goes on: a live table of nodes in a terminal; elsewhere a line a round."""
 

@@ -1,9 +1,19 @@
 """What the method is measured against, where it is not the same code under other settings: see `methods`."""
 
-from isogram.baselines.alone import local, no_message, relative
+from isogram.baselines.alone import by_control, local, no_message, relative
 from isogram.baselines.anchor_labels import told_anchors
 from isogram.baselines.bounds import centralised, own_labels
 from isogram.baselines.pairwise import METHODS as PAIRWISE
 from isogram.baselines.pairwise import align_pairs
 
-__all__ = ["PAIRWISE", "align_pairs", "centralised", "local", "no_message", "own_labels", "relative", "told_anchors"]
+__all__ = [
+    "PAIRWISE",
+    "align_pairs",
+    "by_control",
+    "centralised",
+    "local",
+    "no_message",
+    "own_labels",
+    "relative",
+    "told_anchors",
+]

@@ -9,6 +9,8 @@ from torch.nn.functional import normalize
 from isogram.alignment import Standardizer
 from isogram.config import Config
 from isogram.data import FederatedData
+from isogram.errors import ConfigError
+from isogram.evaluation import Embed
 from isogram.federation import Federation, class_directions, gather
 
 
@@ -61,3 +63,38 @@ def relative(data: FederatedData, config: Config) -> Federation:
     for node in fed.nodes:
         node.map = RelativeMap(node.standardize, node.standardize(node.anchors), node.index, fed.n_anchors)
     return replace(fed, head=class_directions(fed, 1))
+
+
+CONTROL_RANGE = 10
+"""Standard deviations of a control that a quarter of the circle stands for; what is further out stays there."""
+
+
+def by_control(data: FederatedData, seed: int) -> dict[str, Embed]:
+    """Closeness of a number that means nothing: utterance durations and name lengths find how many?
+
+    Per node, held-out rows as points [n, 2] of a circle: the control, standardised over the anchors, is the angle, so
+    that cosine ranks by absolute difference. Rows without a control are at random angles, hence found by chance. It
+    reads the controls of the held-out rows whatever tokens it is given, so it embeds no others.
+
+    Raises:
+        ConfigError: the data have no controls.
+    """
+    if not data.held_out.controlled:
+        raise ConfigError(f"{data.name} has no controls, such as durations; leave out the method `duration`")
+
+    def of(modality: str, turn: int) -> Embed:
+        anchors = data.anchors.items[modality].control
+
+        def embed(tokens: object) -> Tensor:
+            n = len(torch.as_tensor(tokens))
+            if anchors is None:
+                angle = np.random.default_rng([seed, turn]).uniform(-np.pi / 2, np.pi / 2, n)
+            else:
+                standard = (data.held_out.control(modality) - anchors.mean()) / anchors.std()
+                angle = np.clip(standard / CONTROL_RANGE, -1, 1) * np.pi / 2
+            return torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float64))
+
+        return embed
+
+    embeds = {modality: of(modality, turn) for turn, modality in enumerate(data.modalities)}
+    return {node.name: embeds[node.modality] for node in data.nodes}

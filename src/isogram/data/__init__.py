@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 from isogram.config import FILES, Config
-from isogram.data import digits, tcga
+from isogram.data import digits, pictures, tcga
 from isogram.data.base import AnchorItems, AnchorSet, FederatedData, HeldOut, NodeData, evaluation
 from isogram.data.digits import load_digits
 from isogram.data.fetch import WHEELS, cached, fetch
 from isogram.data.files import load_files
 from isogram.data.machines import load_machines
+from isogram.data.pictures import load_pictures
 from isogram.data.sheets import read_tokens
 from isogram.data.sites import load_digits_sites
 from isogram.data.tcga import load_tcga
@@ -23,30 +25,50 @@ LOADERS: dict[str, Callable[..., FederatedData]] = {
     "digits": load_digits,
     "digits-sites": load_digits_sites,
     "machines": load_machines,
+    "pictures": load_pictures,
+    "pictures-tuning": partial(load_pictures, tuning=True),
 }
 
+ENCODED = ("pictures", "pictures-tuning")
+"""Those that frozen encoders make tokens of when they are fetched; loading them needs no source any more."""
 
 SOURCES: dict[str, Mapping[str, tuple[str, ...]]] = {
     **{name: tcga.SOURCES for name in LOADERS if name.startswith("tcga")},
     "digits": digits.SOURCES,
     "digits-sites": digits.SOURCES,
     "machines": {},  # simulated
+    **dict.fromkeys(ENCODED, pictures.SOURCES),
 }
 """Data set -> wheel -> the files that are read from it."""
 
 
 def is_here(name: str) -> bool:
     """Whether a built-in set can be loaded without a network."""
+    if name in ENCODED:
+        return pictures.encoded()
     paths = [path for wheel, files in SOURCES[name].items() for path in cached(WHEELS[wheel], files).values()]
     return all(path.is_file() for path in paths)
 
 
-def fetch_all(name: str) -> None:
-    """Download what a built-in set needs, if it is not here.
+def fetch_all(
+    name: str, *, deb: Path | None = None, told: Callable[[str, int, int], None] = lambda part, done, total: None
+) -> None:
+    """Download what a built-in set needs, and encode what has to be, if it is not here.
+
+    Args:
+        name: of the set.
+        deb: the Debian package of the talking pictures' stamps, where apt cannot be used.
+        told: is called as encoding goes on, with the part, items done and items in all.
 
     Raises:
+        ConfigError: a library that encoding needs is missing.
         DataError, StorageError: as `fetch.fetch` does.
     """
+    if name in ENCODED:
+        from isogram.data.pictures.encode import encode_all  # loads PyTorch
+
+        encode_all(deb, told)
+        return
     for wheel, files in SOURCES[name].items():
         fetch(WHEELS[wheel], files)
 

@@ -29,16 +29,20 @@ class AnchorItems:
     """The public anchors that exist in one modality.
 
     index [k] positions in the anchor set, ascending; tokens [k, T, c]; quality [k] in (0, 1], 1 for a real item.
+    control [k]: a number that gives items away and means nothing, such as an utterance's length; None: there is none.
     """
 
     index: IntArray
     tokens: FloatArray
     quality: FloatArray
+    control: FloatArray | None = None
 
     def __post_init__(self) -> None:
         _check_tokens(self.tokens, "anchors")
         if not len(self.index) == len(self.tokens) == len(self.quality):
             raise AnchorError("anchor index, tokens and quality must have the same length")
+        if self.control is not None and self.control.shape != self.index.shape:
+            raise AnchorError(f"{len(self.index)} anchors, controls {self.control.shape}; give one number per anchor")
         if np.any(np.diff(self.index) <= 0):
             raise AnchorError("anchor positions must be ascending and distinct; sort the items and drop duplicates")
         if np.any(self.quality <= 0) or np.any(self.quality > 1):
@@ -47,7 +51,9 @@ class AnchorItems:
     def renumbered(self, place: IntArray) -> "AnchorItems":
         """The items whose concept has a new position in `place` [K]; -1 there leaves a concept out."""
         new = place[self.index]
-        return AnchorItems(new[new >= 0].astype(np.int64), self.tokens[new >= 0], self.quality[new >= 0])
+        kept = new >= 0
+        control = None if self.control is None else self.control[kept]
+        return AnchorItems(new[kept].astype(np.int64), self.tokens[kept], self.quality[kept], control)
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,7 @@ class HeldOut:
     private: true classes of each node's private rows, also where the node was not told: for a reference.
     anchors: [K] true classes of the anchors, for a bound; None where nobody knows them.
     seen: node -> how its instruments see held-out rows, where they differ: [n, T, c] -> [n, T, c], the same each time.
+    controls: modality -> [n], as `AnchorItems.control`, where there is one.
     """
 
     def __init__(
@@ -148,11 +155,19 @@ class HeldOut:
         anchors: IntArray | None = None,
         ids: Sequence[str] = (),
         seen: Mapping[str, Look] | None = None,
+        controls: Mapping[str, FloatArray] | None = None,
     ) -> None:
         for modality, rows in tokens.items():
             _check_tokens(rows, f"held-out {modality}")
         self._tokens, self._labels, self._private, self.paired = dict(tokens), dict(labels), dict(private), paired
         self.ids, self._seen, self._anchors = tuple(ids), dict(seen or {}), anchors
+        self._controls = dict(controls or {})
+        for modality, values in self._controls.items():
+            if values.shape != self._tokens[modality].shape[:1]:
+                raise DataError(
+                    f"held-out {modality}: {len(self._tokens[modality])} rows, controls {values.shape}; give one "
+                    "number per row"
+                )
 
     @property
     def hash(self) -> str:
@@ -190,6 +205,16 @@ class HeldOut:
         if seen.shape != rows.shape:
             raise DataError(f"held-out {modality} as seen by {node!r}: {seen.shape}, not {rows.shape}; keep the shape")
         return seen
+
+    @property
+    def controlled(self) -> tuple[str, ...]:
+        """Those whose rows have a control."""
+        return tuple(self._controls)
+
+    def control(self, modality: str) -> FloatArray:
+        """[n] their controls."""
+        self._check()
+        return self._controls[modality]
 
     def labels(self, modality: str) -> IntArray:
         """[n] their true classes."""

@@ -39,8 +39,7 @@ def frames(cepstra: ArrayLike, lengths: ArrayLike, n_frames: int = 16) -> FloatA
 
     The utterance's mean is taken off coefficient 0 alone, the log energy: how loud a recording is says nothing about
     the word. Full cepstral mean normalisation (Atal 1974) is for long speech; over one word it removes the vowel.
-    Frame j is the mean of the signal over the j-th of n_frames equal stretches, a source frame being constant over
-    its duration; this one rule shortens long utterances and stretches short ones.
+    Frames are `stretches`.
     """
     cepstra, lengths = np.asarray(cepstra, np.float64), np.asarray(lengths, np.int64)
     if cepstra.ndim != 2 or lengths.ndim != 1 or (lengths < 1).any() or lengths.sum() != len(cepstra):
@@ -48,15 +47,24 @@ def frames(cepstra: ArrayLike, lengths: ArrayLike, n_frames: int = 16) -> FloatA
     out = np.empty((len(lengths), n_frames, cepstra.shape[1]), np.float32)
     stops = np.cumsum(lengths)
     for row, (start, stop) in enumerate(zip(stops - lengths, stops, strict=True)):
-        utterance, length = cepstra[start:stop].copy(), stop - start
+        utterance = cepstra[start:stop].copy()
         utterance[:, 0] -= utterance[:, 0].mean()
-        # The integral of a piecewise constant signal is piecewise linear, hence exact under interpolation.
-        integral = np.vstack([np.zeros(cepstra.shape[1]), np.cumsum(utterance, axis=0)])
-        edges = np.linspace(0, length, n_frames + 1)
-        left = np.minimum(edges.astype(int), length - 1)
-        at_edges = integral[left] + (edges - left)[:, None] * (integral[left + 1] - integral[left])
-        out[row] = np.diff(at_edges, axis=0) * (n_frames / length)
+        out[row] = stretches(utterance, n_frames)
     return out
+
+
+def stretches(frames: ArrayLike, n: int) -> NDArray[np.float64]:
+    """[length, c] -> [n, c]: the signal's means over n equal stretches of its time.
+
+    A source frame is constant over its duration; this one rule shortens long utterances and stretches short ones.
+    """
+    signal = np.asarray(frames, np.float64)
+    # The integral of a piecewise constant signal is piecewise linear, hence exact under interpolation.
+    integral = np.vstack([np.zeros(signal.shape[1]), np.cumsum(signal, axis=0)])
+    edges = np.linspace(0, len(signal), n + 1)
+    left = np.minimum(edges.astype(int), len(signal) - 1)
+    at_edges = integral[left] + (edges - left)[:, None] * (integral[left + 1] - integral[left])
+    return np.diff(at_edges, axis=0) * (n / len(signal))
 
 
 def strokes(points: ArrayLike) -> FloatArray:

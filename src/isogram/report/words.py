@@ -4,6 +4,7 @@ METHODS = {
     "local": "every modality in a basis of its own: nothing aligns them",
     "no-message": "coordinates are similarities to the anchors, fitted at each node alone",
     "relative": "coordinates are cosines to the anchors",
+    "duration": "closeness of a number that means nothing: how long a name takes to say, or to write",
     "oneshot": "one-shot alignment: ridge regression onto the common frame, without training",
     "oneshot-hsic": "one-shot alignment with a feature metric learnt from the other modalities",
     "pairwise-ridge": "ridge regression between the anchor features of every two modalities",
