@@ -116,11 +116,25 @@ class Node:
         others = unpack(down.others.double())[self.index][:, self.index]
         self.metric = feature_metric(self.standardize(self.anchors), others)
 
+    def weigh(self, down: Down) -> None:
+        """Weights of the anchors, in this node's messages and fits from here on.
+
+        Raises:
+            MessageError: not one number in (0, 1] per anchor.
+        """
+        quality = down.quality
+        if quality is None or quality.shape != self.index.shape or not ((quality > 0) & (quality <= 1)).all():
+            raise MessageError(
+                f"node {self.name!r} was sent anchor weights that are not {len(self.index)} numbers in (0, 1]; "
+                "server and nodes need the same version"
+            )
+        self.quality = None if (quality == 1).all() else quality
+
     def fit(self, target: Tensor) -> None:
         """Ridge onto the coordinates `target` [k, r] of this node's anchors: its rows of the frame, for one-shot."""
         align = self.config.align
         self.target = target.double()
-        self.map = fit_map(self.anchors, self.target, align.rho, align.clip, self.metric)
+        self.map = fit_map(self.anchors, self.target, align.rho, align.clip, self.metric, self.quality)
 
     def fit_apart(self, width: int) -> None:
         """The same ridge, onto a frame of `width` coordinates made of this node's own Gram in a basis of its own.
@@ -136,7 +150,9 @@ class Node:
 
     def fit_readout(self, target: Tensor) -> None:
         """A second ridge, from the embeddings as they are onto `target` [k, r]: a frame read after training."""
-        self.readout = fit_map(self.embed_anchors(), target.double(), self.config.align.rho, clip=None)
+        self.readout = fit_map(
+            self.embed_anchors(), target.double(), self.config.align.rho, clip=None, quality=self.quality
+        )
 
     # Coordinates.
 
@@ -222,7 +238,8 @@ class Node:
         for fold in order.chunk(self.config.train.folds):
             keep = torch.ones(len(order), dtype=torch.bool)
             keep[fold] = False
-            without = fit_map(self.anchors[keep], self.target[keep], align.rho, align.clip, self.metric)
+            quality = None if self.quality is None else self.quality[keep]
+            without = fit_map(self.anchors[keep], self.target[keep], align.rho, align.clip, self.metric, quality)
             x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
             self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x).to(self.device)
             self.shift[fold] = (without.bias - self.map.bias).float().to(self.device)

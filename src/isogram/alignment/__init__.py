@@ -9,6 +9,7 @@ from isogram.alignment.consensus import consensus
 from isogram.alignment.frame import canonical_frame, continue_frame
 from isogram.alignment.gram import center, gram, pack, shrink, unpack
 from isogram.alignment.oneshot import DEFAULT_RANK, LinearMap, OneShot, Standardizer, feature_metric, fit_map, one_shot
+from isogram.alignment.quality import item_quality
 from isogram.alignment.residuals import anchor_residuals, sub_smoother
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "gram",
     "hsic",
     "hsic_unbiased",
+    "item_quality",
     "one_shot",
     "pack",
     "shrink",
