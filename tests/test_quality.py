@@ -113,6 +113,14 @@ def test_items_are_judged_where_others_hold_them_and_weights_are_never_zero():
     assert min(float(q.min()) for q in found) >= LEAST
 
 
+def test_a_node_of_few_anchors_may_have_none_left_to_be_placed_by():
+    rows = views(40, 13)
+    index = [torch.arange(40), torch.arange(40), torch.tensor([0, 7, 20, 33])]
+    found = weights([rows[0], rows[1], rows[2][index[2]]], index)
+    assert [len(q) for q in found] == [40, 40, 4] and all(q.isfinite().all() for q in found)
+    assert min(found[0].mean(), found[1].mean()) > 0.95
+
+
 def test_beliefs_are_those_of_all_cases_counted_where_evidence_forms_a_tree():
     """Two modalities: right and wrong of either, four cases; the likelihood ratio counts where both are right."""
     draw = torch.Generator().manual_seed(3)

@@ -74,7 +74,7 @@ def fit_map(
 
     With quality q, over its largest, it is weighted ridge: sum_a q_a ||y_a - u(x_a)||^2, means weighted by q, and the
     ridge rho times the mean squared norm of the features weighted by q. An anchor of weight 0 is as if absent, but for
-    standardising: a wrong item is still a real one. Only ratios of weights count, as in the consensus.
+    standardising: a wrong item is still a real one. Only ratios of weights count.
 
     Args:
         anchors: raw features of the k anchors the node holds.

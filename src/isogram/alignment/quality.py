@@ -23,7 +23,7 @@ PRIOR, STRENGTH = 0.02, 50.0
 """Share of wrong items before any is seen, and how many anchors' worth of evidence that is: docs/log.md."""
 
 POWER, LEAST = 2, 1e-3
-"""Weight of an item: its probability to this power, and not less than this."""
+"""Weight of an item: its probability to this power, and not less than this; times what is declared."""
 
 MOST, FAINTEST, NARROWEST = 0.6, 0.5, 1.0
 """Share of wrong items at most; mean and sd of partners' similarity at least, in sds of strangers'."""
@@ -94,8 +94,8 @@ def item_quality(
         if not similar:
             return known
         right = [p[index] for p, index in zip(_beliefs(similar, indices, modalities, n_anchors), indices, strict=True)]
-        weight = [(q * p).clamp_min(LEAST) for q, p in zip(known, right, strict=True)]
-    return [(q * p**POWER).clamp_min(LEAST) for q, p in zip(known, right, strict=True)]
+        weight = [q * p.clamp_min(LEAST) for q, p in zip(known, right, strict=True)]
+    return [q * (p**POWER).clamp_min(LEAST) for q, p in zip(known, right, strict=True)]
 
 
 def _of(kind: str, modalities: Sequence[str]) -> list[int]:
