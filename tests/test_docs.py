@@ -25,7 +25,7 @@ def test_the_tree_of_the_readme_is_the_folder():
     assert tree() == there
 
 
-@pytest.mark.parametrize("page", ["method.md", "adapters.md"])
+@pytest.mark.parametrize("page", ["method.md", "adapters.md", "anchors.md"])
 def test_every_test_that_the_documentation_names_exists(page):
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / page).read_text()))
     written = {

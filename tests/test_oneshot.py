@@ -194,3 +194,40 @@ def test_silos_that_share_latents_find_each_others_rows_and_unrelated_ones_do_no
     assert min(recall([shared] * 3)) > 0.9
     # Chance is 1 in 200. The anchors of unrelated silos are fitted just as well, so only new rows can tell.
     assert max(recall([normal(260, 8, seed=s) for s in range(3)])) <= 0.03
+
+
+@given(k=st.integers(3, 12), width=st.integers(1, 9), rank=st.integers(1, 4), seed=SEEDS)
+def test_a_weighted_fit_is_scikit_learns_ridge_with_sample_weights(k, width, rank, seed):
+    anchors, target, rows = normal(k, width, seed=seed), normal(k, rank, seed=seed + 1), normal(4, width, seed=seed + 2)
+    q = torch.rand(k, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 0.99 + 0.01
+    q[0] = 1.0  # weights are relative to the largest
+    x, new = standardised(anchors, rows)
+    middle = np.average(x, axis=0, weights=q)
+    alpha = 0.3 * np.average(((x - middle) ** 2).sum(1), weights=q)
+    expected = Ridge(alpha, solver="svd").fit(x, target.numpy(), sample_weight=q.numpy()).predict(new)
+    for scale in (1.0, 0.01):
+        found = fit_map(anchors, target, 0.3, CLIP, quality=scale * q)(rows)
+        np.testing.assert_allclose(found.numpy(), expected.reshape(found.shape), atol=1e-7)
+
+
+@given(k=st.integers(3, 12), seed=SEEDS)
+def test_weights_are_repeated_rows(k, seed):
+    """Fitting n_a copies of anchor a is weighing it n_a, under the ridge of one copy of the most frequent one."""
+    times = torch.randint(1, 4, (k,), generator=torch.Generator().manual_seed(seed))
+    anchors, target = normal(k, 6, seed=seed), normal(k, 3, seed=seed + 1)
+    repeated = fit_map(anchors.repeat_interleave(times, 0), target.repeat_interleave(times, 0), 0.3, None)
+    weighted = fit_map(anchors, target, 0.3 / float(times.max()), None, quality=times.double() / times.max())
+    torch.testing.assert_close(weighted.weight, repeated.weight, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(weighted.bias, repeated.bias, atol=1e-9, rtol=1e-9)
+
+
+@given(k=st.integers(4, 12), seed=SEEDS)
+def test_equal_weights_are_none_to_the_last_bit_and_weight_0_is_absence(k, seed):
+    anchors, target = normal(k, 6, seed=seed), normal(k, 3, seed=seed + 1)
+    plain = fit_map(anchors, target, 0.1, CLIP)
+    equal = fit_map(anchors, target, 0.1, CLIP, quality=torch.ones(k))
+    assert torch.equal(plain.weight, equal.weight) and torch.equal(plain.bias, equal.bias)
+    without = fit_map(anchors[1:], target[1:], 0.1, None)
+    zero = fit_map(anchors, target, 0.1, None, quality=torch.cat([torch.zeros(1), torch.ones(k - 1)]))
+    torch.testing.assert_close(zero.weight, without.weight)
+    torch.testing.assert_close(zero.bias, without.bias)

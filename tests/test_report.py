@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from scipy import stats
 
 from isogram.bench import Row, read_rows
 from isogram.errors import DataError
-from isogram.report import doctor_tables, documentation, tables
+from isogram.report import anchor_tables, doctor_tables, documentation, tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,15 +84,41 @@ def test_blocks_are_filled_and_unknown_ones_refused():
         documentation.fill(text, {"y": ""})
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/doctor.md", "docs/adapters.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/results.md", "docs/doctor.md", "docs/adapters.md", "docs/anchors.md"]
+)
 def test_the_tables_of_the_documentation_are_those_of_the_committed_rows(name):
     results = tables.Results(read_rows(sorted((ROOT / "results").glob("*.jsonl"))))
     text = (ROOT / name).read_text()
     assert "<!-- table " in text and documentation.fill(text, documentation.blocks(results)) == text
 
 
-def test_the_picture_can_be_drawn_from_the_committed_rows(tmp_path):
+@pytest.mark.parametrize("name", ["results", "anchors"])
+def test_the_pictures_can_be_drawn_from_the_committed_rows(tmp_path, name):
     results = tables.Results(read_rows(sorted((ROOT / "results").glob("*.jsonl"))))
-    for name in ("one.svg", "two.svg"):
-        documentation.picture(results, tmp_path / name)
-    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    drawn = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        documentation.picture(results, path := tmp_path / folder / f"{name}.svg")
+        drawn.append(path.read_text())
+    ElementTree.fromstring(drawn[0])
+    assert drawn[0] == drawn[1]
+
+
+def test_curves_of_anchors_follow_the_reader_and_name_every_line(tmp_path):
+    results = tables.Results(read_rows([ROOT / "results" / f"{name}.jsonl" for name in ("anchors", "tcga-brca")]))
+    documentation.picture(results, path := tmp_path / "anchors.svg")
+    text = path.read_text()
+    assert "prefers-color-scheme: dark" in text and anchor_tables._INK not in text.split("</style>")[1]
+    for name in ("robust", "oneshot-hsic", "no-message", "relative"):
+        assert text.count(f">{name}</text>") == 4  # count, missing, wrong, wrong in RNA
+    assert text.count(">told</text>") == 2
+
+
+def test_a_gain_between_settings_is_paired_by_seed():
+    found = [
+        Row(f"tcga-brca:{setting}", "oneshot-hsic", 100, seed, "r1", "a->b", value)
+        for setting, values in (("replaced 25%", [0.2, 0.5, 0.4]), ("dropped 25%", [0.1, 0.3]))
+        for seed, value in enumerate(values)
+    ]
+    assert "(+.150 ±" in anchor_tables.anchor_blocks(tables.Results(found))["anchors-instead"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogram.alignment import anchor_residuals, canonical_frame, consensus, sub_smoother, unpack
+from isogram.alignment import anchor_residuals, canonical_frame, consensus, item_quality, sub_smoother, unpack
 from isogram.errors import MessageError
 from isogram.messages import Up
 from isogram.secure_sum import MIN_EVIDENCE, total
@@ -70,10 +70,7 @@ def merge_grams(
     for update in senders:
         _check_gram(update, n_anchors)
     held = [_held(update, n_anchors) for update in senders]
-    quality = [
-        torch.ones(len(index)) if update.quality is None else update.quality
-        for update, index in zip(senders, held, strict=True)
-    ]
+    quality = [_quality(update, n_anchors) for update in senders]
     if precision is not None:
         quality = [q.double() * precision[update.node] for update, q in zip(senders, quality, strict=True)]
     grams = [unpack(update.gram.double()) for update in senders if update.gram is not None]
@@ -82,6 +79,10 @@ def merge_grams(
 
 def _held(update: Up, n_anchors: int) -> Tensor:
     return torch.arange(n_anchors) if update.index is None else update.index.long()
+
+
+def _quality(update: Up, n_anchors: int) -> Tensor:
+    return torch.ones(len(_held(update, n_anchors))) if update.quality is None else update.quality
 
 
 def _check_gram(update: Up, n_anchors: int) -> None:
@@ -115,6 +116,49 @@ def merge_other_grams(updates: Sequence[Up], n_anchors: int, modality: str) -> T
             f"all nodes hold {modality!r}: no other modality to learn a feature metric from; set metric=false"
         )
     return merge_grams(others, n_anchors, connected=False)
+
+
+def weigh_items(updates: Sequence[Up], n_anchors: int, rank: int, power: float) -> dict[str, Tensor]:
+    """Weights [k] of each node's anchors, those it declares times what all Grams say (`alignment.item_quality`).
+
+    Nodes of one modality that sent the same Gram, as they do where they use the public items, count as one.
+
+    Args:
+        updates: with Grams.
+        n_anchors: K.
+        rank: of the frame.
+        power: of the frame.
+
+    Raises:
+        MessageError: as `merge_grams`.
+    """
+    senders = [update for update in in_order(updates) if update.gram is not None]
+    first: list[Up] = []
+    same: dict[str, int] = {}
+    for update in senders:
+        _check_gram(update, n_anchors)
+        twins = (number for number, other in enumerate(first) if _same_gram(update, other))
+        same[update.node] = next(twins, len(first))
+        if same[update.node] == len(first):
+            first.append(update)
+    found = item_quality(
+        [unpack(update.gram.double()) for update in first if update.gram is not None],
+        [_held(update, n_anchors) for update in first],
+        n_anchors,
+        [update.modality for update in first],
+        rank=rank,
+        power=power,
+        declared=[_quality(update, n_anchors) for update in first],
+    )
+    return {node: found[number].float() for node, number in same.items()}
+
+
+def _same_gram(left: Up, right: Up) -> bool:
+    def equal(a: Tensor | None, b: Tensor | None) -> bool:
+        return (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
+
+    arrays = ((left.gram, right.gram), (left.index, right.index), (left.quality, right.quality))
+    return left.modality == right.modality and all(equal(a, b) for a, b in arrays)
 
 
 def node_residuals(

@@ -44,6 +44,7 @@ class AlignConfig(_Settings):
     power: float = Field(2.0, gt=0, description="weight of a frame direction: consensus eigenvalue to this power")
     clip: float = Field(5.0, gt=0, description="bound on standardised features")
     metric: bool = Field(True, description="learn feature weights by HSIC with the other modalities' Grams")
+    robust: bool = Field(False, description="weigh anchor items by whether the other modalities' Grams confirm them")
     precision: bool = Field(False, description="weigh nodes and anchors in the consensus by their residuals")
     decorrelate: bool = Field(True, description="make new rows' coordinates at a node uncorrelated, by its own rows")
     propagate: bool = Field(True, description="spread classes from the frame over a node's own rows, and learn them")

@@ -37,10 +37,15 @@ class Score:
 
 def retrieval(queries: Tensor, gallery: Tensor, at: Sequence[int]) -> list[float]:
     """Recall at each of `at` by cosine; row i of the gallery [n, r] answers query i [n, r]. Ties count against."""
+    rank = ranks(queries, gallery)
+    return [float((rank < k).double().mean()) for k in at]
+
+
+def ranks(queries: Tensor, gallery: Tensor) -> Tensor:
+    """[n] how many rows of the gallery [n, r] are at least as close by cosine to query i [n, r] as its own row i."""
     similarity = normalize(queries, dim=1) @ normalize(gallery, dim=1).T
     own = similarity.diagonal()[:, None]
-    rank = (~(similarity < own)).sum(1) - 1  # so that NaN counts against, too
-    return [float((rank < k).double().mean()) for k in at]
+    return (~(similarity < own)).sum(1) - 1  # so that NaN counts against, too
 
 
 def classify(rows: Tensor, head: Tensor) -> Tensor:

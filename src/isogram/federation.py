@@ -111,7 +111,13 @@ def align(data: FederatedData, config: Config) -> Federation:
         AnchorError: the anchors cannot carry it; see `alignment.consensus`.
     """
     fed = gather(data, config)
-    plain = grams = [fed.ledger.carry(node.send_gram(0)) for node in fed.nodes]
+    grams = [fed.ledger.carry(node.send_gram(0)) for node in fed.nodes]
+    if config.align.robust:
+        quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
+        for node in fed.nodes:
+            node.weigh(_send(fed, node, 0, quality=quality[node.name]))
+        grams = [replace(up, quality=quality[up.node]) for up in grams]
+    plain = grams
     if config.align.metric:
         for node in fed.nodes:
             others = aggregation.merge_other_grams(grams, fed.n_anchors, node.modality)

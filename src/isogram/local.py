@@ -122,6 +122,20 @@ class Node:
         others = unpack(down.others.double())[self.index][:, self.index]
         self.metric = feature_metric(self.standardize(self.anchors), others)
 
+    def weigh(self, down: Down) -> None:
+        """Weights of the anchors, in this node's messages and fits from here on.
+
+        Raises:
+            MessageError: not one number in (0, 1] per anchor.
+        """
+        quality = down.quality
+        if quality is None or quality.shape != self.index.shape or not ((quality > 0) & (quality <= 1)).all():
+            raise MessageError(
+                f"node {self.name!r} was sent anchor weights that are not {len(self.index)} numbers in (0, 1]; "
+                "server and nodes need the same version"
+            )
+        self.quality = None if (quality == 1).all() else quality
+
     def fit(self, target: Tensor, *, decorrelate: bool = False) -> None:
         """Ridge onto the coordinates `target` [k, r] of this node's anchors: its rows of the frame, for one-shot.
 
@@ -142,7 +156,8 @@ class Node:
         """The node's map, its ridge fitted to some of the anchors alone."""
         align = self.config.align
         assert self.target is not None
-        found = fit_map(self.anchors[keep], self.target[keep], align.rho, align.clip, self.metric)
+        quality = None if self.quality is None else self.quality[keep]
+        found = fit_map(self.anchors[keep], self.target[keep], align.rho, align.clip, self.metric, quality)
         if self.turn is not None:
             found = replace(found, weight=found.weight @ self.turn, bias=found.bias @ self.turn)
         return found if self.class_part is None else classes.with_part(found, self.class_part)
@@ -173,7 +188,10 @@ class Node:
             self.map = self._fitted(slice(None))
 
     def _propagated(self, labels: Tensor, head: Tensor) -> Tensor | None:
-        """Class probabilities of all rows; None if spreading names left-out anchors worse than the map does, by one standard error."""
+        """Class probabilities of all rows; None if spreading them names left-out anchors worse than the map does.
+
+        Worse by one standard error of balanced accuracy.
+        """
         align = self.config.align
         assert self.target is not None
         at_anchors = classes.anchor_classes(self.target, head)
@@ -200,7 +218,9 @@ class Node:
 
     def fit_readout(self, target: Tensor) -> None:
         """A second ridge, from the embeddings as they are onto `target` [k, r]: a frame read after training."""
-        self.readout = fit_map(self.embed_anchors(), target.double(), self.config.align.rho, clip=None)
+        self.readout = fit_map(
+            self.embed_anchors(), target.double(), self.config.align.rho, clip=None, quality=self.quality
+        )
 
     # Coordinates.
 

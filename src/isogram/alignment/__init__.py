@@ -19,6 +19,7 @@ from isogram.alignment.oneshot import (
     left_out,
     one_shot,
 )
+from isogram.alignment.quality import item_quality
 from isogram.alignment.residuals import anchor_residuals, sub_smoother
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "gram",
     "hsic",
     "hsic_unbiased",
+    "item_quality",
     "left_out",
     "one_shot",
     "pack",

@@ -96,8 +96,8 @@ def propagate(
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "k C"]]:
     """Class probabilities of a node's rows, from those of its anchors and of the rows that have some, over its graph.
 
-    F = (I - a D^-1/2 W D^-1/2)^-1 E over the sum W of the looks' graphs (Zhou et al. 2004), E scaled to the same sum for
-    every class; then class masses are set to the anchors' (Zhu, Ghahramani & Lafferty 2003) and rows to 1.
+    F = (I - a D^-1/2 W D^-1/2)^-1 E over the sum W of the looks' graphs (Zhou et al. 2004), E scaled to the same sum
+    for every class; then class masses are set to the anchors' (Zhu, Ghahramani & Lafferty 2003) and rows to 1.
 
     Args:
         looks: of the anchors, then of the rows, n = k + N.
@@ -148,7 +148,7 @@ def class_part(
     """A map into the span of the class directions, learnt from the node's own rows; see `with_part`.
 
     A ridge from standardised features onto class probabilities gives scores s, and b H^+ s is the place at which the
-    class directions H see them. b is such that the part's mean square over these rows is that of what `start` has there.
+    class directions H see them. b keeps the part's mean square over these rows that of what `start` has there.
 
     Args:
         start: the node's map.

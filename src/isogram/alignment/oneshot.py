@@ -65,11 +65,16 @@ def fit_map(
     rho: float,
     clip: float | None,
     metric: Float[Tensor, " F"] | None = None,
+    quality: Float[Tensor, " k"] | None = None,
 ) -> LinearMap:
     """Kernel ridge (linear kernel, solved in the k x k dual) from a node's anchor features onto its rows of the frame.
 
     The node's rows of the frame are centred before the fit and their mean is added back, because a node that holds only
     some of the anchors sees the frame off-centre. The ridge is rho times the mean eigenvalue of the Gram matrix.
+
+    With quality q, over its largest, it is weighted ridge: sum_a q_a ||y_a - u(x_a)||^2, means weighted by q, and the
+    ridge rho times the mean squared norm of the features weighted by q. An anchor of weight 0 is as if absent, but for
+    standardising: a wrong item is still a real one. Only ratios of weights count.
 
     Args:
         anchors: raw features of the k anchors the node holds.
@@ -77,21 +82,28 @@ def fit_map(
         rho: ridge relative to the Gram's mean eigenvalue.
         clip: bound on standardised features; None takes the features as they are, not standardised.
         metric: non-negative feature weights, see `feature_metric`.
+        quality: non-negative weights of the anchors, not all 0; all the same if not given.
 
     Raises:
         AnchorError: the anchors' features do not vary.
     """
     standardize = Standardizer.none(anchors.shape[1]) if clip is None else Standardizer.fit(anchors, clip)
     features = standardize(anchors)
-    middle = features.mean(0)
-    centred = features - middle
+    q = torch.ones(len(features), dtype=torch.float64) if quality is None else quality.double() / quality.max()
+    middle, mean = _mean(features, q), _mean(target, q)
+    root = q.sqrt()[:, None]
+    centred = root * (features - middle)
     weighted = centred if metric is None else centred * metric
     kernel = weighted @ centred.T
     if not kernel.trace() > 0:
         raise AnchorError("the anchors' features do not vary at this node; nothing can be fitted to them")
-    mean = target.mean(0)
-    weight = weighted.T @ _dual(kernel, target - mean, rho)
+    weight = weighted.T @ _dual(kernel, root * (target - mean), rho * float(len(q) / q.sum()))
     return LinearMap(standardize, weight, mean - middle @ weight)
+
+
+def _mean(rows: Float[Tensor, "k F"], q: Float[Tensor, " k"]) -> Float[Tensor, " F"]:
+    """Weighted by q; where all weigh the same, the plain mean to the last bit."""
+    return rows.mean(0) if bool((q == q[0]).all()) else q @ rows / q.sum()
 
 
 def left_out(
@@ -103,7 +115,7 @@ def left_out(
 ) -> Float[Tensor, "k r"]:
     """Where maps fitted without each anchor in turn place it: as `fit_map` places rows that it has not seen.
 
-    Closed form, see `anchor_residuals`; the standardiser and the metric are those of all anchors.
+    Closed form, see `anchor_residuals`; the standardiser and the metric are those of all anchors, and all weigh alike.
     """
     smoother = shrink(metric_gram(Standardizer.fit(anchors, clip)(anchors), metric), rho)
     mean = target.mean(0)
@@ -183,7 +195,7 @@ def one_shot(
         indices: per modality, their positions in the anchor set.
         n_anchors: K.
         rank, rho, power, clip, metric: as in `config.AlignConfig`; a rank above K - 1 counts as K - 1.
-        quality: per modality, weight in (0, 1] of each anchor; 1 everywhere if not given.
+        quality: per modality, weight in (0, 1] of each anchor, in the consensus and in the fit; 1 if not given.
         nodes: per modality, how many nodes hold it: each has a say in the consensus; 1 if not given.
         connected: as in `consensus`.
 
@@ -211,5 +223,6 @@ def one_shot(
             metrics[m] = feature_metric(standard[m], others[index][:, index])
         grams = {m: shrink(metric_gram(x, metrics[m]), rho) for m, x in standard.items()}
     frame = canonical_frame(merge(grams, whole=connected), min(rank or DEFAULT_RANK, n_anchors - 1), power)
-    maps = {m: fit_map(x, frame[indices[m]], rho, clip, metrics.get(m)) for m, x in anchors.items()}
+    own = quality or {}
+    maps = {m: fit_map(x, frame[indices[m]], rho, clip, metrics.get(m), own.get(m)) for m, x in anchors.items()}
     return OneShot(frame, maps)

@@ -52,6 +52,17 @@ def load_digits(*, anchors: int, seed: int) -> FederatedData:
     return split(read(), anchors=anchors, seed=seed)
 
 
+def anchor_digits(*, anchors: int, seed: int) -> IntArray:
+    """[K] digit of each anchor of `load_digits`: for a benchmark, no node is told.
+
+    Raises:
+        ConfigError: more tuples than the pool has.
+    """
+    _check(anchors)
+    order = divide(read(), seed).order
+    return order[order % ANCHOR_POOL < anchors] // ANCHOR_POOL
+
+
 def split(corpora: dict[str, Corpus], *, anchors: int, seed: int) -> FederatedData:
     """Held-out rows first, then the anchor pool, then private rows: no content is in two of them."""
     parts = divide(corpora, seed)

@@ -38,7 +38,7 @@ class Sensor:
 
     def record(self, tokens: FloatArray, what: str) -> FloatArray:
         """[n, T, c] as this sensor records them; the same noise for each `what` whenever it is asked."""
-        noise = _generator(self.seed, self.name, what).normal(size=tokens.shape)
+        noise = generator(self.seed, self.name, what).normal(size=tokens.shape)
         return (self.gain * tokens + self.offset + self.noise * noise).astype(np.float32)
 
 
@@ -76,7 +76,7 @@ def draw_sensors(
     found = {}
     for node in data.nodes:
         if node.modality in chosen:
-            draw = _generator(seed, node.name, "sensor")
+            draw = generator(seed, node.name, "sensor")
             u, v, w = np.exp(draw.uniform(-1, 1, size=3) * np.log(strength))
             scale = float(data.anchors.items[node.modality].tokens.std())
             gain = u * (1 + draw.uniform(-JITTER, JITTER, size=node.tokens.shape[2]))
@@ -177,7 +177,7 @@ def corrupt(
     names = _doubtful(data, share, seed)
     nodes, kept = [], {}
     for node in data.nodes:
-        draw = _generator(seed, node.name, kind)
+        draw = generator(seed, node.name, kind)
         if node.name not in names:
             nodes.append(node)
         elif kind == "few":
@@ -196,7 +196,7 @@ def _doubtful(data: FederatedData, share: float, seed: int) -> tuple[str, ...]:
         raise ConfigError(f"share={share} of the nodes; choose one in (0, 1]")
     clean = [node.modality for node in data.nodes]
     names: list[str] = []
-    for i in _generator(seed, "doubtful").permutation(len(data.nodes)):
+    for i in generator(seed, "doubtful").permutation(len(data.nodes)):
         node = data.nodes[i]
         if len(names) < round(share * len(data.nodes)) and clean.count(node.modality) > 1:
             names.append(node.name)
@@ -268,7 +268,7 @@ _SPOIL: dict[str, Callable[[NodeData, AnchorItems, np.random.Generator], NodeDat
 KINDS = ("few", *_SPOIL)
 
 
-def _generator(seed: int, *what: str) -> np.random.Generator:
+def generator(seed: int, *what: str) -> np.random.Generator:
     """A generator of its own for each purpose, so that no node's draws depend on another's."""
     digest = hashlib.sha256("/".join(what).encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])

@@ -7,6 +7,7 @@ from pathlib import Path
 from isogram.errors import DataError
 from isogram.methods import RECIPES
 from isogram.report.adapter_tables import adapter_blocks
+from isogram.report.anchor_tables import anchor_blocks, anchor_picture
 from isogram.report.doctor_tables import doctor_blocks
 from isogram.report.site_tables import site_blocks
 from isogram.report.tables import BASES, Results, by_anchors, directions, figure, main_table, markdown, short, size
@@ -38,7 +39,7 @@ def blocks(results: Results) -> dict[str, str]:
     out["digits"] = directions(results, "digits", "accuracy", ("image", "speech", "pen"))
     out["machines"] = directions(results, "machines", "accuracy", ("vibration", "vibration:elsewhere", "log"))
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))
-    return out | doctor_blocks(results) | adapter_blocks(results) | site_blocks(results)
+    return out | doctor_blocks(results) | adapter_blocks(results) | site_blocks(results) | anchor_blocks(results)
 
 
 def fill(text: str, blocks: Mapping[str, str]) -> str:
@@ -57,7 +58,13 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
 
 
 def picture(results: Results, path: Path) -> None:
-    """R@1 against the number of anchors, and silos without a common anchor, as SVG or PNG by the path's ending."""
+    """R@1 against the number of anchors, and silos without a common anchor, as SVG or PNG by the path's ending.
+
+    A file whose name begins with "anchors" gets the picture of docs/anchors.md.
+    """
+    if path.name.startswith("anchors"):
+        anchor_picture(results, path)
+        return
     import matplotlib
 
     matplotlib.use("Agg")
