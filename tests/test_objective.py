@@ -18,6 +18,11 @@ def normal(*shape, seed):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def told(*labels, classes=4):
+    """Each row's class as probabilities, 0 of all where it is negative."""
+    return torch.tensor([[float(c == label) for c in range(classes)] for label in labels])
+
+
 def step(seed=0, **fields):
     """A step in which every term applies.
 
@@ -42,7 +47,7 @@ def step(seed=0, **fields):
         "siblings": normal(a, d, seed=seed + 9),
         "previous": normal(a, d, seed=seed + 10),
         "peers": peers,
-        "labels": torch.tensor([0, 2, -1, 3, 1, -1, 2]),
+        "labels": told(0, 2, -1, 3, 1, -1, 2),
         "head": head,
     }
     return Step(**{**whole, **fields})
@@ -65,7 +70,7 @@ def mean(values):
 
 def naive_task(s, t):
     known = [c for c in range(len(s.head)) if not any(math.isnan(x) for x in s.head[c].tolist())]
-    labels = s.labels.tolist()
+    labels = [row.index(max(row)) if max(row) else -1 for row in s.labels.tolist()]
     return mean(
         surprise([cosine(s.rows[i], s.head[c]) / t for c in known], known.index(labels[i]))
         for i in range(len(s.rows))
@@ -188,17 +193,17 @@ def test_the_task_moves_only_rows_whose_class_is_labelled_and_known():
 
 def test_an_unknown_class_is_as_good_as_absent():
     s = step()
-    absent = step(head=s.head[:3], labels=torch.where(s.labels == 3, -1, s.labels))
+    absent = step(head=s.head[:3], labels=s.labels[:, :3])
     torch.testing.assert_close(TERMS["task"](s, 0.1), TERMS["task"](absent, 0.1), rtol=0, atol=0)
-    moved = step(head=s.head[[3, 0, 1, 2]], labels=torch.where(s.labels >= 0, (s.labels + 1) % 4, -1))
+    moved = step(head=s.head[[3, 0, 1, 2]], labels=s.labels[:, [3, 0, 1, 2]])
     torch.testing.assert_close(TERMS["task"](s, 0.1), TERMS["task"](moved, 0.1))
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"labels": torch.full((7,), -1)},
-        {"labels": torch.full((7,), 3)},
+        {"labels": told(*[-1] * 7)},
+        {"labels": told(*[3] * 7)},
         {"head": torch.full((4, 4), NAN, dtype=torch.float64)},
         # A softmax over one class is 0 whatever the rows are.
         {"head": torch.tensor([[1.0] * 4, *[[NAN] * 4] * 3], dtype=torch.float64)},

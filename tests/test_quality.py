@@ -152,7 +152,7 @@ def test_robust_alignment_gets_back_most_of_what_wrong_items_cost():
     data, positions = wrong(planted(n_anchors=60), 0.3, seed=0)
     plain = ROBUST.model_copy(update={"align": AlignConfig()})
     (naive, _), (robust, fed), (told, _) = r1(data, plain), r1(data, ROBUST), r1(declare(data, positions, 1e-3), plain)
-    assert told > naive + 0.15, "declared quality counts in the fit"
+    assert told > naive + 0.1, "declared quality counts in the fit"
     assert robust > naive + 0.5 * (told - naive)
     sent = {(e.field, e.shape) for e in fed.ledger.entries if e.direction == "down" and e.round == 0}
     assert ("quality", (60,)) in sent
@@ -162,7 +162,7 @@ def test_robust_messages_are_functions_of_public_data_alone():
     def sent(private_seed):
         data, _ = wrong(planted(private_seed=private_seed), 0.2, seed=0)
         fed = federation.align(data, ROBUST)
-        return [(node.send_gram(1).to_bytes(), node.map.weight, node.quality) for node in fed.nodes]
+        return [(node.send_gram(1).to_bytes(), node.metric, node.quality) for node in fed.nodes]
 
     for (gram_, weight, q), (other_gram, other_weight, other_q) in zip(sent(0), sent(1), strict=True):
         assert gram_ == other_gram
@@ -184,8 +184,9 @@ def test_nodes_that_send_the_same_gram_count_as_one():
 
 def test_training_from_weighted_anchors_starts_at_the_weighted_map():
     data, _ = wrong(planted(), 0.2, seed=0)
-    config = ROBUST.model_copy(update={"train": ROBUST.train.model_copy(update={"rounds": 1, "steps": 1})})
-    fed = federation.align(data, config)
+    align = ROBUST.align.model_copy(update={"decorrelate": False, "propagate": False})
+    train = ROBUST.train.model_copy(update={"rounds": 1, "steps": 1})
+    fed = federation.align(data, ROBUST.model_copy(update={"train": train, "align": align}))
     trained = federation.train(fed)
     for before, after in zip(fed.nodes, trained.nodes, strict=True):
         assert_close(after.model.bias.double(), before.map.bias, atol=1e-5, rtol=0)

@@ -116,7 +116,16 @@ def test_the_ledger_in_the_folder_is_that_of_the_federation(whole, file):
 
 def test_the_table_holds_the_trained_model_beside_what_needs_no_training(whole):
     methods = {row.method for row in whole.rows}
-    assert methods == {"local", "no-message", "relative", "oneshot", "oneshot-hsic", *PAIRWISE, "isogram"}
+    assert methods == {
+        "local",
+        "no-message",
+        "relative",
+        "oneshot",
+        "oneshot-hsic",
+        "closed-form",
+        *PAIRWISE,
+        "isogram",
+    }
     assert list(whole.rows) == read_rows([whole.folder / "results.jsonl"])
 
 

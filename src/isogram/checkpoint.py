@@ -115,7 +115,7 @@ def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
     maps = {}
     for node in fed.nodes:
         assert isinstance(node.map, LinearMap), "align first"
-        maps[node.modality if node.data.anchors is None else OWN_MAP + node.name] = node.map
+        maps[OWN_MAP + node.name if node.own_map else node.modality] = node.map
     assert fed.frame is not None, "align first"
     return SavedModel(
         config=fed.config.model.model_copy(update={"start": ""}),  # its adapters say what it started from

@@ -147,10 +147,20 @@ class Node:
         self.target, self.turn, self.class_part = target.double(), None, None
         self.map = self._fitted(slice(None))
         if decorrelate:
-            align = self.config.align
-            unseen = left_out(self.anchors, self.target, align.rho, align.clip, self.metric)
-            self.turn = decorrelation(torch.cat([self.map(_flat(self.data.tokens)), unseen]))
+            self.turn = decorrelation(torch.cat([self.map(_flat(self.data.tokens)), self._unseen()]))
             self.map = self._fitted(slice(None))
+
+    def _unseen(self) -> Tensor:
+        """[k', r] places of the anchors in full standing, each by a ridge fitted without it."""
+        align, sound = self.config.align, self._sound
+        assert self.target is not None
+        return left_out(self.anchors[sound], self.target[sound], align.rho, align.clip, self.metric)
+
+    @property
+    def _sound(self) -> Tensor:
+        """Which anchors weigh at least half: what a doubtful one would be placed at says nothing of new rows."""
+        sound = torch.ones(len(self.anchors), dtype=torch.bool) if self.quality is None else self.quality >= 0.5
+        return sound if sound.sum() >= MIN_ANCHORS else torch.ones_like(sound)
 
     def _fitted(self, keep: Tensor | slice) -> LinearMap:
         """The node's map, its ridge fitted to some of the anchors alone."""
@@ -161,6 +171,11 @@ class Node:
         if self.turn is not None:
             found = replace(found, weight=found.weight @ self.turn, bias=found.bias @ self.turn)
         return found if self.class_part is None else classes.with_part(found, self.class_part)
+
+    @property
+    def own_map(self) -> bool:
+        """Whether the map is this node's own, not that of every node of its modality."""
+        return self.data.anchors is not None or self.turn is not None or self.class_part is not None
 
     def learn_classes(self, down: Down) -> None:
         """Spread the classes of the head over the node's rows, and learn the map's part in their directions from them.
@@ -177,9 +192,10 @@ class Node:
         if own:
             labels = self._one_hot(len(known))[:, known]
         if (labels.sum(1) == 0).any():
-            labels = self._propagated(labels, head)
-            if labels is None:
+            spread = self._propagated(labels, head)
+            if spread is None:
                 return
+            labels = spread
         assert isinstance(self.map, LinearMap)
         self.class_part = classes.class_part(self.map, _flat(self.data.tokens), labels, head)
         if self.class_part is not None:
@@ -192,12 +208,12 @@ class Node:
 
         Worse by one standard error of balanced accuracy.
         """
-        align = self.config.align
         assert self.target is not None
-        at_anchors = classes.anchor_classes(self.target, head)
-        tokens = self._standard_tokens(torch.cat([self.anchors, _flat(self.data.tokens)])).double().cpu()
+        sound = self._sound
+        at_anchors = classes.anchor_classes(self.target[sound], head)
+        tokens = self._standard_tokens(torch.cat([self.anchors[sound], _flat(self.data.tokens)])).double().cpu()
         spread, left = classes.propagate(classes.views(tokens), at_anchors, labels)
-        places = left_out(self.anchors, self.target, align.rho, align.clip, self.metric)
+        places = self._unseen()
         if self.turn is not None:
             places = places @ self.turn
         by_map = classes.anchor_classes(places, head)

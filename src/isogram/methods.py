@@ -165,7 +165,7 @@ RECIPES = (
     Recipe(("local",), _alone("local", baselines.local), False, "class sums"),
     Recipe(("no-message",), _alone("no-message", baselines.no_message), False, "class sums"),
     Recipe(("relative",), _alone("relative", baselines.relative), False, "class sums"),
-    Recipe(("duration",), _duration, False, "nothing", bound=True, possible=lambda d: d.held_out.controlled),
+    Recipe(("duration",), _duration, False, "nothing", bound=True, possible=lambda d: bool(d.held_out.controlled)),
     Recipe(("oneshot",), _oneshot("oneshot", metric=False), False, "one Gram, class sums"),
     Recipe(("oneshot-hsic",), _oneshot("oneshot-hsic", metric=True), False, "two Grams, class sums"),
     Recipe(("closed-form",), _closed_form, False, "two Grams, class directions"),

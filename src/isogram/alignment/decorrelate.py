@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+FAINT = 1e-6
+"""Of the largest variance: below it, rounding would be taken for correlation."""
+
 
 def shrunk_covariance(rows: Float[Tensor, "n r"]) -> Float[Tensor, "r r"]:
     """Covariance with its off-diagonal shrunk towards 0, by how much of it chance alone would make.
@@ -30,18 +33,20 @@ def decorrelation(rows: Float[Tensor, "n r"]) -> Float[Tensor, "r r"]:
     """Symmetric T such that rows @ T have uncorrelated coordinates of the same variances as before.
 
     Of all such maps the one that moves the rows least: optimal transport from N(0, C) to N(0, diag C),
-    T = C^-1/2 (C^1/2 diag(C) C^1/2)^1/2 C^-1/2 (Dowson & Landau 1982), with the shrunk covariance as C. A coordinate
-    that does not vary stays as it is.
+    T = C^-1/2 (C^1/2 diag(C) C^1/2)^1/2 C^-1/2 (Dowson & Landau 1982), with the shrunk covariance as C. Coordinates of
+    less than `FAINT` of the largest variance stay as they are.
     """
     covariance = shrunk_covariance(rows.double())
     variances = covariance.diagonal()
-    still = ~(variances > 1e-12 * variances.max())
-    covariance = covariance + torch.diag(torch.where(still, 1.0, 0.0))
-    half, inverse = _power(covariance, 0.5), _power(covariance, -0.5)
-    middle = _power(half @ torch.diag(covariance.diagonal()) @ half, 0.5)
-    return inverse @ middle @ inverse
+    kept = (variances > FAINT * variances.max()).nonzero().flatten()
+    found = torch.eye(len(covariance), dtype=torch.float64)
+    if len(kept):
+        inner = covariance[kept[:, None], kept]
+        half, inverse = _power(inner, 0.5), _power(inner, -0.5)
+        found[kept[:, None], kept] = inverse @ _power(half @ torch.diag(inner.diagonal()) @ half, 0.5) @ inverse
+    return found
 
 
 def _power(matrix: Float[Tensor, "r r"], exponent: float) -> Float[Tensor, "r r"]:
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * values.clamp_min(1e-12 * values.max()) ** exponent) @ vectors.T
+    return (vectors * values.clamp_min(1e-15 * values.max()) ** exponent) @ vectors.T

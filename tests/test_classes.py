@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from planted import planted
+from torch.nn.functional import normalize, one_hot
+from torch.testing import assert_close
+
+from isogram import federation
+from isogram.alignment import LinearMap, Standardizer, classes
+from isogram.config import Config
+
+
+def blobs(n, seed, spread=0.3, width=6):
+    """Three classes around the first three axes."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 3
+    return torch.eye(width)[labels].double() + spread * torch.randn(n, width, generator=draw).double(), labels
+
+
+def test_scores_of_anchors_are_their_classes_and_absent_classes_have_none():
+    x, y = blobs(60, 0)
+    anchors, truth = blobs(30, 1)
+    scores = classes.anchor_scores(x, y, anchors, 5)
+    assert_close(scores.sum(1), torch.ones(30, dtype=torch.float64))
+    assert (scores.argmax(1) == truth).double().mean() > 0.9
+    assert (scores[:, 3:] == 0).all()
+
+
+def test_the_head_hands_scores_on_through_the_places():
+    x, y = blobs(30, 2)
+    scores = one_hot(y, 3).double()
+    head = classes.evidence_head(scores, x)
+    assert (classes.anchor_classes(x, head).argmax(1) == y).all()
+    unit = normalize(x, dim=1)
+    ridge = classes.SMOOTH * (unit.T @ unit).trace() / 6
+    naive = np.linalg.solve((unit.T @ unit).numpy() + float(ridge) * np.eye(6), (unit.T @ (scores - 1 / 3)).numpy())
+    np.testing.assert_allclose(head.numpy(), naive.T, atol=1e-10)
+
+
+def test_spreading_equals_its_series_and_leaves_an_anchors_own_evidence_out():
+    x, y = blobs(33, 3)
+    anchors, unknown = one_hot(y[:6], 3).double(), torch.zeros(27, 3, dtype=torch.float64)
+    found, left = classes.propagate((x,), anchors, unknown)
+    w = classes.neighbour_graph(x)
+    s = w.sum(1).rsqrt()[:, None] * w * w.sum(1).rsqrt()
+
+    def series(evidence):
+        total, term = torch.zeros_like(evidence), evidence
+        for _ in range(1500):
+            total, term = total + term, classes.SPREAD * s @ term
+        return total
+
+    evidence = torch.cat([anchors, unknown]) / torch.cat([anchors, unknown]).sum(0)
+    spread = series(evidence)
+    mass = anchors.mean(0) / spread.mean(0)
+    assert_close(found, normalize(spread[6:] * mass, p=1, dim=1), atol=1e-9, rtol=1e-6)
+    without = evidence.clone()
+    without[2] = 0
+    assert_close(left[2], normalize(series(without)[2] * mass, p=1, dim=0), atol=1e-9, rtol=1e-6)
+    assert (found.argmax(1) == y[6:]).double().mean() > 0.9
+
+
+def test_ridge_predictions_of_rows_left_out_are_those_of_refits():
+    x, y = blobs(12, 4)
+    target = one_hot(y, 3).double()
+    _, unseen = classes._ridge(x - x.mean(0), target - target.mean(0))
+    fits = []
+    for ridge in classes.RIDGES:
+        penalty = ridge * float(((x - x.mean(0)).square().sum()) / 12)
+        rows = []
+        for i in range(12):
+            keep = torch.arange(12) != i
+            a, b = x[keep] - x[keep].mean(0), target[keep] - target[keep].mean(0)
+            w = torch.linalg.solve(a.T @ a + penalty * torch.eye(6, dtype=torch.float64), a.T @ b)
+            rows.append((x[i] - x[keep].mean(0)) @ w + target[keep].mean(0) - target.mean(0))
+        fits.append(torch.stack(rows))
+    errors = [float((target - target.mean(0) - fit).square().sum()) for fit in fits]
+    assert_close(unseen, fits[int(np.argmin(errors))], atol=1e-8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("learnable", [True, False])
+def test_the_class_part_is_learnt_only_where_it_pays(learnable):
+    x, y = blobs(90, 5)
+    y = y if learnable else y[torch.randperm(90, generator=torch.Generator().manual_seed(0))]
+    draw = torch.Generator().manual_seed(1)
+    start = LinearMap(
+        Standardizer.none(6), torch.randn(6, 8, generator=draw).double(), torch.zeros(8, dtype=torch.float64)
+    )
+    head = normalize(torch.randn(3, 8, generator=draw).double(), dim=1)
+    part = classes.class_part(start, x, one_hot(y, 3).double(), head)
+    assert (part is not None) == learnable
+    if part is not None:
+        after = classes.with_part(start, part)
+        named = (normalize(after(x), dim=1) @ head.T).argmax(1)
+        assert (named == y).double().mean() > 0.9
+        outside = torch.eye(8, dtype=torch.float64) - torch.linalg.pinv(head) @ head
+        assert_close(after(x) @ outside, start(x) @ outside, atol=1e-8, rtol=1e-6)
+
+
+def test_a_node_without_labels_learns_classes_from_the_frame_and_sends_nothing_for_it():
+    config = Config(anchors=40)
+    plain = config.model_copy(update={"align": config.align.model_copy(update={"propagate": False})})
+    learnt, fed = federation.align(planted(), config), federation.align(planted(), plain)
+    up = [[e for e in f.ledger.entries if e.direction == "up"] for f in (learnt, fed)]
+    assert up[0] == up[1]
