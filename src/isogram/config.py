@@ -141,8 +141,7 @@ class AverageConfig(_Settings):
     cap: float = Field(1.0, gt=0, le=1, description="bound on one node's share of the weights")
     head: Literal["anchors", "means", "laplace"] = Field(
         "anchors",
-        description="class directions: anchors (what labelled nodes make of the anchors), means (of unit rows), or "
-        "laplace (a linear head, from second moments)",
+        description="class directions: anchors (scored by labelled nodes), means, laplace (second moments)",
     )
     shuffle: int = Field(0, ge=0, description="the control: deal weights to other nodes, in the n-th way; 0: do not")
 

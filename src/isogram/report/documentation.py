@@ -37,6 +37,8 @@ def blocks(results: Results) -> dict[str, str]:
     for name in ("tcga-brca-chain", "tcga-brca-chain20"):
         out[name] = directions(results, name, "r1", ("rna->meth", "meth->rna", "rna->mirna", "mirna->meth"))
     out["digits"] = directions(results, "digits", "accuracy", ("image", "speech", "pen"))
+    found = ("picture->text", "speech-fr->text", "picture->speech-fr")
+    out["pictures"] = directions(results, "pictures", "r10", found)
     out["machines"] = directions(results, "machines", "accuracy", ("vibration", "vibration:elsewhere", "log"))
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))
     return out | doctor_blocks(results) | adapter_blocks(results) | site_blocks(results) | anchor_blocks(results)
