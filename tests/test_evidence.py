@@ -37,7 +37,7 @@ def test_alignment_without_messages_gives_the_maps_of_the_federation(metric, hol
             data.anchors, items={**items, "c": replace(items["c"], quality=np.linspace(0.2, 1, 40, dtype=np.float32))}
         ),
     )
-    config = CONFIG.model_copy(update={"align": AlignConfig(metric=metric, rank=12)})
+    config = CONFIG.model_copy(update={"align": AlignConfig(metric=metric, rank=12, decorrelate=False, propagate=False)})
     fed = federation.align(data, config)
     names = sorted(VIEWS)
     found = one_shot(
@@ -46,7 +46,7 @@ def test_alignment_without_messages_gives_the_maps_of_the_federation(metric, hol
         40,
         quality={m: torch.from_numpy(data.anchors.items[m].quality) for m in names},
         nodes={"a": 2, "b": 1, "c": 1},
-        **config.align.model_dump(exclude={"precision", "robust"}),
+        **config.align.model_dump(exclude={"precision", "robust", "decorrelate", "propagate"}),
     )
     assert_close(found.frame.abs(), fed.frame.abs(), rtol=1e-3, atol=1e-4)
     for node in fed.nodes:
