@@ -37,7 +37,9 @@ def test_alignment_without_messages_gives_the_maps_of_the_federation(metric, hol
             data.anchors, items={**items, "c": replace(items["c"], quality=np.linspace(0.2, 1, 40, dtype=np.float32))}
         ),
     )
-    config = CONFIG.model_copy(update={"align": AlignConfig(metric=metric, rank=12, decorrelate=False, propagate=False)})
+    config = CONFIG.model_copy(
+        update={"align": AlignConfig(metric=metric, rank=12, decorrelate=False, propagate=False)}
+    )
     fed = federation.align(data, config)
     names = sorted(VIEWS)
     found = one_shot(
