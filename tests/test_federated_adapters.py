@@ -9,27 +9,19 @@ import numpy as np
 import pytest
 import torch
 from planted import planted
+from resumed import put_back
 from rich.console import Console
 from torch.testing import assert_close
 
 from isogram import averaging, federation, methods
-from isogram.checkpoint import (
-    alignment_state,
-    final_model,
-    restore_alignment,
-    restore_round,
-    round_state,
-)
 from isogram.config import AlignConfig, AverageConfig, Config, ModelConfig, TermWeights, TrainConfig
 from isogram.data import evaluation
 from isogram.data.distort import corrupt
 from isogram.errors import ConfigError, MessageError
 from isogram.local import Node
 from isogram.messages import Up
-from isogram.model import SavedModel
 from isogram.model.adapters import METHODS
 from isogram.progress import Watch
-from isogram.tensor_file import read_tensors, write_tensors
 
 CONFIG = Config(
     data="machines",
@@ -103,21 +95,7 @@ RESUMED = [
 @pytest.mark.parametrize(("adapter", "train", "rule"), RESUMED)
 def test_a_run_put_back_goes_on_to_the_same_bits(tmp_path, data, adapter, train, rule):
     config = with_(model={"adapter": adapter}, train={"rounds": 3, **train}, average={"rule": rule})
-    aligned = federation.align(data, config)
-    straight = federation.train(aligned)
-    stopped = federation.start_training(aligned)
-    for _ in range(2):
-        stopped = federation.train_round(stopped)
-    write_tensors(tmp_path / "0", alignment_state(aligned), {})
-    write_tensors(tmp_path / "n", round_state(stopped), {})
-    again = restore_alignment(federation.gather(data, config), read_tensors(tmp_path / "0")[0])
-    position = {"round": 2, "history": stopped.history, "refused": []}
-    again = federation.train_round(restore_round(again, read_tensors(tmp_path / "n")[0], position))
-    expected = round_state(straight)
-    for name, value in round_state(again).items():
-        assert_close(value, expected[name], rtol=0, atol=0, equal_nan=True)
-    final_model(straight, data.classes).save(tmp_path / "model")
-    model = SavedModel.load(tmp_path / "model")
+    straight, again, model = put_back(tmp_path, data, config)
     with evaluation():
         for node, other in zip(straight.nodes, again.nodes, strict=True):
             rows = data.held_out.tokens(node.modality)

@@ -183,7 +183,7 @@ def test_a_complete_run_has_every_section(tmp_path):
 
 def test_the_strip_compares_training_with_its_start_and_chance(tmp_path):
     read = visible(make(tmp_path, run_files()))
-    r1 = METHODS.index("isogram") / 20, METHODS.index("oneshot-hsic") / 20
+    r1 = METHODS.index("isogram") / 20, METHODS.index("closed-form") / 20
     assert f"R@1 after training .{r1[0] * 1000:.0f} one-shot .{r1[1] * 1000:.0f}, chance .033" in read
     assert "sent by a node 81 kB 20.2 kB of it for alignment" in read
     assert "from the doctor 1 warning" in read and "public anchors 100 30 suspicious" in read
@@ -219,6 +219,16 @@ def test_without_training_the_run_is_its_alignment(tmp_path):
     assert "oneshot, this run" in read and "oneshot-hsic, this run" not in read
     assert "R@1 after one-shot alignment" in read and "training" not in sections(text)
     assert "without training; it is complete" in read and "After training" not in read
+
+
+def test_a_run_without_training_is_the_closed_form(tmp_path):
+    files = run_files()
+    files["run.json"] |= {"round": 0, "rounds": 0}
+    files["results.jsonl"] = [r for r in files["results.jsonl"] if r["method"] in ("oneshot-hsic", "closed-form")]
+    files["metrics.jsonl"] = [m for m in files["metrics.jsonl"] if not m["metric"].startswith("loss/")]
+    del files["evaluation.json"]["cka"]["trained"]
+    read = visible(make(tmp_path, files))
+    assert "closed-form, this run" in read and "oneshot-hsic, this run" not in read
 
 
 def test_findings_stand_worst_first_with_level_and_remedy_in_words(tmp_path):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import planted
+from resumed import put_back
 from sklearn.linear_model import Ridge
 from torch.nn.functional import normalize
 from torch.testing import assert_close
@@ -150,9 +151,11 @@ def r1(data, config):
 
 def test_robust_alignment_gets_back_most_of_what_wrong_items_cost():
     data, positions = wrong(planted(n_anchors=60), 0.3, seed=0)
-    plain = ROBUST.model_copy(update={"align": AlignConfig()})
-    (naive, _), (robust, fed), (told, _) = r1(data, plain), r1(data, ROBUST), r1(declare(data, positions, 1e-3), plain)
-    assert told > naive + 0.1, "declared quality counts in the fit"
+    fits = AlignConfig(decorrelate=False, propagate=False)
+    plain = ROBUST.model_copy(update={"align": fits})
+    weighed = ROBUST.model_copy(update={"align": fits.model_copy(update={"robust": True})})
+    (naive, _), (robust, fed), (told, _) = r1(data, plain), r1(data, weighed), r1(declare(data, positions, 1e-3), plain)
+    assert told > naive + 0.15, "declared quality counts in the fit"
     assert robust > naive + 0.5 * (told - naive)
     sent = {(e.field, e.shape) for e in fed.ledger.entries if e.direction == "down" and e.round == 0}
     assert ("quality", (60,)) in sent
@@ -200,6 +203,16 @@ def test_weights_that_fit_no_anchor_are_refused(quality):
     node = federation.gather(planted(), ROBUST).nodes[0]
     with pytest.raises(MessageError, match=r"'a-1'.*40 numbers in \(0, 1\]"):
         node.weigh(Down(node="a-1", round=0, anchor_hash=node.anchor_hash, quality=quality))
+
+
+def test_a_robust_run_put_back_goes_on_to_the_same_bits(tmp_path):
+    data, _ = wrong(planted(n_anchors=60), 0.3, seed=0)
+    train = ROBUST.train.model_copy(update={"rounds": 3, "steps": 1})
+    straight, again, model = put_back(tmp_path, data, ROBUST.model_copy(update={"train": train}))
+    assert any(node.quality is not None for node in straight.nodes)
+    for node, other in zip(straight.nodes, again.nodes, strict=True):
+        assert_close(other.embed(node.data.tokens), node.embed(node.data.tokens), rtol=0, atol=0)
+        assert_close(model.embed(node.name, node.data.tokens), node.embed(node.data.tokens), rtol=0, atol=0)
 
 
 def test_a_node_with_recordings_of_its_own_is_judged_by_them():

@@ -8,19 +8,18 @@ import numpy as np
 import pytest
 import torch
 from planted import planted
+from resumed import put_back
 from torch.testing import assert_close
 
 from isogram import averaging, federation, methods, sharing
-from isogram.checkpoint import alignment_state, final_model, restore_alignment, restore_round, round_state
+from isogram.checkpoint import final_model
 from isogram.config import AverageConfig, Config, ModelConfig, TermWeights, TrainConfig
 from isogram.data import evaluation
 from isogram.errors import ConfigError
 from isogram.evaluation import evaluate
 from isogram.local import Node
 from isogram.messages import Up
-from isogram.model import SavedModel
 from isogram.model.peft_export import export_model
-from isogram.tensor_file import read_tensors, write_tensors
 
 ACROSS = ("all", "trunk", "pooled", "attention", "none", "alone")
 GROUPS = {
@@ -214,23 +213,7 @@ RESUMED = [
 def test_a_run_put_back_goes_on_to_the_same_bits(tmp_path, data, across, adapter, train):
     data = labelled(data)
     config = config_(across, adapter=adapter, rounds=3, **train)
-    aligned = federation.align(data, config)
-    straight = federation.train(aligned)
-    stopped = federation.start_training(aligned)
-    for _ in range(2):
-        stopped = federation.train_round(stopped)
-    write_tensors(tmp_path / "0", alignment_state(aligned), {})
-    write_tensors(tmp_path / "n", round_state(stopped), {})
-    again = restore_alignment(federation.gather(data, config), read_tensors(tmp_path / "0")[0])
-    assert sorted(again.heads) == sorted(aligned.heads)
-    position = {"round": 2, "history": stopped.history, "refused": []}
-    again = federation.train_round(restore_round(again, read_tensors(tmp_path / "n")[0], position))
-    expected = round_state(straight)
-    assert round_state(again).keys() == expected.keys()
-    for name, value in round_state(again).items():
-        assert_close(value, expected[name], rtol=0, atol=0, equal_nan=True)
-    final_model(straight, data.classes).save(tmp_path / "model")
-    model = SavedModel.load(tmp_path / "model")
+    straight, again, model = put_back(tmp_path, data, config)
     for node, other in zip(straight.nodes, again.nodes, strict=True):
         rows = node.data.tokens
         assert_close(other.embed(rows), node.embed(rows), rtol=0, atol=0)

@@ -144,7 +144,7 @@ class Node:
             decorrelate: then make the coordinates of rows that the ridge has not seen uncorrelated: of the node's own,
                 and of each anchor by a fit without it.
         """
-        self.target, self.turn, self.class_part = target.double(), None, None
+        self.target, self.turn, self.class_part, self.soft = target.double(), None, None, None
         self.map = self._fitted(slice(None))
         if decorrelate:
             self.turn = decorrelation(torch.cat([self.map(_flat(self.data.tokens)), self._unseen()]))
@@ -192,7 +192,10 @@ class Node:
         if own:
             labels = self._one_hot(len(known))[:, known]
         if (labels.sum(1) == 0).any():
-            spread = self._propagated(labels, head)
+            sound, places = self._sound, self._unseen()
+            places = places if self.turn is None else places @ self.turn
+            tokens = self._standard_tokens(torch.cat([self.anchors[sound], _flat(self.data.tokens)])).double().cpu()
+            spread = classes.spread(classes.views(tokens), self.target[sound], places, labels, head)
             if spread is None:
                 return
             labels = spread
@@ -202,23 +205,6 @@ class Node:
             self.soft = torch.zeros(len(labels), len(known), dtype=torch.float64)
             self.soft[:, known] = classes.sharpened(labels)
             self.map = self._fitted(slice(None))
-
-    def _propagated(self, labels: Tensor, head: Tensor) -> Tensor | None:
-        """Class probabilities of all rows; None if spreading them names left-out anchors worse than the map does.
-
-        Worse by one standard error of balanced accuracy.
-        """
-        assert self.target is not None
-        sound = self._sound
-        at_anchors = classes.anchor_classes(self.target[sound], head)
-        tokens = self._standard_tokens(torch.cat([self.anchors[sound], _flat(self.data.tokens)])).double().cpu()
-        spread, left = classes.propagate(classes.views(tokens), at_anchors, labels)
-        places = self._unseen()
-        if self.turn is not None:
-            places = places @ self.turn
-        by_map = classes.anchor_classes(places, head)
-        gain, error = classes.accuracy_gain(*(values.argmax(1) for values in (at_anchors, left, by_map)))
-        return None if gain < -error else torch.where(labels.sum(1, keepdim=True) > 0, labels, spread)
 
     def fit_apart(self, width: int) -> None:
         """The same ridge, onto a frame of `width` coordinates made of this node's own Gram in a basis of its own.

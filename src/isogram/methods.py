@@ -42,7 +42,7 @@ Run = Callable[[FederatedData, Config, Progress | None], Iterator[Solution]]
 class Recipe:
     """A run that ends in one row of the table or several; `trained` runs take rounds, the others seconds.
 
-    bound: it uses what nobody may have. possible: whether a data set has what it needs.
+    bound: no method to choose, for it uses what nobody may have. possible: whether a data set has what it needs.
     """
 
     names: tuple[str, ...]

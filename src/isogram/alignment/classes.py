@@ -121,6 +121,31 @@ def propagate(
     return found, left
 
 
+def spread(
+    looks: Sequence[Float[Tensor, "n _"]],
+    places: Float[Tensor, "k r"],
+    unseen: Float[Tensor, "k r"],
+    labels: Float[Tensor, "N C"],
+    head: Float[Tensor, "C r"],
+) -> Float[Tensor, "N C"] | None:
+    """Class probabilities of a node's rows: those that it labels, and for the others what `propagate` makes of them.
+
+    Args:
+        looks: of the anchors, then of the rows.
+        places: of the anchors in the frame.
+        unseen: where the node's map puts each anchor that it was not fitted to.
+        labels: of the rows, 0 of all classes where unknown.
+        head: unit directions of the classes.
+
+    Returns:
+        None if spreading names left-out anchors worse than the map does, by one standard error of balanced accuracy.
+    """
+    at_anchors = anchor_classes(places, head)
+    found, left = propagate(looks, at_anchors, labels)
+    gain, error = accuracy_gain(*(values.argmax(1) for values in (at_anchors, left, anchor_classes(unseen, head))))
+    return None if gain < -error else torch.where(labels.sum(1, keepdim=True) > 0, labels, found)
+
+
 def _shares(masses: Float[Tensor, "n C"], prior: Float[Tensor, " C"]) -> Float[Tensor, "n C"]:
     masses = masses.clamp_min(0)
     total = masses.sum(1, keepdim=True)

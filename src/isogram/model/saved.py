@@ -17,7 +17,7 @@ from isogram.tensor_file import read_tensors, write_tensors
 
 _FORMAT = "isogram-model-2"
 OWN_MAP = "node:"
-"""Before the name of a node whose map is its own, because it recorded the anchors itself."""
+"""Before the name of a node whose map is its own, not that of its modality."""
 
 
 @dataclass(frozen=True)

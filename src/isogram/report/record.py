@@ -89,9 +89,9 @@ class Record:
 
     @property
     def start(self) -> str | None:
-        """One-shot alignment as this run is set to do it."""
+        """What this run trains from, aligned as it is set to be; in folders of version 0.3, one-shot alignment."""
         learnt = tomllib.loads(self.config).get("align", {}).get("metric", True)
-        return self._first("oneshot-hsic" if learnt else "oneshot")
+        return self._first("closed-form") or self._first("oneshot-hsic" if learnt else "oneshot")
 
     def _first(self, name: str) -> str | None:
         return next((method for method in self.methods if method.partition("@")[0] == name), None)
