@@ -40,6 +40,7 @@ from isogram.data.sites import load_sites
 from isogram.evaluation import evaluate
 from isogram.federation import Federation, align, train
 from isogram.files import append_lines
+from isogram.methods import plain
 
 PATH = Path("results/adapters.jsonl")
 SEEDS = range(5)
@@ -132,7 +133,7 @@ def config_of(cell: Cell) -> Config:
     """The settings of a cell."""
     word, *ways = cell.rule.split()
     if cell.study == "anchor-batch":
-        return Config(seed=cell.seed, train=TrainConfig(anchor_batch=6 if word == "start" else int(word)))
+        return plain(Config(seed=cell.seed, train=TrainConfig(anchor_batch=6 if word == "start" else int(word))))
     adapter = word if cell.study != "doubt" and word in ADAPTERS else "geolora"
     rates = PATIENTS_RATES if cell.setting.startswith("tcga") else RATES
     weights = PLAIN if "geometry" in ways else GEOMETRY
@@ -143,13 +144,13 @@ def config_of(cell: Cell) -> Config:
         train = train.model_copy(update={"refresh": 2, "refresh_basis": ways[-1]})
     if cell.study == "minilm":
         train = train.model_copy(update={"rounds": 4, "steps": 8})
-    average = AverageConfig(head="laplace" if ways[-1:] == ["laplace"] else "means")
+    average = AverageConfig()
     if cell.study == "doubt" and word != "start":
         rule = "parameter" if word == "relative" else word
         shuffle = int(ways[0]) + len(SHUFFLES) * cell.seed if ways else 0
         average = AverageConfig(rule=rule, relative=word == "relative", shuffle=shuffle)
     precise = cell.study == "consensus" and word == "precision"
-    return Config(
+    config = Config(
         data="digits",
         seed=cell.seed,
         align=AlignConfig(precision=precise),
@@ -161,6 +162,7 @@ def config_of(cell: Cell) -> Config:
         train=train,
         average=average,
     )
+    return plain(config, head="laplace" if ways[-1:] == ["laplace"] else "means")
 
 
 def solve(data: FederatedData, config: Config, *, trained: bool) -> Federation:

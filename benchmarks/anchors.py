@@ -192,7 +192,7 @@ def apart(solution: methods.Solution, data: FederatedData, gone: frozenset[int])
 def config_of(cell: Cell) -> Config:
     """Settings of a cell's method: the defaults, and weights from the Grams for "robust"."""
     align = AlignConfig(robust="robust" in cell.method)
-    return Config(data=cell.source, anchors=cell.anchors, seed=cell.seed, align=align)
+    return methods.plain(Config(data=cell.source, anchors=cell.anchors, seed=cell.seed, align=align))
 
 
 def run_cell(cell: Cell) -> list[Row]:
@@ -233,7 +233,7 @@ def tune(seeds: int = 6) -> None:
                 values = []
                 for seed in range(100, 100 + seeds):
                     data, _ = anchors.wrong(load(source, anchors=k, seed=seed), share, seed)
-                    config = Config(seed=seed, align=AlignConfig(robust=strength is not None))
+                    config = methods.plain(Config(seed=seed, align=AlignConfig(robust=strength is not None)))
                     found = methods.solve("oneshot-hsic", data, config)
                     scores = evaluate(data, found.embed, found.head)
                     values.append(np.mean([s.value for s in scores if s.metric == metric]))

@@ -32,6 +32,7 @@ from isogram.data.sites import SITES, STRENGTH, load_sites
 from isogram.evaluation import Score, evaluate
 from isogram.federation import Federation
 from isogram.files import append_lines
+from isogram.methods import plain
 
 PATH = Path("results/sites.jsonl")
 DATA = "digits-sites"
@@ -63,7 +64,8 @@ def config_of(rule: str, seed: int) -> Config:
             model["adapter"] = word
         elif word not in ("frame", "apart", "cka", "start", "standardised", "frozen", "few", "transfer"):
             raise ValueError(f"no word {word!r} in a rule; see the top of this file")
-    return Config.model_validate({"data": DATA, "seed": seed, "train": train, "model": model, "average": average})
+    config = Config.model_validate({"data": DATA, "seed": seed, "train": train, "model": model, "average": average})
+    return plain(config, head=average.get("head", "means"))
 
 
 def solve(rule: str, data: FederatedData, config: Config) -> Federation:

@@ -15,6 +15,7 @@ import torch
 
 from isogram.bench import bench, plan, read_rows
 from isogram.config import Config, ModelConfig, TrainConfig
+from isogram.methods import plain
 from isogram.model import SharedModel
 
 TRUNKS = ("none", "small", "minilm", "minilm-random")
@@ -44,7 +45,7 @@ def main() -> None:
     print({trunk: round(value / cost["small"], 1) for trunk, value in cost.items()}, "x a step of the small trunk")
     for trunk in TRUNKS:
         model = ModelConfig(trunk=trunk)
-        configs = [Config(data="tcga-brca-tuning", seed=seed, model=model, train=TRAIN) for seed in range(5)]
+        configs = [plain(Config(data="tcga-brca-tuning", seed=seed, model=model, train=TRAIN)) for seed in range(5)]
         methods = ["oneshot-hsic", "isogram"] if trunk == "small" else ["isogram"]
         done = read_rows([PATH]) if PATH.exists() else []
         bench(

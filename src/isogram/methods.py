@@ -73,10 +73,19 @@ def _oneshot(name: str, metric: bool) -> Run:
     return run
 
 
-def plain(config: Config, *, metric: bool) -> Config:
-    """One-shot alignment and no more: what a node's own rows or its classes could add is left out."""
-    align = config.align.model_copy(update={"metric": metric, "decorrelate": False, "propagate": False})
-    average = config.average.model_copy(update={"head": "means"})
+def plain(
+    config: Config, *, metric: bool | None = None, head: Literal["anchors", "means", "laplace"] = "means"
+) -> Config:
+    """One-shot alignment and no more: what a node's own rows or its classes could add is left out.
+
+    Args:
+        config: the settings.
+        metric: as in `AlignConfig`; as it is if None.
+        head: as in `AverageConfig`.
+    """
+    changed = {} if metric is None else {"metric": metric}
+    align = config.align.model_copy(update=changed | {"decorrelate": False, "propagate": False})
+    average = config.average.model_copy(update={"head": head})
     return config.model_copy(update={"align": align, "average": average})
 
 
