@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from isogram import aggregation, federation
-from isogram.alignment import canonical_frame, consensus, gram, item_quality, shrink
-from isogram.alignment.quality import LEAST, _beliefs, _cross_fit, _kernel
+from isogram.alignment import canonical_frame, consensus, gram, item_quality, shrink, unshrink
+from isogram.alignment.quality import LEAST, _beliefs, _placed
 from isogram.config import AlignConfig, Config
 from isogram.data import AnchorItems
 from isogram.data.anchors import declare, wrong
@@ -47,7 +47,7 @@ def test_held_out_anchors_are_placed_by_weighted_ridge_on_features_that_the_gram
     rows, q = [x - x.mean(0) for x in rows], [x.double() for x in q]
     index, fold = [torch.arange(k)] * 3, torch.arange(3)
     ridge = [RHO * float((x**2).sum()) / k for x in rows]
-    found = _cross_fit([_kernel(shrink(gram(x), RHO)) for x in rows], index, k, q, fold, 4, 2.0)
+    found = _placed([unshrink(shrink(gram(x), RHO)) for x in rows], index, k, q, fold, 4, 2.0)
     own = []
     for x, c in zip(rows, ridge, strict=True):
         part = gram(x[3:])

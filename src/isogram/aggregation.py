@@ -1,12 +1,13 @@
 """Server side: lists of updates in, one broadcast out. Pure functions; nodes are taken in the order of their names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isogram.alignment import anchor_residuals, canonical_frame, consensus, item_quality, sub_smoother, unpack
+from isogram import alignment
+from isogram.alignment import Fit, anchor_residuals, canonical_frame, consensus, item_quality, sub_smoother, unpack
 from isogram.errors import MessageError
 from isogram.messages import Up
 from isogram.secure_sum import MIN_EVIDENCE, total
@@ -53,6 +54,7 @@ def merge_grams(
     *,
     connected: bool = True,
     precision: Mapping[str, Tensor] | None = None,
+    kernel: Callable[[Tensor], Tensor] = lambda m: m,
 ) -> Tensor:
     """Consensus [K, K] of the Grams in the updates.
 
@@ -61,6 +63,7 @@ def merge_grams(
         n_anchors: K.
         connected: as in `alignment.consensus`.
         precision: of `node_residuals`, per node a factor of its anchors' quality.
+        kernel: turns a shrunk Gram into that of another kernel first, see `alignment.as_kernel`.
 
     Raises:
         AnchorError: as in `alignment.consensus`.
@@ -73,7 +76,7 @@ def merge_grams(
     quality = [_quality(update, n_anchors) for update in senders]
     if precision is not None:
         quality = [q.double() * precision[update.node] for update, q in zip(senders, quality, strict=True)]
-    grams = [unpack(update.gram.double()) for update in senders if update.gram is not None]
+    grams = [kernel(unpack(update.gram.double())) for update in senders if update.gram is not None]
     return consensus(grams, held, n_anchors, quality, connected=connected)
 
 
@@ -132,15 +135,7 @@ def weigh_items(updates: Sequence[Up], n_anchors: int, rank: int, power: float) 
     Raises:
         MessageError: as `merge_grams`.
     """
-    senders = [update for update in in_order(updates) if update.gram is not None]
-    first: list[Up] = []
-    same: dict[str, int] = {}
-    for update in senders:
-        _check_gram(update, n_anchors)
-        twins = (number for number, other in enumerate(first) if _same_gram(update, other))
-        same[update.node] = next(twins, len(first))
-        if same[update.node] == len(first):
-            first.append(update)
+    first, same = _distinct(updates, n_anchors)
     found = item_quality(
         [unpack(update.gram.double()) for update in first if update.gram is not None],
         [_held(update, n_anchors) for update in first],
@@ -151,6 +146,47 @@ def weigh_items(updates: Sequence[Up], n_anchors: int, rank: int, power: float) 
         declared=[_quality(update, n_anchors) for update in first],
     )
     return {node: found[number].float() for node, number in same.items()}
+
+
+def choose_fit(updates: Sequence[Up], n_anchors: int, start: Fit, rank: int, power: float) -> int:
+    """How the nodes should fit, a number of `alignment.ways`, by `alignment.choose_fit`.
+
+    Nodes of one modality that sent the same Gram count as one.
+
+    Args:
+        updates: with Grams, of the linear kernel, shrunk by the ridge of `start`.
+        n_anchors: K.
+        start: what is set.
+        rank: of the frame.
+        power: of the frame.
+
+    Raises:
+        MessageError: as `merge_grams`.
+    """
+    first, _ = _distinct(updates, n_anchors)
+    return alignment.choose_fit(
+        [unpack(update.gram.double()) for update in first if update.gram is not None],
+        [_held(update, n_anchors) for update in first],
+        n_anchors,
+        [update.modality for update in first],
+        start=start,
+        rank=rank,
+        power=power,
+        quality=[_quality(update, n_anchors) for update in first],
+    )
+
+
+def _distinct(updates: Sequence[Up], n_anchors: int) -> tuple[list[Up], dict[str, int]]:
+    """The updates with Grams, one of each modality's equal ones; and node -> the number of the one like its own."""
+    first: list[Up] = []
+    same: dict[str, int] = {}
+    for update in [update for update in in_order(updates) if update.gram is not None]:
+        _check_gram(update, n_anchors)
+        twins = (number for number, other in enumerate(first) if _same_gram(update, other))
+        same[update.node] = next(twins, len(first))
+        if same[update.node] == len(first):
+            first.append(update)
+    return first, same
 
 
 def _same_gram(left: Up, right: Up) -> bool:

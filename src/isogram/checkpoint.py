@@ -19,24 +19,24 @@ from isogram.model import SavedModel
 from isogram.model.saved import OWN_MAP, flat_homes, nested_homes
 
 _ADAPTERS, _APART, _HEADS, _METRIC, _RESIDUAL = "adapters/", "apart/", "heads/", "metric/", "residual/"
-_QUALITY = "quality/"
+_QUALITY, _WAY = "quality/", "way"
 _CHANGE, _HOME, _SEEN = "change/", "home/", "seen/"
 """What is a node's own: its projector's change, what its adapters keep at home, its anchors as last seen."""
 
 
 def alignment_state(fed: Federation) -> dict[str, Tensor]:
-    """What one-shot alignment left: frame, consensus, head, each node's feature metric, anchor weights, residual."""
+    """What one-shot alignment left: frame, consensus, head, the way to fit, nodes' metrics, weights, residuals."""
     metrics = {_METRIC + node.name: node.metric for node in fed.nodes if node.metric is not None}
     metrics |= {_QUALITY + node.name: node.quality for node in fed.nodes if node.quality is not None}
     residuals = {_RESIDUAL + name: torch.tensor(value, dtype=torch.float64) for name, value in fed.residuals.items()}
-    return _server_state(fed) | metrics | residuals
+    return _server_state(fed) | metrics | residuals | {_WAY: torch.tensor(fed.way)}
 
 
 def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federation:
     """Nodes of `federation.gather`, fitted again: the maps follow from anchors, weights, metric, frame, head."""
     for node in fed.nodes:
         node.metric, node.quality = state.get(_METRIC + node.name), state.get(_QUALITY + node.name, node.quality)
-        node.fit(state["frame"].float().double()[node.index], decorrelate=fed.config.align.decorrelate)
+        node.fit(state["frame"].float().double()[node.index], node.ways[int(state[_WAY])])
     residuals = {name: float(value) for name, value in _under(_RESIDUAL, state).items()}
     fed = replace(
         fed,
@@ -45,6 +45,7 @@ def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federatio
         head=state.get("head"),
         heads=_under(_HEADS, state),
         residuals=residuals,
+        way=int(state[_WAY]),
     )
     return federation.learn_classes(fed)
 

@@ -6,13 +6,14 @@ Nodes and server exchange nothing but `messages.Up` and `messages.Down`, and eve
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from isogram import aggregation, averaging, representations, sharing
-from isogram.alignment import DEFAULT_RANK, canonical_frame, continue_frame, gram, pack
+from isogram.alignment import DEFAULT_RANK, Fit, as_kernel, canonical_frame, continue_frame, gram, pack
 from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.errors import ConfigError
@@ -71,6 +72,7 @@ class Federation:
     history: tuple[dict[str, float], ...] = ()
     residuals: dict[str, float] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
+    way: int = 0
 
     @property
     def width(self) -> int:
@@ -88,6 +90,11 @@ class Federation:
     def head_of(self, node: Node) -> Tensor | None:
         """Class directions for a node's coordinates."""
         return self.heads.get(node.name) if self.heads else self.head
+
+    @property
+    def ways(self) -> list[Fit]:
+        """How nodes may fit; `way` is the number of the one that was chosen."""
+        return self.nodes[0].ways
 
     @property
     def last_round(self) -> int:
@@ -128,13 +135,24 @@ def align(data: FederatedData, config: Config) -> Federation:
     if config.align.precision or config.average.rule == "node":
         # Of the first Grams: a metric is fitted to the very consensus that would judge it.
         residuals, precision = aggregation.node_residuals(plain, fed.n_anchors, fed.width, config.align.power)
-    consensus = aggregation.merge_grams(grams, fed.n_anchors, precision=precision if config.align.precision else None)
+    # By the first Grams, again: under a metric that has seen an anchor, the anchor is not left out.
+    way = (
+        aggregation.choose_fit(plain, fed.n_anchors, fed.ways[0], fed.width, config.align.power)
+        if config.align.choose
+        else 0
+    )
+    consensus = aggregation.merge_grams(
+        grams,
+        fed.n_anchors,
+        precision=precision if config.align.precision else None,
+        kernel=partial(as_kernel, share=fed.ways[way].share, rho=config.align.rho),
+    )
     frame = canonical_frame(consensus, fed.width, config.align.power)
     for node in fed.nodes:
-        down = _send(fed, node, 1, frame=frame)
+        down = _send(fed, node, 1, frame=frame, fit=way)
         assert down.frame is not None
-        node.fit(down.frame.double()[node.index], decorrelate=config.align.decorrelate)
-    fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals)
+        node.fit(down.frame.double()[node.index], node.ways[down.fit])
+    fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals, way=way)
     return learn_classes(with_heads(fed, 1))
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from isogram.alignment import (
+    Fit,
+    KernelMap,
     LinearMap,
     Standardizer,
     canonical_frame,
@@ -23,6 +25,7 @@ from isogram.alignment import (
     pack,
     shrink,
     unpack,
+    ways,
 )
 from isogram.alignment.oneshot import metric_gram
 from isogram.config import AverageConfig, Config
@@ -77,6 +80,7 @@ class Node:
         self.metric: Tensor | None = None
         self.target: Tensor | None = None
         self.map: Map | None = None
+        self.way = self.ways[0]
         self.turn: Tensor | None = None
         self.class_part: LinearMap | None = None
         self.soft: Tensor | None = None
@@ -136,17 +140,24 @@ class Node:
             )
         self.quality = None if (quality == 1).all() else quality
 
-    def fit(self, target: Tensor, *, decorrelate: bool = False) -> None:
+    @property
+    def ways(self) -> list[Fit]:
+        """How the node may fit, as it is set first."""
+        align = self.config.align
+        return ways(Fit(1.0, align.rho, align.decorrelate))
+
+    def fit(self, target: Tensor, way: Fit | None = None) -> None:
         """Ridge onto the coordinates `target` [k, r] of this node's anchors: its rows of the frame, for one-shot.
 
         Args:
             target: see above.
-            decorrelate: then make the coordinates of rows that the ridge has not seen uncorrelated: of the node's own,
-                and of each anchor by a fit without it.
+            way: kernel and ridge; and whether to make the coordinates of rows that the ridge has not seen uncorrelated:
+                of the node's own, and of each anchor by a fit without it. The linear kernel and no more if not given.
         """
+        self.way = way or replace(self.ways[0], decorrelate=False)
         self.target, self.turn, self.class_part, self.soft = target.double(), None, None, None
         self.map = self._fitted(slice(None))
-        if decorrelate:
+        if self.way.decorrelate:
             self.turn = decorrelation(torch.cat([self.map(_flat(self.data.tokens)), self._unseen()]))
             self.map = self._fitted(slice(None))
 
@@ -154,7 +165,8 @@ class Node:
         """[k', r] places of the anchors in full standing, each by a ridge fitted without it."""
         align, sound = self.config.align, self._sound
         assert self.target is not None
-        return left_out(self.anchors[sound], self.target[sound], align.rho, align.clip, self.metric)
+        anchors, target = self.anchors[sound], self.target[sound]
+        return left_out(anchors, target, self.way.ridge, align.clip, self.metric, self.way.share)
 
     @property
     def _sound(self) -> Tensor:
@@ -167,9 +179,10 @@ class Node:
         align = self.config.align
         assert self.target is not None
         quality = None if self.quality is None else self.quality[keep]
-        found = fit_map(self.anchors[keep], self.target[keep], align.rho, align.clip, self.metric, quality)
+        anchors, target = self.anchors[keep], self.target[keep]
+        found = fit_map(anchors, target, self.way.ridge, align.clip, self.metric, quality, self.way.share)
         if self.turn is not None:
-            found = replace(found, weight=found.weight @ self.turn, bias=found.bias @ self.turn)
+            found = found.then(self.turn)
         return found if self.class_part is None else classes.with_part(found, self.class_part)
 
     @property
@@ -315,8 +328,10 @@ class Node:
         assert isinstance(self.map, LinearMap) and self.target is not None, "fit the node first"
         n_tokens = self.data.tokens.shape[1]
         self.model = NodeModel(self.map, n_tokens, shared).to(self.device)
-        self.base_rows = self.model.projector.base(self._standard_tokens(_flat(self.data.tokens)))
-        self.teacher = self.base_rows.sum(1) + self.model.bias
+        rows = _flat(self.data.tokens)
+        self.base_rows = self.model.projector.base(self._standard_tokens(rows))
+        self.curve = self._curved(self.map, rows)
+        self.teacher = self.base_rows.sum(1) + self.model.bias + self.curve
         self.base_anchors = torch.empty(len(self.anchors), n_tokens, self.target.shape[1], device=self.device)
         self.shift = torch.empty(len(self.anchors), self.target.shape[1], device=self.device)
         order = torch.randperm(len(self.anchors), generator=stream(self.anchor_hash, self.modality, "folds"))
@@ -326,8 +341,15 @@ class Node:
             without = self._fitted(keep)
             x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
             self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x).to(self.device)
-            self.shift[fold] = (without.bias - self.map.bias).float().to(self.device)
+            shift = (without.bias - self.map.bias).float().to(self.device)
+            self.shift[fold] = shift + self._curved(without, self.anchors[fold])
         self.first_seen = self.last_seen = self.base_anchors.sum(1) + self.model.bias + self.shift
+
+    def _curved(self, start: LinearMap, rows: Tensor) -> Tensor:
+        """What a map adds to the linear part of raw rows [n, F], of which the tokens are made that the trunk sees."""
+        if not isinstance(start, KernelMap):
+            return torch.zeros(len(rows), start.weight.shape[1], device=self.device)
+        return start.curved(start.standardize(rows)).float().to(self.device)
 
     @property
     def shared(self) -> SharedModel:
@@ -453,7 +475,7 @@ class Node:
         step = Step(
             anchors=anchors,
             live=live,
-            rows=z[len(live) :],
+            rows=z[len(live) :] + self.curve[rows],
             teacher=self.teacher[rows],
             geometry=geometry,
             **{name: target[self.index] for name, target in targets.items() if target is not None},

@@ -130,7 +130,8 @@ class Down(Message):
 
     frame [K, r]: canonical frame; geometry [K(K+1)/2]: packed Gram of the frame, the target of CKA; others
     [K(K+1)/2]: packed consensus of the nodes of other modalities; quality [k]: weights of the node's anchors, by what
-    all Grams say; keys [m, 32] uint8: of the secure sums, in node
+    all Grams say; fit: how to fit the map,
+    a number of `alignment.ways`, 0 for as it is set; keys [m, 32] uint8: of the secure sums, in node
     order; evidence [C] uint8: classes that enough rows speak for; second: 1 if
     their second moment is asked for, too; head [C, r]: class directions, NaN where it is 0;
     prototypes, counterparts, siblings [K, d], peers [p, K, d]: anchor embeddings, only in peers that share them (see
@@ -141,6 +142,7 @@ class Down(Message):
     geometry: Tensor | None = None
     others: Tensor | None = None
     quality: Tensor | None = None
+    fit: int = 0
     keys: Tensor | None = None
     evidence: Tensor | None = None
     second: int = 0

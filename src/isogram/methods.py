@@ -84,7 +84,7 @@ def plain(
         head: as in `AverageConfig`.
     """
     changed = {} if metric is None else {"metric": metric}
-    align = config.align.model_copy(update=changed | {"decorrelate": False, "propagate": False})
+    align = config.align.model_copy(update=changed | {"decorrelate": False, "choose": False, "propagate": False})
     average = config.average.model_copy(update={"head": head})
     return config.model_copy(update={"align": align, "average": average})
 

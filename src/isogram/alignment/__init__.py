@@ -4,13 +4,15 @@ Shape letters: K anchors of the whole set, k anchors that a node holds, F featur
 Everything is computed in float64; what a message carries is rounded to float32 by the message, not here.
 """
 
+from isogram.alignment.choice import Fit, as_kernel, choose_fit, ways
 from isogram.alignment.cka import cka, cka_debiased, cka_embedded, hsic, hsic_unbiased
 from isogram.alignment.consensus import consensus
 from isogram.alignment.decorrelate import decorrelation, shrunk_covariance
 from isogram.alignment.frame import canonical_frame, continue_frame
-from isogram.alignment.gram import center, gram, pack, shrink, unpack
+from isogram.alignment.gram import center, gram, pack, shrink, unpack, unshrink
 from isogram.alignment.oneshot import (
     DEFAULT_RANK,
+    KernelMap,
     LinearMap,
     OneShot,
     Standardizer,
@@ -24,12 +26,16 @@ from isogram.alignment.residuals import anchor_residuals, sub_smoother
 
 __all__ = [
     "DEFAULT_RANK",
+    "Fit",
+    "KernelMap",
     "LinearMap",
     "OneShot",
     "Standardizer",
     "anchor_residuals",
+    "as_kernel",
     "canonical_frame",
     "center",
+    "choose_fit",
     "cka",
     "cka_debiased",
     "cka_embedded",
@@ -49,4 +55,6 @@ __all__ = [
     "shrunk_covariance",
     "sub_smoother",
     "unpack",
+    "unshrink",
+    "ways",
 ]

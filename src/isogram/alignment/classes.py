@@ -4,6 +4,7 @@ Shape letters: k anchors at the node, N private rows, F features, r coordinates,
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -221,7 +222,8 @@ def _ridge(x: Float[Tensor, "N F"], y: Float[Tensor, "N C"]) -> tuple[Float[Tens
 def with_part(start: LinearMap, part: LinearMap) -> LinearMap:
     """`start`, with `part` in the place of what it has in the span of `part`."""
     outside = torch.eye(start.weight.shape[1], dtype=torch.float64) - _span(part.weight)
-    return LinearMap(start.standardize, start.weight @ outside + part.weight, start.bias @ outside + part.bias)
+    found = start.then(outside)
+    return replace(found, weight=found.weight + part.weight, bias=found.bias + part.bias)
 
 
 def _span(rows: Float[Tensor, "_ r"]) -> Float[Tensor, "r r"]:

@@ -34,6 +34,15 @@ def shrink(matrix: Float[Tensor, "k k"], rho: float) -> Float[Tensor, "k k"]:
     return (smoother + smoother.T) / 2
 
 
+def unshrink(m: Float[Tensor, "k k"]) -> Float[Tensor, "k k"]:
+    """K / c of M = K (K + c I)^-1: the Gram that was shrunk, but for its scale.
+
+    Of a smoother of M's kind that holds for any kernel; rows and columns of it are the Gram of fewer anchors.
+    """
+    kernel = torch.linalg.solve(torch.eye(len(m), dtype=m.dtype) - m, m)
+    return (kernel + kernel.T) / 2
+
+
 def pack(matrix: Float[Tensor, "k k"]) -> Float[Tensor, " k*(k+1)//2"]:
     """Lower triangle of a symmetric matrix, row by row: the k(k+1)/2 numbers that a message carries."""
     row, col = torch.tril_indices(*matrix.shape)

@@ -1,7 +1,7 @@
 """One-shot alignment: each node's ridge regression from its own features onto the frame. No training, one message."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from torch import Tensor
 from isogram.alignment.consensus import consensus
 from isogram.alignment.frame import canonical_frame
 from isogram.alignment.gram import center, gram, shrink
+from isogram.alignment.kernel import Kernel, kernel_gram, squared_distances
 from isogram.errors import AnchorError
 
 
@@ -53,6 +54,37 @@ class LinearMap:
         """Frame coordinates of raw features."""
         return self.standardize(features) @ self.weight + self.bias
 
+    def then(self, turn: Float[Tensor, "r r"]) -> "LinearMap":
+        """The map, and after it a linear change of coordinates: u @ turn."""
+        return replace(self, weight=self.weight @ turn, bias=self.bias @ turn)
+
+
+@dataclass(frozen=True)
+class KernelMap(LinearMap):
+    """A linear map and a Gaussian part: u = s(x) @ weight + bias + k @ dual, k_a = exp(-|scale s(x) - a|^2 / width).
+
+    The a are the public anchors that the map was fitted to. scale [F], landmarks [k, F]: scaled anchors; dual [k, r].
+    """
+
+    scale: Float[Tensor, " F"]
+    landmarks: Float[Tensor, "k F"]
+    dual: Float[Tensor, "k r"]
+    width: float
+
+    def __call__(self, features: Float[Tensor, "n F"]) -> Float[Tensor, "n r"]:
+        """Frame coordinates of raw features."""
+        return super().__call__(features) + self.curved(self.standardize(features))
+
+    def curved(self, standardised: Float[Tensor, "n F"]) -> Float[Tensor, "n r"]:
+        """The Gaussian part of the coordinates of standardised features."""
+        rows = standardised * self.scale
+        near = (rows**2).sum(1)[:, None] + (self.landmarks**2).sum(1) - 2 * rows @ self.landmarks.T
+        return torch.exp(-near.clamp_min(0) / self.width) @ self.dual
+
+    def then(self, turn: Float[Tensor, "r r"]) -> "KernelMap":
+        """The map, and after it a linear change of coordinates: u @ turn."""
+        return replace(self, weight=self.weight @ turn, bias=self.bias @ turn, dual=self.dual @ turn)
+
 
 def _dual(kernel: Float[Tensor, "k k"], target: Float[Tensor, "k r"], rho: float) -> Float[Tensor, "k r"]:
     ridge = rho * kernel.trace() / len(kernel)
@@ -66,8 +98,9 @@ def fit_map(
     clip: float | None,
     metric: Float[Tensor, " F"] | None = None,
     quality: Float[Tensor, " k"] | None = None,
+    share: float = 1.0,
 ) -> LinearMap:
-    """Kernel ridge (linear kernel, solved in the k x k dual) from a node's anchor features onto its rows of the frame.
+    """Kernel ridge, solved in the k x k dual, from a node's anchor features onto its rows of the frame.
 
     The node's rows of the frame are centred before the fit and their mean is added back, because a node that holds only
     some of the anchors sees the frame off-centre. The ridge is rho times the mean eigenvalue of the Gram matrix.
@@ -83,6 +116,7 @@ def fit_map(
         clip: bound on standardised features; None takes the features as they are, not standardised.
         metric: non-negative feature weights, see `feature_metric`.
         quality: non-negative weights of the anchors, not all 0; all the same if not given.
+        share: of the linear part in the kernel, see `Kernel.fit`; the rest is Gaussian, and the map a `KernelMap`.
 
     Raises:
         AnchorError: the anchors' features do not vary.
@@ -97,8 +131,20 @@ def fit_map(
     kernel = weighted @ centred.T
     if not kernel.trace() > 0:
         raise AnchorError("the anchors' features do not vary at this node; nothing can be fitted to them")
-    weight = weighted.T @ _dual(kernel, root * (target - mean), rho * float(len(q) / q.sum()))
-    return LinearMap(standardize, weight, mean - middle @ weight)
+    ridge = rho * float(len(q) / q.sum())
+    if share == 1:
+        weight = weighted.T @ _dual(kernel, root * (target - mean), ridge)
+        return LinearMap(standardize, weight, mean - middle @ weight)
+    stretch = torch.ones_like(middle) if metric is None else metric.sqrt()
+    of = Kernel.fit(metric_gram(features, metric), share)
+    landmarks, at = features * stretch, q / q.sum()
+    near = torch.exp(-squared_distances(landmarks @ landmarks.T) / of.width)
+    level = near @ at
+    bent = near - level[:, None] - level[None, :] + at @ level
+    dual = root * _dual(of.linear * kernel + of.gaussian * root * bent * root.T, root * (target - mean), ridge)
+    weight = of.linear * (features - middle).T @ dual * (1 if metric is None else metric[:, None])
+    curve = of.gaussian * (dual - at[:, None] * dual.sum(0))
+    return KernelMap(standardize, weight, mean - middle @ weight - level @ curve, stretch, landmarks, curve, of.width)
 
 
 def _mean(rows: Float[Tensor, "k F"], q: Float[Tensor, " k"]) -> Float[Tensor, " F"]:
@@ -112,12 +158,13 @@ def left_out(
     rho: float,
     clip: float,
     metric: Float[Tensor, " F"] | None = None,
+    share: float = 1.0,
 ) -> Float[Tensor, "k r"]:
     """Where maps fitted without each anchor in turn place it: as `fit_map` places rows that it has not seen.
 
     Closed form, see `anchor_residuals`; the standardiser and the metric are those of all anchors, and all weigh alike.
     """
-    smoother = shrink(metric_gram(Standardizer.fit(anchors, clip)(anchors), metric), rho)
+    smoother = shrink(kernel_gram(metric_gram(Standardizer.fit(anchors, clip)(anchors), metric), share), rho)
     mean = target.mean(0)
     centred = target - mean
     slack = (1 - 1 / len(smoother) - smoother.diagonal()).clamp_min(1e-6)

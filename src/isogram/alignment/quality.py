@@ -12,9 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from isogram.alignment.consensus import consensus
-from isogram.alignment.frame import canonical_frame
-from isogram.alignment.gram import center
+from isogram.alignment.cross_fit import cross_fit
+from isogram.alignment.gram import center, unshrink
 
 FOLDS, REPEATS, PASSES = 5, 3, 4
 """Cross-fitting, how often it is repeated, and passes in which doubtful items lose their say."""
@@ -77,13 +76,13 @@ def item_quality(
         known = [quality.double() for quality in declared]
     if n_anchors < MIN_JUDGED or len(set(modalities)) < 2:
         return known
-    kernels = [_kernel(matrix.double()) for matrix in matrices]
+    kernels = [unshrink(matrix.double()) for matrix in matrices]
     draw = torch.Generator().manual_seed(n_anchors)
     folds = [fold for _ in range(REPEATS) for fold in torch.randperm(n_anchors, generator=draw).chunk(FOLDS)]
     kinds = list(dict.fromkeys(modalities))
     weight, right = known, [torch.ones_like(quality) for quality in known]
     for _ in range(PASSES):
-        found = [_cross_fit(kernels, indices, n_anchors, weight, fold, rank, power) for fold in folds]
+        found = [_placed(kernels, indices, n_anchors, weight, fold, rank, power) for fold in folds]
         similar = {
             (node, kind): value
             for node, own in enumerate(modalities)
@@ -102,13 +101,7 @@ def _of(kind: str, modalities: Sequence[str]) -> list[int]:
     return [node for node, own in enumerate(modalities) if own == kind]
 
 
-def _kernel(m: Float[Tensor, "k k"]) -> Float[Tensor, "k k"]:
-    """K / c of M = K (K + c I)^-1."""
-    kernel = torch.linalg.solve(torch.eye(len(m), dtype=m.dtype) - m, m)
-    return (kernel + kernel.T) / 2
-
-
-def _cross_fit(
+def _placed(
     kernels: Sequence[Tensor],
     indices: Sequence[Tensor],
     n_anchors: int,
@@ -117,33 +110,8 @@ def _cross_fit(
     rank: int,
     power: float,
 ) -> _Fold:
-    """The fold's anchors as each node places them, by weighted ridge onto the frame that all others give."""
-    train = torch.ones(n_anchors, dtype=torch.bool)
-    train[fold] = False
-    place = train.cumsum(0) - 1
-    inside = [train[index] for index in indices]
-    smoothers, at, say = [], [], []
-    for kernel, index, own, q in zip(kernels, indices, inside, weight, strict=True):
-        part = center(kernel[own][:, own])
-        smoothers.append(torch.linalg.solve(part + torch.eye(len(part), dtype=part.dtype), part))
-        at.append(place[index[own]])
-        say.append(q[own])
-    merged = consensus(smoothers, at, int(train.sum()), say, connected=False)
-    frame = canonical_frame(merged, min(rank, len(merged) - 1), power)
-    rows = []
-    for kernel, own, here, q in zip(kernels, inside, at, say, strict=True):
-        if not len(q):
-            rows.append(torch.zeros(int((~own).sum()), frame.shape[1], dtype=torch.float64))
-            continue
-        share, root = q / q.sum(), (q / q.max()).sqrt()[:, None]
-        level = kernel[:, own] @ share  # of a row's products with the weighted mean row
-        middle = level[own] @ share
-        among = kernel[own][:, own] - level[own][:, None] - level[own][None, :] + middle
-        across = kernel[~own][:, own] - level[~own][:, None] - level[own][None, :] + middle
-        target = root * (frame[here] - share @ frame[here])
-        dual = torch.linalg.solve(root * among * root.T + torch.eye(len(q), dtype=torch.float64), target)
-        rows.append(normalize(across @ (root * dual), dim=1))
-    return _Fold([index[~own] for index, own in zip(indices, inside, strict=True)], rows)
+    parts = cross_fit(kernels, indices, n_anchors, weight, fold, rank=rank, power=power)
+    return _Fold([part.held_out for part in parts], [normalize(part.places()[0], dim=1) for part in parts])
 
 
 def _similarity(

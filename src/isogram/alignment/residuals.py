@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from isogram.alignment.gram import center
+from isogram.alignment.gram import center, unshrink
 
 _LEAST = 1e-6  # of 1 - 1/k - M_ii: a Gram as a message carries it has no more digits
 
@@ -37,7 +37,5 @@ def sub_smoother(m: Float[Tensor, "k k"], index: Int[Tensor, " j"]) -> Float[Ten
 
     K / c = M (I - M)^-1, of which the rows and columns are taken, centred and shrunk again.
     """
-    identity = torch.eye(len(m), dtype=m.dtype)
-    kernel = torch.linalg.solve(identity - m, m)[index[:, None], index]
-    kernel = center((kernel + kernel.T) / 2)
+    kernel = center(unshrink(m)[index[:, None], index])
     return torch.linalg.solve(kernel + torch.eye(len(index), dtype=m.dtype), kernel)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from isogram.alignment import LinearMap
+from isogram.alignment import KernelMap, LinearMap
 from isogram.config import ModelConfig
 from isogram.errors import ConfigError, MessageError
 from isogram.model import peft_import
@@ -178,7 +178,10 @@ def _copy(value: Tensor) -> Tensor:
 
 
 class NodeModel(nn.Module):
-    """z = sum_t P(x)_t + bias + out(trunk(P(x))): with change, adapters and out at zero this is the starting map."""
+    """z = sum_t P(x)_t + bias + out(trunk(P(x))): with change, adapters and out at zero this is the starting map.
+
+    The trunk sees the linear part of a `KernelMap`; its Gaussian part is added to the coordinates.
+    """
 
     bias: Tensor
 
@@ -187,16 +190,23 @@ class NodeModel(nn.Module):
         self.projector = Projector(start.weight, tokens)
         self.register_buffer("bias", start.bias.float())
         self.shared = shared
+        self.start = start
         self.home = shared.home()
         self._change = self.projector.change.detach().clone()
         self._key = object()
 
     def forward(self, x: Tensor) -> Tensor:
         """Coordinates [B, d] of standardised tokens [B, T, c]."""
-        return self.from_base(self.projector.base(x))
+        z = self.from_base(self.projector.base(x))
+        if isinstance(self.start, KernelMap):
+            z = z + self.start.curved(x.double().cpu().flatten(1)).to(z)
+        return z
 
     def from_base(self, base: Tensor) -> Tensor:
-        """Coordinates [B, d] from the start's output [B, T, d]: frozen, hence computed once for rows seen often."""
+        """Coordinates [B, d] but for the Gaussian part, from the start's tokens [B, T, d].
+
+        They are frozen, hence computed once for rows that are seen often.
+        """
         self.take_place()
         projected = self.projector(base)
         return projected.sum(1) + self.bias + self.shared(projected)

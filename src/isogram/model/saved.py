@@ -9,13 +9,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from isogram.alignment import LinearMap, Standardizer
+from isogram.alignment import KernelMap, LinearMap, Standardizer
 from isogram.config import ModelConfig
 from isogram.errors import DataError
 from isogram.model.node_model import NodeModel, SharedModel
 from isogram.tensor_file import read_tensors, write_tensors
 
-_FORMAT = "isogram-model-2"
+_FORMAT = "isogram-model-3"
 OWN_MAP = "node:"
 """Before the name of a node whose map is its own, not that of its modality."""
 
@@ -98,6 +98,8 @@ class SavedModel:
         for modality, start in self.maps.items():
             parts = {"mean": start.standardize.mean, "scale": start.standardize.scale}
             parts |= {"weight": start.weight, "bias": start.bias}
+            if isinstance(start, KernelMap):
+                parts |= {"kernel_scale": start.scale, "landmarks": start.landmarks, "dual": start.dual}
             tensors |= {f"map/{modality}/{name}": value for name, value in parts.items()}
         tensors |= {f"change/{node}": value for node, value in (self.changes or {}).items()}
         tensors |= {f"home/{name}": value for name, value in flat_homes(self.homes or {}).items()}
@@ -110,6 +112,7 @@ class SavedModel:
             "classes": list(self.classes),
             "anchor_hash": self.anchor_hash,
             "clip": {modality: start.standardize.clip for modality, start in self.maps.items()},
+            "width": {m: start.width for m, start in self.maps.items() if isinstance(start, KernelMap)},
             "trained": self.adapters is not None,
             "fingerprint": self.fingerprint,
         }
@@ -133,7 +136,11 @@ class SavedModel:
         for modality, clip in about["clip"].items():
             part = under(f"map/{modality}/")
             standardize = Standardizer(part["mean"], part["scale"], clip)
-            maps[modality] = LinearMap(standardize, part["weight"], part["bias"])
+            plain = standardize, part["weight"], part["bias"]
+            maps[modality] = LinearMap(*plain)
+            if modality in about["width"]:
+                kernel = part["kernel_scale"], part["landmarks"], part["dual"]
+                maps[modality] = KernelMap(*plain, *kernel, about["width"][modality])
         return cls(
             config=ModelConfig.model_validate(about["model"]),
             nodes=about["nodes"],
