@@ -79,7 +79,7 @@ class Node:
         self.map: Map | None = None
         self.turn: Tensor | None = None
         self.class_part: LinearMap | None = None
-        self.soft: Tensor | None = None
+        self.kept: Tensor | None = None
         self.model: NodeModel | None = None
         self.readout: LinearMap | None = None
 
@@ -144,7 +144,7 @@ class Node:
             decorrelate: then make the coordinates of rows that the ridge has not seen uncorrelated: of the node's own,
                 and of each anchor by a fit without it.
         """
-        self.target, self.turn, self.class_part, self.soft = target.double(), None, None, None
+        self.target, self.turn, self.class_part, self.kept = target.double(), None, None, None
         self.map = self._fitted(slice(None))
         if decorrelate:
             self.turn = decorrelation(torch.cat([self.map(_flat(self.data.tokens)), self._unseen()]))
@@ -180,14 +180,19 @@ class Node:
     def learn_classes(self, down: Down) -> None:
         """Spread the classes of the head over the node's rows, and learn the map's part in their directions from them.
 
-        A node that labels some of the classes alone learns nothing: its rows say too little of the others.
+        A node that labels some of the classes alone learns nothing: its rows say too little of the others. In the span
+        of the directions few anchors say less than the classes do: where a node has learnt them rounds leave its map
+        there as it is, and where it labels some of them its labels alone train it (docs/log.md).
         """
         assert down.head is not None and self.target is not None
         known = ~down.head.isnan().any(1)
         own = set(self.data.classes)
-        if known.sum() < 2 or (own and not set(known.nonzero().flatten().tolist()) <= own):
+        if known.sum() < 2:
             return
         head = down.head[known].double()
+        if own and not set(known.nonzero().flatten().tolist()) <= own:
+            self.kept = classes.span(head)
+            return
         labels = torch.zeros(len(self.data.tokens), len(head), dtype=torch.float64)
         if own:
             labels = self._one_hot(len(known))[:, known]
@@ -202,8 +207,7 @@ class Node:
         assert isinstance(self.map, LinearMap)
         self.class_part = classes.class_part(self.map, _flat(self.data.tokens), labels, head)
         if self.class_part is not None:
-            self.soft = torch.zeros(len(labels), len(known), dtype=torch.float64)
-            self.soft[:, known] = classes.sharpened(labels)
+            self.kept = classes.span(head)
             self.map = self._fitted(slice(None))
 
     def fit_apart(self, width: int) -> None:
@@ -314,7 +318,8 @@ class Node:
         """
         assert isinstance(self.map, LinearMap) and self.target is not None, "fit the node first"
         n_tokens = self.data.tokens.shape[1]
-        self.model = NodeModel(self.map, n_tokens, shared).to(self.device)
+        learnt = self.class_part is not None
+        self.model = NodeModel(self.map, n_tokens, shared, self.kept if learnt else None).to(self.device)
         self.base_rows = self.model.projector.base(self._standard_tokens(_flat(self.data.tokens)))
         self.teacher = self.base_rows.sum(1) + self.model.bias
         self.base_anchors = torch.empty(len(self.anchors), n_tokens, self.target.shape[1], device=self.device)
@@ -442,14 +447,14 @@ class Node:
             live = live[:0]  # no term looks at anchors
         z = self.model.from_base(torch.cat([self.base_anchors[live], self.base_rows[rows]]))
         now = z[: len(live)] + self.shift[live]
+        if self.kept is not None:
+            now = now + (now.detach() - now) @ self.kept.to(now)
         anchors = self.last_seen.index_copy(0, live.to(self.device), now)
         self.last_seen = anchors.detach()
         labels = head = None
-        if down.head is not None and (self.soft is not None or self.data.classes):
-            labels = (self._one_hot(len(down.head)) if self.soft is None else self.soft)[rows]
-            learnt = torch.tensor(self.data.classes) if self.soft is None else labels.new_ones(len(down.head)).nonzero()
-            learnt = learnt.flatten()
-            head, labels = down.head[learnt], labels[:, learnt].float()
+        if down.head is not None and self.data.classes and self.class_part is None:
+            own = torch.tensor(self.data.classes)
+            head, labels = down.head[own], self._one_hot(len(down.head))[rows][:, own].float()
         step = Step(
             anchors=anchors,
             live=live,
