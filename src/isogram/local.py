@@ -180,9 +180,9 @@ class Node:
     def learn_classes(self, down: Down) -> None:
         """Spread the classes of the head over the node's rows, and learn the map's part in their directions from them.
 
-        A node that labels some of the classes alone learns nothing: its rows say too little of the others. In the span
-        of the directions few anchors say less than the classes do: where a node has learnt them rounds leave its map
-        there as it is, and where it labels some of them its labels alone train it (docs/log.md).
+        A node that labels some of the classes alone learns nothing: its rows say too little of the others. `kept` is
+        the span of the directions, where the frame term costs accuracy (docs/log.md): rounds leave the map there as it
+        is at a node that has learnt, and take nothing from the anchors there at one that labels some classes.
         """
         assert down.head is not None and self.target is not None
         known = ~down.head.isnan().any(1)
