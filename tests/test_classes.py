@@ -1,13 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from planted import planted
+from resumed import put_back
 from torch.nn.functional import normalize, one_hot
 from torch.testing import assert_close
 
 from isogram import federation
 from isogram.alignment import LinearMap, Standardizer, classes
-from isogram.config import Config
+from isogram.config import Config, ModelConfig, TermWeights, TrainConfig
+from isogram.data import evaluation
+from isogram.federation import targets
+from isogram.local import stream
+from isogram.objective import loss
 
 
 def blobs(n, seed, spread=0.3, width=6):
@@ -103,3 +110,45 @@ def test_a_node_without_labels_learns_classes_from_the_frame_and_sends_nothing_f
     learnt, fed = federation.align(planted(), config), federation.align(planted(), plain)
     up = [[e for e in f.ledger.entries if e.direction == "up"] for f in (learnt, fed)]
     assert up[0] == up[1]
+
+
+ROUNDS = Config(
+    anchors=10,
+    model=ModelConfig(width=48, layers=1),
+    train=TrainConfig(rounds=3, steps=4, lr=1e-2, projector_lr=1e-2),
+)
+
+
+def test_rounds_leave_what_a_node_has_learnt_of_the_classes_also_after_a_stop_and_in_a_file(tmp_path):
+    data = planted(n_anchors=10)
+    start = federation.align(data, ROUNDS)
+    learnt = {node.name for node in start.nodes if node.class_part is not None}
+    assert 0 < len(learnt) < len(start.nodes)
+    trained, again, model = put_back(tmp_path, data, ROUNDS)
+    assert set(model.kept) == learnt
+    with evaluation():
+        for before, after, resumed in zip(start.nodes, trained.nodes, again.nodes, strict=True):
+            rows = data.held_out.tokens(after.modality)
+            z = after.embed(rows)
+            assert_close(model.embed(after.name, rows), z, rtol=0, atol=0)
+            assert_close(resumed.embed(rows), z, rtol=0, atol=0)
+            moved = z - before.embed(rows)
+            in_classes = (moved @ start.head.T).norm() / moved.norm()
+            assert in_classes < 1e-4 if after.name in learnt else in_classes > 0.05, (after.name, in_classes)
+
+
+def test_where_a_node_labels_some_classes_anchors_teach_it_nothing_in_the_directions_of_all():
+    data = planted()
+    some = [replace(n, labels=np.where(n.labels == 2, -1, n.labels)) if n.name == "a-1" else n for n in data.nodes]
+    fed = federation.start_training(federation.align(replace(data, nodes=tuple(some)), ROUNDS))
+
+    def share(node, term):
+        step = node._step(fed.ledger.carry(targets(fed, node, 2)), None, node.last_seen, stream("draw"))
+        node.shared.zero_grad()
+        loss(step, TrainConfig(weights=TermWeights.only(**{term: 1})))[0].backward()
+        grad = node.shared.out.weight.grad.double()
+        return (fed.head.double() @ grad).norm() / grad.norm()
+
+    one, two = (next(n for n in fed.nodes if n.name == name) for name in ("a-1", "a-2"))
+    assert share(one, "frame") < 1e-4 < 0.05 < share(two, "frame")
+    assert share(one, "task") > 0.05

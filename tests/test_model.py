@@ -28,6 +28,19 @@ def test_a_fresh_model_is_its_starting_map(trunk):
     assert_close(z.double(), linear(rows), rtol=1e-5, atol=1e-5)
 
 
+def test_what_is_kept_is_the_starting_maps_whatever_is_trained():
+    linear, rows = start()
+    head = torch.randn(3, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    shared, kept = SharedModel(SMALL, 8), torch.linalg.pinv(head) @ head
+    model = NodeModel(linear, 3, shared, kept)
+    with torch.no_grad():
+        for parameter in (shared.out.weight, model.projector.change):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
+        moved = model(linear.standardize(rows).float().reshape(20, 3, 5)).double() - linear(rows)
+    assert_close(moved @ head.T, torch.zeros(20, 3, dtype=torch.float64), rtol=0, atol=1e-4)
+    assert moved.norm() > 1
+
+
 def test_only_adapters_train_and_the_base_is_the_same_whatever_the_seed():
     torch.manual_seed(1)
     one = SharedModel(SMALL, 8)

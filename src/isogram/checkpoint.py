@@ -132,6 +132,7 @@ def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
         heads=fed.heads,
         changes={n.name: n.model.projector.change for n in fed.nodes if n.model is not None} if trained else None,
         homes=_homes(fed) if trained else None,
+        kept={n.name: n.model.kept for n in fed.nodes if n.model is not None and n.model.kept is not None},
         adapters=fed.adapters if trained else None,
         fingerprint=trunk.fingerprint if trunk is not None else "",
     )

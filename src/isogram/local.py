@@ -83,7 +83,7 @@ class Node:
         self.way = self.ways[0]
         self.turn: Tensor | None = None
         self.class_part: LinearMap | None = None
-        self.soft: Tensor | None = None
+        self.kept: Tensor | None = None
         self.model: NodeModel | None = None
         self.readout: LinearMap | None = None
 
@@ -155,7 +155,7 @@ class Node:
                 of the node's own, and of each anchor by a fit without it. The linear kernel and no more if not given.
         """
         self.way = way or replace(self.ways[0], decorrelate=False)
-        self.target, self.turn, self.class_part, self.soft = target.double(), None, None, None
+        self.target, self.turn, self.class_part, self.kept = target.double(), None, None, None
         self.map = self._fitted(slice(None))
         if self.way.decorrelate:
             self.turn = decorrelation(torch.cat([self.map(_flat(self.data.tokens)), self._unseen()]))
@@ -193,14 +193,19 @@ class Node:
     def learn_classes(self, down: Down) -> None:
         """Spread the classes of the head over the node's rows, and learn the map's part in their directions from them.
 
-        A node that labels some of the classes alone learns nothing: its rows say too little of the others.
+        A node that labels some of the classes alone learns nothing: its rows say too little of the others. `kept` is
+        the span of the directions, where the frame term costs accuracy (docs/log.md): rounds leave the map there as it
+        is at a node that has learnt, and take nothing from the anchors there at one that labels some classes.
         """
         assert down.head is not None and self.target is not None
         known = ~down.head.isnan().any(1)
         own = set(self.data.classes)
-        if known.sum() < 2 or (own and not set(known.nonzero().flatten().tolist()) <= own):
+        if known.sum() < 2:
             return
         head = down.head[known].double()
+        if own and not set(known.nonzero().flatten().tolist()) <= own:
+            self.kept = classes.span(head)
+            return
         labels = torch.zeros(len(self.data.tokens), len(head), dtype=torch.float64)
         if own:
             labels = self._one_hot(len(known))[:, known]
@@ -215,8 +220,7 @@ class Node:
         assert isinstance(self.map, LinearMap)
         self.class_part = classes.class_part(self.map, _flat(self.data.tokens), labels, head)
         if self.class_part is not None:
-            self.soft = torch.zeros(len(labels), len(known), dtype=torch.float64)
-            self.soft[:, known] = classes.sharpened(labels)
+            self.kept = classes.span(head)
             self.map = self._fitted(slice(None))
 
     def fit_apart(self, width: int) -> None:
@@ -327,7 +331,8 @@ class Node:
         """
         assert isinstance(self.map, LinearMap) and self.target is not None, "fit the node first"
         n_tokens = self.data.tokens.shape[1]
-        self.model = NodeModel(self.map, n_tokens, shared).to(self.device)
+        learnt = self.class_part is not None
+        self.model = NodeModel(self.map, n_tokens, shared, self.kept if learnt else None).to(self.device)
         rows = _flat(self.data.tokens)
         self.base_rows = self.model.projector.base(self._standard_tokens(rows))
         self.curve = self._curved(self.map, rows)
@@ -464,14 +469,14 @@ class Node:
             live = live[:0]  # no term looks at anchors
         z = self.model.from_base(torch.cat([self.base_anchors[live], self.base_rows[rows]]))
         now = z[: len(live)] + self.shift[live]
+        if self.kept is not None:
+            now = now + (now.detach() - now) @ self.kept.to(now)
         anchors = self.last_seen.index_copy(0, live.to(self.device), now)
         self.last_seen = anchors.detach()
         labels = head = None
-        if down.head is not None and (self.soft is not None or self.data.classes):
-            labels = (self._one_hot(len(down.head)) if self.soft is None else self.soft)[rows]
-            learnt = torch.tensor(self.data.classes) if self.soft is None else labels.new_ones(len(down.head)).nonzero()
-            learnt = learnt.flatten()
-            head, labels = down.head[learnt], labels[:, learnt].float()
+        if down.head is not None and self.data.classes and self.class_part is None:
+            own = torch.tensor(self.data.classes)
+            head, labels = down.head[own], self._one_hot(len(down.head))[rows][:, own].float()
         step = Step(
             anchors=anchors,
             live=live,

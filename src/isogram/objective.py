@@ -22,7 +22,7 @@ class Step:
     seen; rows [b, d]: embeddings; frame [k, d]: the anchors' places in it; geometry [k, k]: its centred Gram;
     prototypes [k, d]: mean of the nodes' anchor embeddings; teacher [b, d]: the rows under the starting map;
     labels [b, C]: probability of each class of `head`, 0 of all if unknown; head [C, d]: directions of the classes that
-    this node labels or has learnt of;
+    this node labels;
     counterparts, siblings [k, d]: anchor embeddings merged over the other modalities and over the nodes of this one;
     peers [p, k, d]: those of every other node (all three NaN where nobody holds an anchor); previous [k, d]: the
     anchors as the node left them in its last round.

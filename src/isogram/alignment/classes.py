@@ -194,7 +194,7 @@ def class_part(
     if gain <= error:
         return None
     weight = weight @ torch.linalg.pinv(head, rtol=RANK).T
-    before, after = start(rows) @ _span(head), (x - middle) @ weight
+    before, after = start(rows) @ span(head), (x - middle) @ weight
     weight = weight * (before.square().sum() / after.square().sum().clamp_min(1e-300)).sqrt()
     return LinearMap(start.standardize, weight, -middle @ weight)
 
@@ -221,12 +221,11 @@ def _ridge(x: Float[Tensor, "N F"], y: Float[Tensor, "N C"]) -> tuple[Float[Tens
 
 def with_part(start: LinearMap, part: LinearMap) -> LinearMap:
     """`start`, with `part` in the place of what it has in the span of `part`."""
-    outside = torch.eye(start.weight.shape[1], dtype=torch.float64) - _span(part.weight)
-    found = start.then(outside)
+    found = start.then(torch.eye(start.weight.shape[1], dtype=torch.float64) - span(part.weight))
     return replace(found, weight=found.weight + part.weight, bias=found.bias + part.bias)
 
 
-def _span(rows: Float[Tensor, "_ r"]) -> Float[Tensor, "r r"]:
+def span(rows: Float[Tensor, "_ r"]) -> Float[Tensor, "r r"]:
     """Projector onto the span of the rows, directions of less than `RANK` of the largest left out."""
     _, size, right = torch.linalg.svd(rows, full_matrices=False)
     kept = right[size > RANK * size[0]]

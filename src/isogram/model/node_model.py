@@ -181,12 +181,15 @@ class NodeModel(nn.Module):
     """z = sum_t P(x)_t + bias + out(trunk(P(x))): with change, adapters and out at zero this is the starting map.
 
     The trunk sees the linear part of a `KernelMap`; its Gaussian part is added to the coordinates.
+    kept [d, d]: a projector; in its span z is what the starting map says, whatever is trained. None: nothing is kept.
     """
 
     bias: Tensor
+    kept: Tensor | None
 
-    def __init__(self, start: LinearMap, tokens: int, shared: SharedModel) -> None:
+    def __init__(self, start: LinearMap, tokens: int, shared: SharedModel, kept: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("kept", None if kept is None else kept.float())
         self.projector = Projector(start.weight, tokens)
         self.register_buffer("bias", start.bias.float())
         self.shared = shared
@@ -209,7 +212,10 @@ class NodeModel(nn.Module):
         """
         self.take_place()
         projected = self.projector(base)
-        return projected.sum(1) + self.bias + self.shared(projected)
+        moved = (projected - base).sum(1) + self.shared(projected)
+        if self.kept is not None:
+            moved = moved - moved @ self.kept
+        return base.sum(1) + self.bias + moved
 
     def take_place(self) -> None:
         """Put what is this node's own into the shared model, if another node used it last."""

@@ -24,7 +24,8 @@ OWN_MAP = "node:"
 class SavedModel:
     """Maps per modality, or per node (`OWN_MAP`); what of the trained model is a node's own; what all share.
 
-    changes, homes: node -> change of its projector, and what of its adapters not all nodes share.
+    changes, homes: node -> change of its projector, and what of its adapters not all nodes share. kept: node -> see
+    `NodeModel`; only nodes that keep something.
     nodes: name -> modality; tokens: modality -> tokens per row; frame [K, r]; head [C, r], NaN for a class without
     evidence, None without labels or where nodes have `heads` of their own; adapters: that all share, None if the model
     was not trained; fingerprint: of the trunk's base.
@@ -41,6 +42,7 @@ class SavedModel:
     heads: Mapping[str, Tensor] = field(default_factory=dict)
     changes: Mapping[str, Tensor] | None = None
     homes: Mapping[str, Mapping[str, Tensor]] | None = None
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
     adapters: Mapping[str, Tensor] | None = None
     fingerprint: str = ""
 
@@ -65,7 +67,7 @@ class SavedModel:
         flat = torch.from_numpy(np.ascontiguousarray(tokens)).double().flatten(1)
         if self.adapters is None or self.changes is None:
             return start(flat)
-        model = NodeModel(start, n_tokens, self.shared(node))
+        model = NodeModel(start, n_tokens, self.shared(node), self.kept.get(node))
         with torch.no_grad():
             model.projector.change.copy_(self.changes[node])
             return model(start.standardize(flat).float().reshape(len(flat), n_tokens, -1)).double()
@@ -102,6 +104,7 @@ class SavedModel:
                 parts |= {"kernel_scale": start.scale, "landmarks": start.landmarks, "dual": start.dual}
             tensors |= {f"map/{modality}/{name}": value for name, value in parts.items()}
         tensors |= {f"change/{node}": value for node, value in (self.changes or {}).items()}
+        tensors |= {f"kept/{node}": value for node, value in self.kept.items()}
         tensors |= {f"home/{name}": value for name, value in flat_homes(self.homes or {}).items()}
         tensors |= {f"adapters/{name}": value for name, value in (self.adapters or {}).items()}
         about = {
@@ -153,6 +156,7 @@ class SavedModel:
             heads=under("heads/"),
             fingerprint=about["fingerprint"],
             changes=under("change/") if about["trained"] else None,
+            kept=under("kept/"),
             homes=nested_homes(under("home/"), about["nodes"]) if about["trained"] else None,
             adapters=under("adapters/") if about["trained"] else None,
         )
