@@ -191,16 +191,19 @@ class Node:
         labels = torch.zeros(len(self.data.tokens), len(head), dtype=torch.float64)
         if own:
             labels = self._one_hot(len(known))[:, known]
+        waves = classes.random_waves(self.standardize, stream(self.anchor_hash, self.modality, "waves"))
         if (labels.sum(1) == 0).any():
             sound, places = self._sound, self._unseen()
             places = places if self.turn is None else places @ self.turn
             tokens = self._standard_tokens(torch.cat([self.anchors[sound], _flat(self.data.tokens)])).double().cpu()
-            spread = classes.spread(classes.views(tokens), self.target[sound], places, labels, head)
+            seen = tokens.flatten(1)
+            students = [seen, seen, seen, classes.beside_waves(seen, waves)]
+            spread = classes.spread(classes.views(tokens), self.target[sound], places, labels, head, students)
             if spread is None:
                 return
             labels = spread
         assert isinstance(self.map, LinearMap)
-        self.class_part = classes.class_part(self.map, _flat(self.data.tokens), labels, head)
+        self.class_part = classes.class_part(self.map, _flat(self.data.tokens), labels, head, waves)
         if self.class_part is not None:
             self.soft = torch.zeros(len(labels), len(known), dtype=torch.float64)
             self.soft[:, known] = classes.sharpened(labels)
@@ -317,7 +320,7 @@ class Node:
         self.model = NodeModel(self.map, n_tokens, shared).to(self.device)
         self.base_rows = self.model.projector.base(self._standard_tokens(_flat(self.data.tokens)))
         self.teacher = self.base_rows.sum(1) + self.model.bias
-        self.base_anchors = torch.empty(len(self.anchors), n_tokens, self.target.shape[1], device=self.device)
+        self.base_anchors = torch.empty(len(self.anchors), *self.base_rows.shape[1:], device=self.device)
         self.shift = torch.empty(len(self.anchors), self.target.shape[1], device=self.device)
         order = torch.randperm(len(self.anchors), generator=stream(self.anchor_hash, self.modality, "folds"))
         for fold in order.chunk(self.config.train.folds):
@@ -325,7 +328,7 @@ class Node:
             keep[fold] = False
             without = self._fitted(keep)
             x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
-            self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x).to(self.device)
+            self.base_anchors[fold] = Projector(without, n_tokens).base(x).to(self.device)
             self.shift[fold] = (without.bias - self.map.bias).float().to(self.device)
         self.first_seen = self.last_seen = self.base_anchors.sum(1) + self.model.bias + self.shift
 

@@ -3,7 +3,9 @@
 Shape letters: k anchors at the node, N private rows, F features, r coordinates, C classes that the head knows.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from isogram.alignment.oneshot import LinearMap
+from isogram.alignment.oneshot import LinearMap, Standardizer, Waves
 
 WIDTH, RIDGE = 2.0, 0.1
 """Of `anchor_scores`: kernel exp(-WIDTH d^2 / median d^2), and what is added to its diagonal."""
@@ -25,6 +27,12 @@ SMOOTH = 1.0
 
 NEIGHBOURS, SPREAD = 6, 0.95
 """Of `propagate`: edges from each row, and the share of its label that a row takes from its neighbours."""
+
+ROW_SLACK = 0.25
+"""Of `spread`: standard errors by which it may be the worse, for every row per anchor."""
+
+WAVES = 500
+"""Of `random_waves`."""
 
 RANK = 1e-2
 """Singular values below it, relative to the largest, count as 0: class directions need not be independent."""
@@ -127,8 +135,12 @@ def spread(
     unseen: Float[Tensor, "k r"],
     labels: Float[Tensor, "N C"],
     head: Float[Tensor, "C r"],
+    students: Sequence[Float[Tensor, "n _"]] = (),
 ) -> Float[Tensor, "N C"] | None:
     """Class probabilities of a node's rows: those that it labels, and for the others what `propagate` makes of them.
+
+    Then each student in turn, a ridge, learns them, and the scores that it gives to rows left out are one more look to
+    spread them by: rows that differ only in what no class depends on come to be alike.
 
     Args:
         looks: of the anchors, then of the rows.
@@ -136,14 +148,25 @@ def spread(
         unseen: where the node's map puts each anchor that it was not fitted to.
         labels: of the rows, 0 of all classes where unknown.
         head: unit directions of the classes.
+        students: what each sees, of the anchors, then of the rows.
 
     Returns:
-        None if spreading names left-out anchors worse than the map does, by one standard error of balanced accuracy.
+        None if spreading names left-out anchors worse than the map does, in balanced accuracy and beyond the slack: a
+        quarter of a standard error for every row that there is per anchor, two at most. Rows are what spreading lives
+        on, and an anchor left out takes with it what its class's rows would have had.
     """
     at_anchors = anchor_classes(places, head)
     found, left = propagate(looks, at_anchors, labels)
     gain, error = accuracy_gain(*(values.argmax(1) for values in (at_anchors, left, anchor_classes(unseen, head))))
-    return None if gain < -error else torch.where(labels.sum(1, keepdim=True) > 0, labels, found)
+    k, known = len(places), labels.sum(1, keepdim=True) > 0
+    if gain < -error * min(2.0, ROW_SLACK * len(labels) / k):
+        return None
+    for seen in students:
+        learnt, rows = sharpened(torch.where(known, labels, found)), seen[k:]
+        weight, scores = _ridge(rows - rows.mean(0), learnt - learnt.mean(0))
+        look = torch.cat([(seen[:k] - rows.mean(0)) @ weight, scores])
+        found, _ = propagate([*looks, look], at_anchors, labels)
+    return torch.where(known, labels, found)
 
 
 def _shares(masses: Float[Tensor, "n C"], prior: Float[Tensor, " C"]) -> Float[Tensor, "n C"]:
@@ -167,35 +190,66 @@ def sharpened(classes: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
     return normalize(classes**SHARPEN, p=1, dim=1)
 
 
+def random_waves(standardize: Standardizer, draw: torch.Generator) -> Waves:
+    """`WAVES` random features of the kernel exp(-d^2 / 2F) over the F features that vary, not yet weighted."""
+    varies = standardize.scale.isfinite()
+    frequency = torch.randn(len(varies), WAVES, generator=draw) / varies.sum().clamp_min(1).sqrt() * varies[:, None]
+    phase = 2 * math.pi * torch.rand(WAVES, generator=draw)
+    return Waves(frequency.double(), phase.double(), torch.zeros(WAVES, 0, dtype=torch.float64))
+
+
+def beside_waves(standardized: Float[Tensor, "n F"], waves: Waves) -> Float[Tensor, "n F+D"]:
+    """Standardised features, and waves of the same expected square: of the kernel x.y + F exp(-d^2 / 2F)."""
+    return torch.cat([standardized, _size(waves) * waves.features(standardized)], 1)
+
+
+def _size(waves: Waves) -> float:
+    return math.sqrt(2 * int(waves.frequency.any(1).sum()) / len(waves.phase))
+
+
 def class_part(
-    start: LinearMap, rows: Float[Tensor, "N F"], classes: Float[Tensor, "N C"], head: Float[Tensor, "C r"]
+    start: LinearMap,
+    rows: Float[Tensor, "N F"],
+    classes: Float[Tensor, "N C"],
+    head: Float[Tensor, "C r"],
+    waves: Waves,
 ) -> LinearMap | None:
     """A map into the span of the class directions, learnt from the node's own rows; see `with_part`.
 
     A ridge from standardised features onto class probabilities gives scores s, and b H^+ s is the place at which the
-    class directions H see them. b keeps the part's mean square over these rows that of what `start` has there.
+    class directions H see them. b keeps the part's mean square over these rows that of what `start` has there. The
+    ridge sees waves, too, if its error at rows left out is the less for it by one standard error.
 
     Args:
         start: the node's map.
         rows: raw features.
         classes: their class probabilities; sharpened here.
         head: unit directions, one per column of `classes`.
+        waves: random, their weights of no account.
 
     Returns:
         None where it would not pay: where rows that the ridge has not seen get their class less often right from it
         than from `start`, by balanced accuracy and one standard error.
     """
     x, sharp = start.standardize(rows), sharpened(classes)
-    middle, truth = x.mean(0), sharp.argmax(1)
-    weight, unseen = _ridge(x - middle, sharp - sharp.mean(0))
+    truth, learnt = sharp.argmax(1), sharp - sharp.mean(0)
+    both = beside_waves(x, waves)
+    middle = both.mean(0)
+    weight, unseen = _ridge(both - middle, learnt)
+    plain, without = _ridge((both - middle)[:, : x.shape[1]], learnt)
+    less = ((learnt - without).square() - (learnt - unseen).square()).sum(1)
+    if less.mean() <= less.std() / math.sqrt(len(less)):
+        weight, unseen = torch.cat([plain, torch.zeros_like(weight[x.shape[1] :])]), without
     by_start = (normalize(start(rows), dim=1) @ head.T).argmax(1)
     gain, error = accuracy_gain(truth, unseen.argmax(1), by_start)
     if gain <= error:
         return None
     weight = weight @ torch.linalg.pinv(head, rtol=RANK).T
-    before, after = start(rows) @ _span(head), (x - middle) @ weight
+    before, after = start(rows) @ _span(head), (both - middle) @ weight
     weight = weight * (before.square().sum() / after.square().sum().clamp_min(1e-300)).sqrt()
-    return LinearMap(start.standardize, weight, -middle @ weight)
+    linear, curved = weight[: x.shape[1]], weight[x.shape[1] :]
+    kept = replace(waves, weight=_size(waves) * curved) if curved.any() else None
+    return LinearMap(start.standardize, linear, -middle @ weight, kept)
 
 
 def _ridge(x: Float[Tensor, "N F"], y: Float[Tensor, "N C"]) -> tuple[Float[Tensor, "F C"], Float[Tensor, "N C"]]:
@@ -220,8 +274,10 @@ def _ridge(x: Float[Tensor, "N F"], y: Float[Tensor, "N C"]) -> tuple[Float[Tens
 
 def with_part(start: LinearMap, part: LinearMap) -> LinearMap:
     """`start`, with `part` in the place of what it has in the span of `part`."""
-    outside = torch.eye(start.weight.shape[1], dtype=torch.float64) - _span(part.weight)
-    return LinearMap(start.standardize, start.weight @ outside + part.weight, start.bias @ outside + part.bias)
+    spanned = part.weight if part.waves is None else torch.cat([part.weight, part.waves.weight])
+    outside = torch.eye(start.weight.shape[1], dtype=torch.float64) - _span(spanned)
+    weight, bias = start.weight @ outside + part.weight, start.bias @ outside + part.bias
+    return LinearMap(start.standardize, weight, bias, part.waves)
 
 
 def _span(rows: Float[Tensor, "_ r"]) -> Float[Tensor, "r r"]:

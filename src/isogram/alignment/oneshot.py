@@ -42,16 +42,39 @@ class Standardizer:
 
 
 @dataclass(frozen=True)
+class Waves:
+    """cos(s @ frequency + phase) @ weight: random features of a Gaussian kernel (Rahimi & Recht 2007), weighted.
+
+    frequency [F, D], phase [D], weight [D, r]; s [n, F] standardised features.
+    """
+
+    frequency: Float[Tensor, "F D"]
+    phase: Float[Tensor, " D"]
+    weight: Float[Tensor, "D r"]
+
+    def features(self, standardized: Float[Tensor, "n F"]) -> Float[Tensor, "n D"]:
+        """The waves before they are weighted."""
+        return (standardized @ self.frequency + self.phase).cos()
+
+    def __call__(self, standardized: Float[Tensor, "n F"]) -> Float[Tensor, "n r"]:
+        """What they add to coordinates."""
+        return self.features(standardized) @ self.weight
+
+
+@dataclass(frozen=True)
 class LinearMap:
-    """Standardise, then an affine map: u = s(x) @ weight + bias. weight [F, r], bias [r]."""
+    """Standardise, then an affine map: u = s(x) @ weight + bias, and waves if any. weight [F, r], bias [r]."""
 
     standardize: Standardizer
     weight: Float[Tensor, "F r"]
     bias: Float[Tensor, " r"]
+    waves: Waves | None = None
 
     def __call__(self, features: Float[Tensor, "n F"]) -> Float[Tensor, "n r"]:
         """Frame coordinates of raw features."""
-        return self.standardize(features) @ self.weight + self.bias
+        standardized = self.standardize(features)
+        coordinates = standardized @ self.weight + self.bias
+        return coordinates if self.waves is None else coordinates + self.waves(standardized)
 
 
 def _dual(kernel: Float[Tensor, "k k"], target: Float[Tensor, "k r"], rho: float) -> Float[Tensor, "k r"]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from isogram.alignment import LinearMap
+from isogram.alignment import LinearMap, Waves
 from isogram.config import ModelConfig
 from isogram.errors import ConfigError, MessageError
 from isogram.model import peft_import
@@ -28,7 +28,7 @@ from isogram.model.trunk import Trunk, fingerprint
 
 
 class Projector(nn.Module):
-    """Private to a node: standardised tokens [B, T, c] -> [B, T, d].
+    """Private to a node: standardised tokens [B, T, c] -> [B, T, d], and a token more of the start's waves, if any.
 
     A frozen map per token position (the start) and a trained d x d change of its output, zero at first. The change acts
     on coordinates, not on raw features: F is in the thousands and anchors are few, so a trained F x d map only learns
@@ -36,15 +36,28 @@ class Projector(nn.Module):
     """
 
     start: Tensor
+    frequency: Tensor
+    phase: Tensor
+    height: Tensor
 
-    def __init__(self, weight: Tensor, tokens: int) -> None:
+    def __init__(self, start: LinearMap, tokens: int) -> None:
         super().__init__()
-        self.register_buffer("start", weight.float().reshape(tokens, -1, weight.shape[1]))
-        self.change = nn.Parameter(torch.zeros(weight.shape[1], weight.shape[1]))
+        width = start.weight.shape[1]
+        self.register_buffer("start", start.weight.float().reshape(tokens, -1, width))
+        self.waves = start.waves is not None
+        if start.waves is not None:
+            self.register_buffer("frequency", start.waves.frequency.float())
+            self.register_buffer("phase", start.waves.phase.float())
+            self.register_buffer("height", start.waves.weight.float())
+        self.change = nn.Parameter(torch.zeros(width, width))
 
     def base(self, x: Tensor) -> Tensor:
-        """[B, T, d] by the start alone."""
-        return torch.einsum("btc,tcd->btd", x, self.start)
+        """[B, T, d] by the start alone, or [B, T + 1, d] where it has waves."""
+        linear = torch.einsum("btc,tcd->btd", x, self.start)
+        if not self.waves:
+            return linear
+        waves = Waves(self.frequency, self.phase, self.height)(x.flatten(1))
+        return torch.cat([linear, waves[:, None]], 1)
 
     def forward(self, base: Tensor) -> Tensor:
         """[B, T, d] from the start's output [B, T, d]."""
@@ -184,7 +197,7 @@ class NodeModel(nn.Module):
 
     def __init__(self, start: LinearMap, tokens: int, shared: SharedModel) -> None:
         super().__init__()
-        self.projector = Projector(start.weight, tokens)
+        self.projector = Projector(start, tokens)
         self.register_buffer("bias", start.bias.float())
         self.shared = shared
         self.home = shared.home()

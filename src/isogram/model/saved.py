@@ -9,13 +9,16 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from isogram.alignment import LinearMap, Standardizer
+from isogram.alignment import LinearMap, Standardizer, Waves
 from isogram.config import ModelConfig
 from isogram.errors import DataError
 from isogram.model.node_model import NodeModel, SharedModel
 from isogram.tensor_file import read_tensors, write_tensors
 
-_FORMAT = "isogram-model-2"
+_FORMATS = ("isogram-model-2", "isogram-model-3")
+"""That can be read; the last is written. Maps have waves since the third."""
+
+_WAVES = "waves-"
 OWN_MAP = "node:"
 """Before the name of a node whose map is its own, not that of its modality."""
 
@@ -98,12 +101,14 @@ class SavedModel:
         for modality, start in self.maps.items():
             parts = {"mean": start.standardize.mean, "scale": start.standardize.scale}
             parts |= {"weight": start.weight, "bias": start.bias}
+            if start.waves is not None:
+                parts |= {_WAVES + name: value for name, value in vars(start.waves).items()}
             tensors |= {f"map/{modality}/{name}": value for name, value in parts.items()}
         tensors |= {f"change/{node}": value for node, value in (self.changes or {}).items()}
         tensors |= {f"home/{name}": value for name, value in flat_homes(self.homes or {}).items()}
         tensors |= {f"adapters/{name}": value for name, value in (self.adapters or {}).items()}
         about = {
-            "format": _FORMAT,
+            "format": _FORMATS[-1],
             "model": self.config.model_dump(mode="json"),
             "nodes": dict(self.nodes),
             "tokens": dict(self.tokens),
@@ -123,7 +128,7 @@ class SavedModel:
             DataError: it is none.
         """
         tensors, about = read_tensors(path)
-        if about.get("format") != _FORMAT:
+        if about.get("format") not in _FORMATS:
             raise DataError(f"{path} is no model of this version of isogram; give a run's model.safetensors")
 
         def under(prefix: str) -> dict[str, Tensor]:
@@ -133,7 +138,8 @@ class SavedModel:
         for modality, clip in about["clip"].items():
             part = under(f"map/{modality}/")
             standardize = Standardizer(part["mean"], part["scale"], clip)
-            maps[modality] = LinearMap(standardize, part["weight"], part["bias"])
+            waves = {n.removeprefix(_WAVES): value for n, value in part.items() if n.startswith(_WAVES)}
+            maps[modality] = LinearMap(standardize, part["weight"], part["bias"], Waves(**waves) if waves else None)
         return cls(
             config=ModelConfig.model_validate(about["model"]),
             nodes=about["nodes"],
