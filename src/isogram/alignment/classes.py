@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from isogram.alignment.oneshot import LinearMap, Standardizer, Waves
 
@@ -198,7 +198,7 @@ def random_waves(standardize: Standardizer, draw: torch.Generator) -> Waves:
     return Waves(frequency.double(), phase.double(), torch.zeros(WAVES, 0, dtype=torch.float64))
 
 
-def beside_waves(standardized: Float[Tensor, "n F"], waves: Waves) -> Float[Tensor, "n F+D"]:
+def beside_waves(standardized: Float[Tensor, "n F"], waves: Waves) -> Float[Tensor, "n _"]:
     """Standardised features, and waves of the same expected square: of the kernel x.y + F exp(-d^2 / 2F)."""
     return torch.cat([standardized, _size(waves) * waves.features(standardized)], 1)
 
@@ -233,13 +233,13 @@ def class_part(
     """
     x, sharp = start.standardize(rows), sharpened(classes)
     truth, learnt = sharp.argmax(1), sharp - sharp.mean(0)
-    both = beside_waves(x, waves)
+    both, plain = beside_waves(x, waves), x.shape[1]
     middle = both.mean(0)
-    weight, unseen = _ridge(both - middle, learnt)
-    plain, without = _ridge((both - middle)[:, : x.shape[1]], learnt)
-    less = ((learnt - without).square() - (learnt - unseen).square()).sum(1)
-    if less.mean() <= less.std() / math.sqrt(len(less)):
-        weight, unseen = torch.cat([plain, torch.zeros_like(weight[x.shape[1] :])]), without
+    (weight, unseen), (linear, by_linear) = (_ridge(seen, learnt) for seen in (both - middle, x - middle[:plain]))
+    less = ((learnt - by_linear).square() - (learnt - unseen).square()).sum(1)
+    curved = bool(less.mean() > less.std() / math.sqrt(len(less)))
+    if not curved:
+        weight, unseen = pad(linear, (0, 0, 0, len(weight) - plain)), by_linear
     by_start = (normalize(start(rows), dim=1) @ head.T).argmax(1)
     gain, error = accuracy_gain(truth, unseen.argmax(1), by_start)
     if gain <= error:
@@ -247,9 +247,8 @@ def class_part(
     weight = weight @ torch.linalg.pinv(head, rtol=RANK).T
     before, after = start(rows) @ _span(head), (both - middle) @ weight
     weight = weight * (before.square().sum() / after.square().sum().clamp_min(1e-300)).sqrt()
-    linear, curved = weight[: x.shape[1]], weight[x.shape[1] :]
-    kept = replace(waves, weight=_size(waves) * curved) if curved.any() else None
-    return LinearMap(start.standardize, linear, -middle @ weight, kept)
+    kept = replace(waves, weight=_size(waves) * weight[plain:]) if curved else None
+    return LinearMap(start.standardize, weight[:plain], -middle @ weight, kept)
 
 
 def _ridge(x: Float[Tensor, "N F"], y: Float[Tensor, "N C"]) -> tuple[Float[Tensor, "F C"], Float[Tensor, "N C"]]:
