@@ -86,7 +86,7 @@ def views(tokens: Float[Tensor, "n T c"]) -> tuple[Float[Tensor, "n F"], ...]:
 
 
 def neighbour_graph(features: Float[Tensor, "n F"]) -> Float[Tensor, "n n"]:
-    """Symmetric weights exp(-d / mean d), d = 1 - cosine, between each row and its nearest ones; 0 elsewhere."""
+    """Weights exp(-d / mean d), d = 1 - cosine, from each row to its nearest ones; halved where only one is near."""
     unit = normalize(features.double(), dim=1)
     cosine = unit @ unit.T
     cosine.fill_diagonal_(-torch.inf)
@@ -94,7 +94,7 @@ def neighbour_graph(features: Float[Tensor, "n F"]) -> Float[Tensor, "n n"]:
     distance = 1 - near.values
     weight = (-distance / distance.mean().clamp_min(1e-12)).exp()
     graph = torch.zeros_like(cosine).scatter_(1, near.indices, weight)
-    return torch.maximum(graph, graph.T)
+    return (graph + graph.T) / 2
 
 
 def propagate(
