@@ -197,7 +197,7 @@ class Node:
             places = places if self.turn is None else places @ self.turn
             tokens = self._standard_tokens(torch.cat([self.anchors[sound], _flat(self.data.tokens)])).double().cpu()
             seen = tokens.flatten(1)
-            students = [seen, seen, seen, classes.beside_waves(seen, waves)]
+            students = [seen] * classes.STUDENTS + [classes.beside_waves(seen, waves)]
             spread = classes.spread(classes.views(tokens), self.target[sound], places, labels, head, students)
             if spread is None:
                 return

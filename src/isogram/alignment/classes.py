@@ -31,6 +31,9 @@ NEIGHBOURS, SPREAD = 6, 0.95
 ROW_SLACK = 0.25
 """Of `spread`: standard errors by which it may be the worse, for every row per anchor."""
 
+STUDENTS = 8
+"""Of `Node.learn_classes`: times that a student without waves is asked for a look; then one with waves is."""
+
 WAVES = 500
 """Of `random_waves`."""
 
@@ -256,19 +259,19 @@ def _ridge(x: Float[Tensor, "N F"], y: Float[Tensor, "N C"]) -> tuple[Float[Tens
 
     x and y are centred; the mean that a left-out row has a part in is accounted for as in `anchor_residuals`.
     """
-    values, vectors = torch.linalg.eigh(x @ x.T)
-    values, turned = values.clamp_min(0), vectors.T @ y
+    vectors, size, right = torch.linalg.svd(x, full_matrices=False)
+    values, turned = size.square(), vectors.T @ y
     best: tuple[float, Tensor, Tensor] | None = None
     for ridge in RIDGES:
-        penalty = ridge * values.mean()
+        penalty = ridge * values.sum() / len(x)
         kept = values / (values + penalty)
         leverage = (vectors.square() * kept).sum(1) + 1 / len(x)
         unseen = y - (y - vectors @ (kept[:, None] * turned)) / (1 - leverage).clamp_min(1e-9)[:, None]
         error = float((y - unseen).square().sum())
         if best is None or error < best[0]:
-            best = error, vectors @ (turned / (values + penalty)[:, None]), unseen
+            best = error, right.T @ ((size / (values + penalty))[:, None] * turned), unseen
     assert best is not None
-    return x.T @ best[1], best[2]
+    return best[1], best[2]
 
 
 def with_part(start: LinearMap, part: LinearMap) -> LinearMap:
