@@ -94,7 +94,8 @@ def test_the_class_part_is_learnt_only_where_it_pays(learnable):
         Standardizer.none(6), torch.randn(6, 8, generator=draw).double(), torch.zeros(8, dtype=torch.float64)
     )
     head = normalize(torch.randn(3, 8, generator=draw).double(), dim=1)
-    part = classes.class_part(start, x, one_hot(y, 3).double(), head)
+    waves = classes.random_waves(start.standardize, draw)
+    part = classes.class_part(start, x, one_hot(y, 3).double(), head, waves)
     assert (part is not None) == learnable
     if part is not None:
         after = classes.with_part(start, part)
@@ -102,6 +103,65 @@ def test_the_class_part_is_learnt_only_where_it_pays(learnable):
         assert (named == y).double().mean() > 0.9
         outside = torch.eye(8, dtype=torch.float64) - torch.linalg.pinv(head) @ head
         assert_close(after(x) @ outside, start(x) @ outside, atol=1e-8, rtol=1e-6)
+
+
+def start_of(x, width, seed=1):
+    draw = torch.Generator().manual_seed(seed)
+    weight = torch.randn(x.shape[1], width, generator=draw).double()
+    start = LinearMap(Standardizer.fit(x, 5.0), weight, torch.randn(width, generator=draw).double())
+    return start, normalize(torch.randn(2, width, generator=draw).double(), dim=1), draw
+
+
+@pytest.mark.parametrize("line", [True, False])
+def test_the_class_part_has_waves_where_no_plane_tells_the_classes_apart(line):
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)).double()
+    y = (x[:, 0] > 0).long() if line else (x[:, 0] * x[:, 1] > 0).long()
+    start, head, draw = start_of(x[:300], 5)
+    waves = classes.random_waves(start.standardize, draw)
+    part = classes.class_part(start, x[:300], one_hot(y[:300], 2).double(), head, waves)
+    after = classes.with_part(start, part)
+    named = (normalize(after(x[300:]), dim=1) @ head.T).argmax(1)
+    assert (named == y[300:]).double().mean() > 0.85
+    outside = torch.eye(5, dtype=torch.float64) - torch.linalg.pinv(head) @ head
+    assert_close(after(x) @ outside, start(x) @ outside, atol=1e-8, rtol=1e-6)
+    if not line:
+        flat = replace(after, waves=None)
+        assert (((normalize(flat(x[300:]), dim=1) @ head.T).argmax(1)) == y[300:]).double().mean() < 0.7
+
+
+def test_waves_are_the_kernel_that_they_stand_for():
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).double()
+    x = torch.cat([x, torch.ones(30, 1)], 1).double()
+    waves = classes.random_waves(Standardizer.fit(x, 5.0), torch.Generator().manual_seed(1))
+    s = Standardizer.fit(x, 5.0)(x)
+    both = classes.beside_waves(s, waves)
+    expected = s @ s.T + 4 * (-torch.cdist(s, s).square() / 8).exp()
+    assert_close(both @ both.T, expected, atol=1.0, rtol=0)
+    assert (both @ both.T - expected).abs().mean() < 0.2
+    assert not waves.frequency[4].any()
+
+
+def test_a_student_finds_what_all_features_together_hide():
+    x = torch.randn(416, 8, generator=torch.Generator().manual_seed(0)).double()
+    y = torch.arange(416) % 2
+    x[:, 0] = 2.5 * (2.0 * y - 1) + 0.5 * x[:, 0]
+    x[:, 1:7] *= 4
+    places, head = one_hot(y[:16], 2).double(), torch.eye(2, dtype=torch.float64)
+    none = torch.zeros(400, 2, dtype=torch.float64)
+    right = []
+    for students in ((), (x,) * 3):
+        found = classes.spread((x,), places, -places, none, head, students)
+        right.append(float((found.argmax(1) == y[16:]).double().mean()))
+    assert right[0] < 0.85 and right[1] > 0.95
+
+
+@pytest.mark.parametrize("rows", [20, 320])
+def test_spreading_may_be_the_worse_by_more_where_rows_are_many(rows, monkeypatch):
+    x, y = blobs(40 + rows, 0)
+    places, head = one_hot(y[:40], 3).double(), torch.eye(3, dtype=torch.float64)
+    none = torch.zeros(rows, 3, dtype=torch.float64)
+    monkeypatch.setattr(classes, "accuracy_gain", lambda *_: (torch.tensor(-0.1), torch.tensor(0.08)))
+    assert (classes.spread((x,), places, places, none, head) is None) == (rows == 20)
 
 
 def test_a_node_without_labels_learns_classes_from_the_frame_and_sends_nothing_for_it():

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from isogram.alignment import LinearMap, Standardizer
+from isogram.alignment import LinearMap, Standardizer, Waves
 from isogram.config import ModelConfig
 from isogram.errors import ConfigError, MessageError
 from isogram.model import NodeModel, SharedModel, Trunk
@@ -19,9 +21,14 @@ def start(tokens=3, values=5, coordinates=8, seed=0):
     return LinearMap(Standardizer.fit(anchors, 5.0), weight, bias), anchors
 
 
+@pytest.mark.parametrize("curved", [False, True])
 @pytest.mark.parametrize("trunk", ["none", "small"])
-def test_a_fresh_model_is_its_starting_map(trunk):
+def test_a_fresh_model_is_its_starting_map(trunk, curved):
     linear, rows = start()
+    if curved:
+        draw = torch.Generator().manual_seed(1)
+        sizes = ((15, 7), (7,), (7, 8))
+        linear = replace(linear, waves=Waves(*(torch.randn(s, generator=draw, dtype=torch.float64) for s in sizes)))
     model = NodeModel(linear, 3, SharedModel(ModelConfig(trunk=trunk, width=32, layers=1), 8))
     with torch.no_grad():
         z = model(linear.standardize(rows).float().reshape(20, 3, 5))

@@ -6,6 +6,7 @@ from planted import planted
 from torch.testing import assert_close
 
 from isogram import federation
+from isogram.alignment import classes
 from isogram.checkpoint import final_model
 from isogram.config import Config, ModelConfig, TrainConfig
 from isogram.data import evaluation
@@ -45,6 +46,29 @@ def test_a_saved_model_embeds_as_the_nodes_do(fed, data, tmp_path):
     assert_close(model.frame, fed.frame, rtol=0, atol=0)
     assert_close(model.head, fed.head, rtol=0, atol=0, equal_nan=True)
     assert (model.classes, model.anchor_hash) == (data.classes, data.anchors.hash)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_waves_of_a_class_part_are_kept(data, tmp_path, train):
+    fed = federation.align(data, CONFIG)
+    node = fed.nodes[2]
+    waves = classes.random_waves(node.standardize, torch.Generator().manual_seed(0))
+    width, r = node.map.weight.shape
+    weights = torch.randn(width + len(waves.phase), r, generator=torch.Generator().manual_seed(1)).double()[:, :1]
+    weights = weights @ torch.ones(1, r, dtype=torch.float64) / 100
+    waves = replace(waves, weight=weights[width:])
+    before = node.map
+    node.class_part = replace(before, weight=weights[:width], waves=waves)
+    node.map = node._fitted(slice(None))
+    fed = federation.train(fed) if train else fed
+    final_model(fed, data.classes).save(tmp_path / "model")
+    with evaluation():
+        rows = data.held_out.tokens(node.modality)
+        found = SavedModel.load(tmp_path / "model").embed(node.name, rows)
+        own = next(n for n in fed.nodes if n.name == node.name).embed(rows)
+    assert_close(found, own, rtol=0, atol=0)
+    flat = torch.from_numpy(rows).double().flatten(1)
+    assert (found - replace(node.map, waves=None)(flat)).abs().max() > 0.1
 
 
 def test_the_same_model_is_the_same_bytes(fed, data, tmp_path):

@@ -11,7 +11,6 @@ from torch.nn.functional import normalize
 
 from isogram.alignment import (
     Fit,
-    KernelMap,
     LinearMap,
     Standardizer,
     canonical_frame,
@@ -209,16 +208,19 @@ class Node:
         labels = torch.zeros(len(self.data.tokens), len(head), dtype=torch.float64)
         if own:
             labels = self._one_hot(len(known))[:, known]
+        waves = classes.random_waves(self.standardize, stream(self.anchor_hash, self.modality, "waves"))
         if (labels.sum(1) == 0).any():
             sound, places = self._sound, self._unseen()
             places = places if self.turn is None else places @ self.turn
             tokens = self._standard_tokens(torch.cat([self.anchors[sound], _flat(self.data.tokens)])).double().cpu()
-            spread = classes.spread(classes.views(tokens), self.target[sound], places, labels, head)
+            seen = tokens.flatten(1)
+            students = [seen] * classes.STUDENTS + [classes.beside_waves(seen, waves)]
+            spread = classes.spread(classes.views(tokens), self.target[sound], places, labels, head, students)
             if spread is None:
                 return
             labels = spread
         assert isinstance(self.map, LinearMap)
-        self.class_part = classes.class_part(self.map, _flat(self.data.tokens), labels, head)
+        self.class_part = classes.class_part(self.map, _flat(self.data.tokens), labels, head, waves)
         if self.class_part is not None:
             self.kept = classes.span(head)
             self.map = self._fitted(slice(None))
@@ -333,11 +335,9 @@ class Node:
         n_tokens = self.data.tokens.shape[1]
         learnt = self.class_part is not None
         self.model = NodeModel(self.map, n_tokens, shared, self.kept if learnt else None).to(self.device)
-        rows = _flat(self.data.tokens)
-        self.base_rows = self.model.projector.base(self._standard_tokens(rows))
-        self.curve = self._curved(self.map, rows)
-        self.teacher = self.base_rows.sum(1) + self.model.bias + self.curve
-        self.base_anchors = torch.empty(len(self.anchors), n_tokens, self.target.shape[1], device=self.device)
+        self.base_rows = self.model.projector.base(self._standard_tokens(_flat(self.data.tokens)))
+        self.teacher = self.base_rows.sum(1) + self.model.bias
+        self.base_anchors = torch.empty(len(self.anchors), *self.base_rows.shape[1:], device=self.device)
         self.shift = torch.empty(len(self.anchors), self.target.shape[1], device=self.device)
         order = torch.randperm(len(self.anchors), generator=stream(self.anchor_hash, self.modality, "folds"))
         for fold in order.chunk(self.config.train.folds):
@@ -345,16 +345,9 @@ class Node:
             keep[fold] = False
             without = self._fitted(keep)
             x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
-            self.base_anchors[fold] = Projector(without.weight, n_tokens).base(x).to(self.device)
-            shift = (without.bias - self.map.bias).float().to(self.device)
-            self.shift[fold] = shift + self._curved(without, self.anchors[fold])
+            self.base_anchors[fold] = Projector(without, n_tokens).base(x).to(self.device)
+            self.shift[fold] = (without.bias - self.map.bias).float().to(self.device)
         self.first_seen = self.last_seen = self.base_anchors.sum(1) + self.model.bias + self.shift
-
-    def _curved(self, start: LinearMap, rows: Tensor) -> Tensor:
-        """What a map adds to the linear part of raw rows [n, F], of which the tokens are made that the trunk sees."""
-        if not isinstance(start, KernelMap):
-            return torch.zeros(len(rows), start.weight.shape[1], device=self.device)
-        return start.curved(start.standardize(rows)).float().to(self.device)
 
     @property
     def shared(self) -> SharedModel:
@@ -480,7 +473,7 @@ class Node:
         step = Step(
             anchors=anchors,
             live=live,
-            rows=z[len(live) :] + self.curve[rows],
+            rows=z[len(live) :],
             teacher=self.teacher[rows],
             geometry=geometry,
             **{name: target[self.index] for name, target in targets.items() if target is not None},

@@ -12,10 +12,11 @@ from isogram.alignment.frame import canonical_frame, continue_frame
 from isogram.alignment.gram import center, gram, pack, shrink, unpack, unshrink
 from isogram.alignment.oneshot import (
     DEFAULT_RANK,
-    KernelMap,
+    Gaussians,
     LinearMap,
     OneShot,
     Standardizer,
+    Waves,
     feature_metric,
     fit_map,
     left_out,
@@ -27,10 +28,11 @@ from isogram.alignment.residuals import anchor_residuals, sub_smoother
 __all__ = [
     "DEFAULT_RANK",
     "Fit",
-    "KernelMap",
+    "Gaussians",
     "LinearMap",
     "OneShot",
     "Standardizer",
+    "Waves",
     "anchor_residuals",
     "as_kernel",
     "canonical_frame",

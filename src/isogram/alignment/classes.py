@@ -3,6 +3,7 @@
 Shape letters: k anchors at the node, N private rows, F features, r coordinates, C classes that the head knows.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
-from isogram.alignment.oneshot import LinearMap
+from isogram.alignment.oneshot import LinearMap, Standardizer, Waves
 
 WIDTH, RIDGE = 2.0, 0.1
 """Of `anchor_scores`: kernel exp(-WIDTH d^2 / median d^2), and what is added to its diagonal."""
@@ -26,6 +27,15 @@ SMOOTH = 1.0
 
 NEIGHBOURS, SPREAD = 6, 0.95
 """Of `propagate`: edges from each row, and the share of its label that a row takes from its neighbours."""
+
+ROW_SLACK = 0.25
+"""Of `spread`: standard errors by which it may be the worse, for every row per anchor."""
+
+STUDENTS = 8
+"""Of `Node.learn_classes`: times that a student without waves is asked for a look; then one with waves is."""
+
+WAVES = 500
+"""Of `random_waves`."""
 
 RANK = 1e-2
 """Singular values below it, relative to the largest, count as 0: class directions need not be independent."""
@@ -79,7 +89,7 @@ def views(tokens: Float[Tensor, "n T c"]) -> tuple[Float[Tensor, "n F"], ...]:
 
 
 def neighbour_graph(features: Float[Tensor, "n F"]) -> Float[Tensor, "n n"]:
-    """Symmetric weights exp(-d / mean d), d = 1 - cosine, between each row and its nearest ones; 0 elsewhere."""
+    """Weights exp(-d / mean d), d = 1 - cosine, from each row to its nearest ones; halved where only one is near."""
     unit = normalize(features.double(), dim=1)
     cosine = unit @ unit.T
     cosine.fill_diagonal_(-torch.inf)
@@ -87,7 +97,7 @@ def neighbour_graph(features: Float[Tensor, "n F"]) -> Float[Tensor, "n n"]:
     distance = 1 - near.values
     weight = (-distance / distance.mean().clamp_min(1e-12)).exp()
     graph = torch.zeros_like(cosine).scatter_(1, near.indices, weight)
-    return torch.maximum(graph, graph.T)
+    return (graph + graph.T) / 2
 
 
 def propagate(
@@ -128,8 +138,12 @@ def spread(
     unseen: Float[Tensor, "k r"],
     labels: Float[Tensor, "N C"],
     head: Float[Tensor, "C r"],
+    students: Sequence[Float[Tensor, "n _"]] = (),
 ) -> Float[Tensor, "N C"] | None:
     """Class probabilities of a node's rows: those that it labels, and for the others what `propagate` makes of them.
+
+    Then each student in turn, a ridge, learns them, and the scores that it gives to rows left out are one more look to
+    spread them by: rows that differ only in what no class depends on come to be alike.
 
     Args:
         looks: of the anchors, then of the rows.
@@ -137,14 +151,25 @@ def spread(
         unseen: where the node's map puts each anchor that it was not fitted to.
         labels: of the rows, 0 of all classes where unknown.
         head: unit directions of the classes.
+        students: what each sees, of the anchors, then of the rows.
 
     Returns:
-        None if spreading names left-out anchors worse than the map does, by one standard error of balanced accuracy.
+        None if spreading names left-out anchors worse than the map does, in balanced accuracy and beyond the slack: a
+        quarter of a standard error for every row that there is per anchor, two at most. Rows are what spreading lives
+        on, and an anchor left out takes with it what its class's rows would have had.
     """
     at_anchors = anchor_classes(places, head)
     found, left = propagate(looks, at_anchors, labels)
     gain, error = accuracy_gain(*(values.argmax(1) for values in (at_anchors, left, anchor_classes(unseen, head))))
-    return None if gain < -error else torch.where(labels.sum(1, keepdim=True) > 0, labels, found)
+    k, known = len(places), labels.sum(1, keepdim=True) > 0
+    if gain < -error * min(2.0, ROW_SLACK * len(labels) / k):
+        return None
+    for seen in students:
+        learnt, rows = sharpened(torch.where(known, labels, found)), seen[k:]
+        weight, scores = _ridge(rows - rows.mean(0), learnt - learnt.mean(0))
+        look = torch.cat([(seen[:k] - rows.mean(0)) @ weight, scores])
+        found, _ = propagate([*looks, look], at_anchors, labels)
+    return torch.where(known, labels, found)
 
 
 def _shares(masses: Float[Tensor, "n C"], prior: Float[Tensor, " C"]) -> Float[Tensor, "n C"]:
@@ -168,35 +193,65 @@ def sharpened(classes: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
     return normalize(classes**SHARPEN, p=1, dim=1)
 
 
+def random_waves(standardize: Standardizer, draw: torch.Generator) -> Waves:
+    """`WAVES` random features of the kernel exp(-d^2 / 2F) over the F features that vary, not yet weighted."""
+    varies = standardize.scale.isfinite()
+    frequency = torch.randn(len(varies), WAVES, generator=draw) / varies.sum().clamp_min(1).sqrt() * varies[:, None]
+    phase = 2 * math.pi * torch.rand(WAVES, generator=draw)
+    return Waves(frequency.double(), phase.double(), torch.zeros(WAVES, 0, dtype=torch.float64))
+
+
+def beside_waves(standardized: Float[Tensor, "n F"], waves: Waves) -> Float[Tensor, "n _"]:
+    """Standardised features, and waves of the same expected square: of the kernel x.y + F exp(-d^2 / 2F)."""
+    return torch.cat([standardized, _size(waves) * waves.features(standardized)], 1)
+
+
+def _size(waves: Waves) -> float:
+    return math.sqrt(2 * int(waves.frequency.any(1).sum()) / len(waves.phase))
+
+
 def class_part(
-    start: LinearMap, rows: Float[Tensor, "N F"], classes: Float[Tensor, "N C"], head: Float[Tensor, "C r"]
+    start: LinearMap,
+    rows: Float[Tensor, "N F"],
+    classes: Float[Tensor, "N C"],
+    head: Float[Tensor, "C r"],
+    waves: Waves,
 ) -> LinearMap | None:
     """A map into the span of the class directions, learnt from the node's own rows; see `with_part`.
 
     A ridge from standardised features onto class probabilities gives scores s, and b H^+ s is the place at which the
-    class directions H see them. b keeps the part's mean square over these rows that of what `start` has there.
+    class directions H see them. b keeps the part's mean square over these rows that of what `start` has there. The
+    ridge sees waves, too, if its error at rows left out is the less for it by one standard error.
 
     Args:
         start: the node's map.
         rows: raw features.
         classes: their class probabilities; sharpened here.
         head: unit directions, one per column of `classes`.
+        waves: random, their weights of no account.
 
     Returns:
         None where it would not pay: where rows that the ridge has not seen get their class less often right from it
         than from `start`, by balanced accuracy and one standard error.
     """
     x, sharp = start.standardize(rows), sharpened(classes)
-    middle, truth = x.mean(0), sharp.argmax(1)
-    weight, unseen = _ridge(x - middle, sharp - sharp.mean(0))
+    truth, learnt = sharp.argmax(1), sharp - sharp.mean(0)
+    both, plain = beside_waves(x, waves), x.shape[1]
+    middle = both.mean(0)
+    (weight, unseen), (linear, by_linear) = (_ridge(seen, learnt) for seen in (both - middle, x - middle[:plain]))
+    less = ((learnt - by_linear).square() - (learnt - unseen).square()).sum(1)
+    curved = bool(less.mean() > less.std() / math.sqrt(len(less)))
+    if not curved:
+        weight, unseen = pad(linear, (0, 0, 0, len(weight) - plain)), by_linear
     by_start = (normalize(start(rows), dim=1) @ head.T).argmax(1)
     gain, error = accuracy_gain(truth, unseen.argmax(1), by_start)
     if gain <= error:
         return None
     weight = weight @ torch.linalg.pinv(head, rtol=RANK).T
-    before, after = start(rows) @ span(head), (x - middle) @ weight
+    before, after = start(rows) @ span(head), (both - middle) @ weight
     weight = weight * (before.square().sum() / after.square().sum().clamp_min(1e-300)).sqrt()
-    return LinearMap(start.standardize, weight, -middle @ weight)
+    kept = replace(waves, weight=_size(waves) * weight[plain:]) if curved else None
+    return LinearMap(start.standardize, weight[:plain], -middle @ weight, kept)
 
 
 def _ridge(x: Float[Tensor, "N F"], y: Float[Tensor, "N C"]) -> tuple[Float[Tensor, "F C"], Float[Tensor, "N C"]]:
@@ -204,25 +259,26 @@ def _ridge(x: Float[Tensor, "N F"], y: Float[Tensor, "N C"]) -> tuple[Float[Tens
 
     x and y are centred; the mean that a left-out row has a part in is accounted for as in `anchor_residuals`.
     """
-    values, vectors = torch.linalg.eigh(x @ x.T)
-    values, turned = values.clamp_min(0), vectors.T @ y
+    vectors, size, right = torch.linalg.svd(x, full_matrices=False)
+    values, turned = size.square(), vectors.T @ y
     best: tuple[float, Tensor, Tensor] | None = None
     for ridge in RIDGES:
-        penalty = ridge * values.mean()
+        penalty = ridge * values.sum() / len(x)
         kept = values / (values + penalty)
         leverage = (vectors.square() * kept).sum(1) + 1 / len(x)
         unseen = y - (y - vectors @ (kept[:, None] * turned)) / (1 - leverage).clamp_min(1e-9)[:, None]
         error = float((y - unseen).square().sum())
         if best is None or error < best[0]:
-            best = error, vectors @ (turned / (values + penalty)[:, None]), unseen
+            best = error, right.T @ ((size / (values + penalty))[:, None] * turned), unseen
     assert best is not None
-    return x.T @ best[1], best[2]
+    return best[1], best[2]
 
 
 def with_part(start: LinearMap, part: LinearMap) -> LinearMap:
     """`start`, with `part` in the place of what it has in the span of `part`."""
-    found = start.then(torch.eye(start.weight.shape[1], dtype=torch.float64) - span(part.weight))
-    return replace(found, weight=found.weight + part.weight, bias=found.bias + part.bias)
+    spanned = part.weight if part.waves is None else torch.cat([part.weight, part.waves.weight])
+    found = start.then(torch.eye(start.weight.shape[1], dtype=torch.float64) - span(spanned))
+    return replace(found, weight=found.weight + part.weight, bias=found.bias + part.bias, waves=part.waves)
 
 
 def span(rows: Float[Tensor, "_ r"]) -> Float[Tensor, "r r"]:

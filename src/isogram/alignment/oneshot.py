@@ -43,47 +43,75 @@ class Standardizer:
 
 
 @dataclass(frozen=True)
-class LinearMap:
-    """Standardise, then an affine map: u = s(x) @ weight + bias. weight [F, r], bias [r]."""
+class Waves:
+    """cos(s @ frequency + phase) @ weight: random features of a Gaussian kernel (Rahimi & Recht 2007), weighted.
 
-    standardize: Standardizer
-    weight: Float[Tensor, "F r"]
-    bias: Float[Tensor, " r"]
+    frequency [F, D], phase [D], weight [D, r]; s [n, F] standardised features.
+    """
 
-    def __call__(self, features: Float[Tensor, "n F"]) -> Float[Tensor, "n r"]:
-        """Frame coordinates of raw features."""
-        return self.standardize(features) @ self.weight + self.bias
+    frequency: Float[Tensor, "F D"]
+    phase: Float[Tensor, " D"]
+    weight: Float[Tensor, "D r"]
 
-    def then(self, turn: Float[Tensor, "r r"]) -> "LinearMap":
-        """The map, and after it a linear change of coordinates: u @ turn."""
-        return replace(self, weight=self.weight @ turn, bias=self.bias @ turn)
+    def features(self, standardized: Float[Tensor, "n F"]) -> Float[Tensor, "n D"]:
+        """The waves before they are weighted."""
+        return (standardized @ self.frequency + self.phase).cos()
+
+    def __call__(self, standardized: Float[Tensor, "n F"]) -> Float[Tensor, "n r"]:
+        """What they add to coordinates."""
+        return self.features(standardized) @ self.weight
 
 
 @dataclass(frozen=True)
-class KernelMap(LinearMap):
-    """A linear map and a Gaussian part: u = s(x) @ weight + bias + k @ dual, k_a = exp(-|scale s(x) - a|^2 / width).
+class Gaussians:
+    """k @ weight with k_a = exp(-|scale s - a|^2 / width), of the public anchors a that a map was fitted to.
 
-    The a are the public anchors that the map was fitted to. scale [F], landmarks [k, F]: scaled anchors; dual [k, r].
+    scale [F], landmarks [k, F]: scaled anchors; width []; weight [k, r]; s [n, F] standardised features.
     """
 
     scale: Float[Tensor, " F"]
     landmarks: Float[Tensor, "k F"]
-    dual: Float[Tensor, "k r"]
-    width: float
+    width: Float[Tensor, ""]
+    weight: Float[Tensor, "k r"]
+
+    def __call__(self, standardized: Float[Tensor, "n F"]) -> Float[Tensor, "n r"]:
+        """What they add to coordinates."""
+        rows = standardized * self.scale
+        near = (rows**2).sum(1)[:, None] + (self.landmarks**2).sum(1) - 2 * rows @ self.landmarks.T
+        return torch.exp(-near.clamp_min(0) / self.width) @ self.weight
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """Standardise, then an affine map: u = s(x) @ weight + bias, and what is curved if any. weight [F, r], bias [r]."""
+
+    standardize: Standardizer
+    weight: Float[Tensor, "F r"]
+    bias: Float[Tensor, " r"]
+    waves: Waves | None = None
+    gaussians: Gaussians | None = None
 
     def __call__(self, features: Float[Tensor, "n F"]) -> Float[Tensor, "n r"]:
         """Frame coordinates of raw features."""
-        return super().__call__(features) + self.curved(self.standardize(features))
+        standardized = self.standardize(features)
+        coordinates, curve = standardized @ self.weight + self.bias, self.curved(standardized)
+        return coordinates if curve is None else coordinates + curve
 
-    def curved(self, standardised: Float[Tensor, "n F"]) -> Float[Tensor, "n r"]:
-        """The Gaussian part of the coordinates of standardised features."""
-        rows = standardised * self.scale
-        near = (rows**2).sum(1)[:, None] + (self.landmarks**2).sum(1) - 2 * rows @ self.landmarks.T
-        return torch.exp(-near.clamp_min(0) / self.width) @ self.dual
+    def curved(self, standardized: Float[Tensor, "n F"]) -> Float[Tensor, "n r"] | None:
+        """The part of the coordinates that is not affine, of standardised features; None where there is none."""
+        parts = [part(standardized) for part in (self.waves, self.gaussians) if part is not None]
+        return torch.stack(parts).sum(0) if parts else None
 
-    def then(self, turn: Float[Tensor, "r r"]) -> "KernelMap":
+    def then(self, turn: Float[Tensor, "r r"]) -> "LinearMap":
         """The map, and after it a linear change of coordinates: u @ turn."""
-        return replace(self, weight=self.weight @ turn, bias=self.bias @ turn, dual=self.dual @ turn)
+        waves, gaussians = self.waves, self.gaussians
+        return LinearMap(
+            self.standardize,
+            self.weight @ turn,
+            self.bias @ turn,
+            None if waves is None else replace(waves, weight=waves.weight @ turn),
+            None if gaussians is None else replace(gaussians, weight=gaussians.weight @ turn),
+        )
 
 
 def _dual(kernel: Float[Tensor, "k k"], target: Float[Tensor, "k r"], rho: float) -> Float[Tensor, "k r"]:
@@ -116,7 +144,7 @@ def fit_map(
         clip: bound on standardised features; None takes the features as they are, not standardised.
         metric: non-negative feature weights, see `feature_metric`.
         quality: non-negative weights of the anchors, not all 0; all the same if not given.
-        share: of the linear part in the kernel, see `Kernel.fit`; the rest is Gaussian, and the map a `KernelMap`.
+        share: of the linear part in the kernel, see `Kernel.fit`; the rest is Gaussian.
 
     Raises:
         AnchorError: the anchors' features do not vary.
@@ -144,7 +172,8 @@ def fit_map(
     dual = root * _dual(of.linear * kernel + of.gaussian * root * bent * root.T, root * (target - mean), ridge)
     weight = of.linear * (features - middle).T @ dual * (1 if metric is None else metric[:, None])
     curve = of.gaussian * (dual - at[:, None] * dual.sum(0))
-    return KernelMap(standardize, weight, mean - middle @ weight - level @ curve, stretch, landmarks, curve, of.width)
+    gaussians = Gaussians(stretch, landmarks, torch.tensor(of.width, dtype=torch.float64), curve)
+    return LinearMap(standardize, weight, mean - middle @ weight - level @ curve, gaussians=gaussians)
 
 
 def _mean(rows: Float[Tensor, "k F"], q: Float[Tensor, " k"]) -> Float[Tensor, " F"]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from isogram.alignment import KernelMap, LinearMap
+from isogram.alignment import LinearMap
 from isogram.config import ModelConfig
 from isogram.errors import ConfigError, MessageError
 from isogram.model import peft_import
@@ -28,7 +28,7 @@ from isogram.model.trunk import Trunk, fingerprint
 
 
 class Projector(nn.Module):
-    """Private to a node: standardised tokens [B, T, c] -> [B, T, d].
+    """Private to a node: standardised tokens [B, T, c] -> [B, T, d], and a token more of what is curved in the start.
 
     A frozen map per token position (the start) and a trained d x d change of its output, zero at first. The change acts
     on coordinates, not on raw features: F is in the thousands and anchors are few, so a trained F x d map only learns
@@ -37,14 +37,18 @@ class Projector(nn.Module):
 
     start: Tensor
 
-    def __init__(self, weight: Tensor, tokens: int) -> None:
+    def __init__(self, start: LinearMap, tokens: int) -> None:
         super().__init__()
-        self.register_buffer("start", weight.float().reshape(tokens, -1, weight.shape[1]))
-        self.change = nn.Parameter(torch.zeros(weight.shape[1], weight.shape[1]))
+        width = start.weight.shape[1]
+        self.register_buffer("start", start.weight.float().reshape(tokens, -1, width))
+        self.map = start
+        self.change = nn.Parameter(torch.zeros(width, width))
 
     def base(self, x: Tensor) -> Tensor:
-        """[B, T, d] by the start alone."""
-        return torch.einsum("btc,tcd->btd", x, self.start)
+        """[B, T, d] by the start alone, or [B, T + 1, d] where part of it is curved."""
+        linear = torch.einsum("btc,tcd->btd", x, self.start)
+        curve = self.map.curved(x.double().cpu().flatten(1))
+        return linear if curve is None else torch.cat([linear, curve[:, None].to(linear)], 1)
 
     def forward(self, base: Tensor) -> Tensor:
         """[B, T, d] from the start's output [B, T, d]."""
@@ -180,7 +184,6 @@ def _copy(value: Tensor) -> Tensor:
 class NodeModel(nn.Module):
     """z = sum_t P(x)_t + bias + out(trunk(P(x))): with change, adapters and out at zero this is the starting map.
 
-    The trunk sees the linear part of a `KernelMap`; its Gaussian part is added to the coordinates.
     kept [d, d]: a projector; in its span z is what the starting map says, whatever is trained. None: nothing is kept.
     """
 
@@ -190,26 +193,19 @@ class NodeModel(nn.Module):
     def __init__(self, start: LinearMap, tokens: int, shared: SharedModel, kept: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("kept", None if kept is None else kept.float())
-        self.projector = Projector(start.weight, tokens)
+        self.projector = Projector(start, tokens)
         self.register_buffer("bias", start.bias.float())
         self.shared = shared
-        self.start = start
         self.home = shared.home()
         self._change = self.projector.change.detach().clone()
         self._key = object()
 
     def forward(self, x: Tensor) -> Tensor:
         """Coordinates [B, d] of standardised tokens [B, T, c]."""
-        z = self.from_base(self.projector.base(x))
-        if isinstance(self.start, KernelMap):
-            z = z + self.start.curved(x.double().cpu().flatten(1)).to(z)
-        return z
+        return self.from_base(self.projector.base(x))
 
     def from_base(self, base: Tensor) -> Tensor:
-        """Coordinates [B, d] but for the Gaussian part, from the start's tokens [B, T, d].
-
-        They are frozen, hence computed once for rows that are seen often.
-        """
+        """Coordinates [B, d] from the start's output [B, T, d]: frozen, hence computed once for rows seen often."""
         self.take_place()
         projected = self.projector(base)
         moved = (projected - base).sum(1) + self.shared(projected)

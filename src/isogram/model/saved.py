@@ -9,13 +9,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from isogram.alignment import KernelMap, LinearMap, Standardizer
+from isogram.alignment import Gaussians, LinearMap, Standardizer, Waves
 from isogram.config import ModelConfig
 from isogram.errors import DataError
 from isogram.model.node_model import NodeModel, SharedModel
 from isogram.tensor_file import read_tensors, write_tensors
 
-_FORMAT = "isogram-model-3"
+_FORMATS = ("isogram-model-2", "isogram-model-3")
+"""That can be read; the last is written. Maps may be curved since the third."""
+
 OWN_MAP = "node:"
 """Before the name of a node whose map is its own, not that of its modality."""
 
@@ -100,22 +102,22 @@ class SavedModel:
         for modality, start in self.maps.items():
             parts = {"mean": start.standardize.mean, "scale": start.standardize.scale}
             parts |= {"weight": start.weight, "bias": start.bias}
-            if isinstance(start, KernelMap):
-                parts |= {"kernel_scale": start.scale, "landmarks": start.landmarks, "dual": start.dual}
+            for part in (start.waves, start.gaussians):
+                if part is not None:
+                    parts |= {f"{type(part).__name__}-{name}": value for name, value in vars(part).items()}
             tensors |= {f"map/{modality}/{name}": value for name, value in parts.items()}
         tensors |= {f"change/{node}": value for node, value in (self.changes or {}).items()}
         tensors |= {f"kept/{node}": value for node, value in self.kept.items()}
         tensors |= {f"home/{name}": value for name, value in flat_homes(self.homes or {}).items()}
         tensors |= {f"adapters/{name}": value for name, value in (self.adapters or {}).items()}
         about = {
-            "format": _FORMAT,
+            "format": _FORMATS[-1],
             "model": self.config.model_dump(mode="json"),
             "nodes": dict(self.nodes),
             "tokens": dict(self.tokens),
             "classes": list(self.classes),
             "anchor_hash": self.anchor_hash,
             "clip": {modality: start.standardize.clip for modality, start in self.maps.items()},
-            "width": {m: start.width for m, start in self.maps.items() if isinstance(start, KernelMap)},
             "trained": self.adapters is not None,
             "fingerprint": self.fingerprint,
         }
@@ -129,21 +131,24 @@ class SavedModel:
             DataError: it is none.
         """
         tensors, about = read_tensors(path)
-        if about.get("format") != _FORMAT:
+        if about.get("format") not in _FORMATS:
             raise DataError(f"{path} is no model of this version of isogram; give a run's model.safetensors")
 
         def under(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            return _fields(tensors, prefix)
 
         maps = {}
         for modality, clip in about["clip"].items():
             part = under(f"map/{modality}/")
             standardize = Standardizer(part["mean"], part["scale"], clip)
-            plain = standardize, part["weight"], part["bias"]
-            maps[modality] = LinearMap(*plain)
-            if modality in about["width"]:
-                kernel = part["kernel_scale"], part["landmarks"], part["dual"]
-                maps[modality] = KernelMap(*plain, *kernel, about["width"][modality])
+            waves, gaussians = (_fields(part, f"{kind.__name__}-") for kind in (Waves, Gaussians))
+            maps[modality] = LinearMap(
+                standardize,
+                part["weight"],
+                part["bias"],
+                Waves(**waves) if waves else None,
+                Gaussians(**gaussians) if gaussians else None,
+            )
         return cls(
             config=ModelConfig.model_validate(about["model"]),
             nodes=about["nodes"],
@@ -160,6 +165,10 @@ class SavedModel:
             homes=nested_homes(under("home/"), about["nodes"]) if about["trained"] else None,
             adapters=under("adapters/") if about["trained"] else None,
         )
+
+
+def _fields(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def flat_homes(homes: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
