@@ -274,7 +274,7 @@ def test_settings_are_chosen_by_anchors_whose_label_was_left_out():
     tokens, told = torch.from_numpy(tokens), torch.from_numpy(labels[:20])
     settings = [Setting(False, (False,)), Setting(False, (True,))]
     student = anchor_labels.learn(tokens, told, 2, 5.0, settings)
-    assert student.setting == settings[1] and student.right == 20
+    assert student.setting == settings[1] and student.right == 2
     assert (student(tokens[20:]).argmax(1) == torch.from_numpy(labels[20:])).all()
     few = torch.cat([tokens[:2], tokens[20:]])  # an anchor a class: nothing to leave out
     assert anchor_labels.learn(few, told[:2], 2, 5.0, settings).setting == settings[0]
@@ -290,6 +290,20 @@ def test_a_row_is_named_alone_as_among_others_and_the_choice_reads_no_held_out_r
     [again] = baselines.told_anchors(replace(data, held_out=sealed), CONFIG)[0].values()
     assert again.setting == student.setting
     assert_close(again(rows), student(rows), rtol=0, atol=0)
+
+
+def test_a_rare_class_is_named_as_readily_as_a_frequent_one():
+    """Two clouds that overlap, one of them ten times as frequent: without the shares nearly all rows go to it."""
+    rng = np.random.default_rng(0)
+
+    def draw(labels):
+        return torch.from_numpy(rng.normal(size=(len(labels), 1, 8)) + 0.8 * labels[:, None, None])
+
+    told, own, test = np.r_[np.zeros(40, int), np.ones(4, int)], np.arange(220) % 11 // 10, np.arange(400) % 2
+    tokens = torch.cat([draw(told), draw(own)])
+    student = anchor_labels.learn(tokens, torch.from_numpy(told), 2, 5.0)
+    guess = student(draw(test)).argmax(1).numpy()
+    assert (guess == 0)[test == 0].mean() > 0.6 and (guess == 1)[test == 1].mean() > 0.6
 
 
 def test_a_row_of_one_token_keeps_it():

@@ -67,7 +67,9 @@ class Look:
 class Student:
     """Scores of classes, learnt from raw tokens [n, T, c]; those of the anchors, of classes `told` [k], come first.
 
-    right: how many anchors are named right by the labels of the others, among them one of its class.
+    A class's share of the rows is taken out of its scores: balanced accuracy is what they are for.
+
+    right: sum over the classes of two anchors or more of the share of them that the others' labels name right.
     """
 
     def __init__(
@@ -80,19 +82,26 @@ class Student:
         self._looks = tuple(Look.fit(tokens, centred) for centred in setting.centred)
         looks = [look(tokens) for look in self._looks]
         unknown = torch.zeros(len(tokens) - len(told), n_classes, dtype=torch.float64)
-        found, left = classes.propagate(looks, one_hot(told, n_classes).double(), unknown)
-        of_several = one_hot(told, n_classes).sum(0)[told] > 1
-        self.right = int((left.argmax(1) == told)[of_several].sum())
+        anchors = one_hot(told, n_classes).double()
+        found, left = (_even(part, anchors) for part in classes.propagate(looks, anchors, unknown))
+        several = [told == c for c, number in enumerate(anchors.sum(0)) if number > 1]
+        self.right = sum(float((left[of].argmax(1) == told[of]).double().mean()) for of in several)
         self._rows, self._labels = torch.cat(looks, 1), torch.cat([told, found.argmax(1)])
 
     def __call__(self, tokens: object) -> Tensor:
         """[m, C] of raw tokens [m, T, c]."""
         scaled = self._scaled(torch.as_tensor(tokens).double())
         features = torch.cat([look(scaled) for look in self._looks], 1)
-        return classes.anchor_scores(self._rows, self._labels, features, self._n_classes)
+        scores = classes.anchor_scores(self._rows, self._labels, features, self._n_classes)
+        return _even(scores, one_hot(self._labels, self._n_classes).double())
 
     def _scaled(self, tokens: Tensor) -> Tensor:
         return tokens if self._standardize is None else self._standardize(tokens.flatten(1)).reshape(tokens.shape)
+
+
+def _even(scores: Tensor, labels: Tensor) -> Tensor:
+    """Scores [m, C] over the share of each class in one-hot labels [n, C]: as if all classes were as frequent."""
+    return scores / labels.mean(0).clamp_min(torch.finfo(scores.dtype).tiny)
 
 
 def told_anchors(data: FederatedData, config: Config) -> tuple[dict[str, Embed], Tensor]:
@@ -112,7 +121,7 @@ def told_anchors(data: FederatedData, config: Config) -> tuple[dict[str, Embed],
 
 
 def learn(tokens: Tensor, told: Tensor, n_classes: int, clip: float, settings: Sequence[Setting] = SETTINGS) -> Student:
-    """The student whose graph names most anchors right by the labels of the others; the first of equals.
+    """The student whose graph names anchors best by the labels of the others; the first of equals.
 
     With one anchor a class none can be named by the others, and the first setting is taken.
 
