@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -9,13 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tables import shuffle_anchors, write_tables
 from typer.testing import CliRunner
 
+from isogram import bench
 from isogram.bench import Row, read_rows
 from isogram.cli import _numbers, app
 from isogram.errors import ConfigError
 from isogram.methods import METHODS
+from isogram.report import terminal
 
 RUN = CliRunner(env={"COLUMNS": "200"})
 
@@ -120,11 +124,60 @@ def test_json_is_all_that_stdout_holds(file, folder, command, keys):
     assert keys <= set(json.loads(done.stdout)) and done.stderr == ""
 
 
-def test_json_of_the_benchmark_is_its_rows(folder):
-    options = ["--data", "machines", "--anchors", "10", "--seeds", "0", "--methods", "oneshot", "--json", "--quiet"]
-    done = RUN.invoke(app, ["bench", *options])
+BENCH = ["bench", "--data", "machines", "--anchors", "10", "--seeds", "0", "--methods", "oneshot"]
+
+
+def test_json_of_the_benchmark_is_its_rows_and_times(folder):
+    done = RUN.invoke(app, [*BENCH, "--json", "--quiet"])
     assert done.exit_code == 0, done.output
-    assert [Row(**row) for row in json.loads(done.stdout)] == read_rows([folder / "results" / "machines.jsonl"])
+    found = json.loads(done.stdout)
+    assert [Row(**row) for row in found["rows"]] == read_rows([folder / "results" / "machines.jsonl"])
+    [cell] = found["cells"]
+    assert cell["cell"] == "machines, K = 10, seed 0: oneshot" and 0 < cell["seconds"] < found["seconds"]
+
+
+def test_a_benchmark_ends_with_the_time_it_took(folder):
+    done = RUN.invoke(app, BENCH)
+    assert re.fullmatch(
+        r"\d+ s; 1 cell of \d+ s in all, the longest \d+\.\d s \(machines, K = 10, seed 0: oneshot\)\n", done.stdout
+    )
+    assert "machines, K = 10, seed 0: oneshot: " in done.stderr
+    assert re.fullmatch(r"no cell left to run; \d+ s\n", RUN.invoke(app, BENCH).stdout)
+
+
+def test_a_quick_benchmark_goes_on_and_ends_with_one_table_over_data_sets(folder, monkeypatch):
+    monkeypatch.setattr(bench, "QUICK", {"machines": 10, "digits-sites": 1, "pictures": 50})
+    monkeypatch.setattr(terminal, "QUICK", bench.QUICK)
+    monkeypatch.setattr(bench, "is_here", lambda name: name != "pictures")
+    monkeypatch.setattr(bench, "fitting", lambda config: ["no-message", "oneshot"])
+    done = RUN.invoke(app, ["bench", "--quick"], env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.output
+    assert "pictures left out; to have it: isogram data fetch pictures" in done.stderr
+    rows = read_rows([folder / "runs" / "quick.jsonl"])
+    assert {(row.dataset, row.anchors, row.seed) for row in rows} == {
+        (name, k, seed) for name, k in (("machines", 10), ("digits-sites", 1)) for seed in bench.QUICK_SEEDS
+    }
+    lines = [line.split() for line in done.stdout.splitlines() if line.strip()]
+    at = lines.index(["sites", "machines"])
+    assert lines[at + 1] == ["method", "acc.", "acc."]
+    lines = lines[at + 3 :]
+    assert [line[0] for line in lines[:2]] == ["no-message", "oneshot"] and "8 cells of" in done.stdout
+    value = sum(r.value for r in rows if (r.method, r.metric, r.direction) == ("oneshot", "accuracy", "vibration")) / 2
+    assert float(lines[1][2]) == pytest.approx(value, abs=5e-4)
+    again = RUN.invoke(app, ["bench", "--quick", "--json", "--quiet"])
+    assert json.loads(again.stdout)["cells"] == [] and len(json.loads(again.stdout)["rows"]) == len(rows)
+
+
+def test_the_table_over_data_sets_fits_eighty_columns():
+    rows = [
+        Row(name, method, bench.QUICK[name], 0, metric, way or "a", 0.5)
+        for name, metric, way in terminal.OVERVIEW.values()
+        for method in METHODS
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal.overview(rows))
+    lines = [line for line in console.export_text().splitlines() if ".500" in line]
+    assert [line.split()[0] for line in lines] == list(METHODS) and all(line.count(".500") == 7 for line in lines)
 
 
 def test_quiet_leaves_the_result_and_nothing_else(file, folder):
@@ -289,6 +342,8 @@ def test_the_demo_runs_every_method_and_prints_each_step_and_the_table():
         (["bench", "--seeds", "5-2"], "runs backwards"),
         (["bench", "--data", "machines", "--methods", "none"], "choose from local"),
         (["bench", "--seeds", "a-b"], "0-4"),
+        (["bench", "--quick", "--data", "digits", "--seeds", "0"], "of its own; leave out --data, --seeds"),
+        (["bench", "own.toml", "--quick", "-s", "anchors=3"], "leave out CONFIG, --set"),
     ],
 )
 def test_wrong_arguments_end_with_one_line_and_what_to_write_instead(arguments, said, tmp_path, monkeypatch):

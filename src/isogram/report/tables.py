@@ -8,7 +8,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from isogram.bench import Row
-from isogram.methods import METHODS
+from isogram.config import DATASETS
+from isogram.methods import METHODS, RECIPES
 
 COLUMNS = {
     "R@1": ("r1", None),
@@ -65,6 +66,17 @@ class Results:
         entries = [v for (name, _, _, what), v in self._values.items() if (name, what) == (dataset, metric)]
         return sorted({direction for seeds in entries for values in seeds.values() for direction in values})
 
+    def cells(self) -> dict[tuple[str, str, int, int], float]:
+        """Seconds of every run with rows, by data set, method, anchors, seed; methods of one recipe share its run."""
+        first = {name: recipe.names[0] for recipe in RECIPES for name in recipe.names}
+        found: dict[tuple[str, str, int, int], float] = {}
+        for (dataset, method, anchors, metric), seeds in self._values.items():
+            name, at, trunk = method.partition("@")
+            for seed, values in seeds.items() if metric == "seconds" else ():
+                key = (dataset, first.get(name, name) + at + trunk, anchors, seed)
+                found[key] = max(found.get(key, 0.0), *values.values())
+        return found
+
     def per_seed(self, dataset: str, method: str, anchors: int, metric: str, direction: str | None) -> dict[int, float]:
         """Figure of each seed: of one direction, or the mean over all."""
         seeds = self._values.get((dataset, method, anchors, metric), {})
@@ -85,6 +97,23 @@ class Results:
         right = self.per_seed(dataset, base, anchors, metric, direction)
         common = sorted(set(left) & set(right))
         return Mean.of([left[s] - right[s] for s in common]) if common else None
+
+
+def costs(results: Results) -> str:
+    """What the rows took, by data set of `isogram bench`; what scripts under benchmarks/ made stands in one line."""
+    of: dict[str, list[float]] = {}
+    other = "others, by `benchmarks/`"
+    for (dataset, name, _, _), seconds in results.cells().items():
+        made = dataset in DATASETS and name.partition("@")[0] in METHODS
+        of.setdefault(f"`{dataset}`" if made else other, []).append(seconds)
+    order = [*(f"`{name}`" for name in DATASETS), other]
+    of = {name: of[name] for name in order if name in of}
+    of |= {"all": [seconds for found in of.values() for seconds in found]}
+    lines = []
+    for name, found in of.items():
+        minutes = sum(found) / 60
+        lines.append([name, f"{len(found):,}", *(f"{m:.1f}" for m in (minutes, minutes / 2)), f"{max(found):.0f}"])
+    return markdown(["data", "runs", "minutes", "minutes, `--jobs 2`", "longest run, s"], lines)
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -7,9 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from isogram.bench import Row
+from isogram.bench import QUICK, Cell, Row
 from isogram.doctor import LEVELS, Diagnosis
+from isogram.methods import METHODS
 from isogram.report.tables import COLUMNS, Results, figure, probability, short, size
+from isogram.report.words import count
 
 
 def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
@@ -35,6 +37,52 @@ def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
         table.add_row(method.partition("@")[0], *cells, size(sent), figure(seconds, 1))
     table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
+
+
+OVERVIEW = {
+    "tcga\nR@1": ("tcga-brca", "r1", None),
+    "tcga\nPAM50": ("tcga-brca", "pam50", "mirna"),
+    "chain\nR@1": ("tcga-brca-chain", "r1", None),
+    "digits\nacc.": ("digits", "accuracy", None),
+    "sites\nacc.": ("digits-sites", "accuracy", None),
+    "machines\nacc.": ("machines", "accuracy", "vibration"),
+    "pictures\nR@10": ("pictures", "r10", None),
+}
+"""Column of the quick benchmark -> data set, metric and direction; None is the mean over all directions."""
+
+
+def overview(rows: Sequence[Row]) -> Table:
+    """Of the quick benchmark: one line a method, one column the main figure of a data set, mean over seeds."""
+    results = Results(rows)
+    here = {head: column for head, column in OVERVIEW.items() if column[0] in {row.dataset for row in rows}}
+    title = "held-out rows, mean over seeds"
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", collapse_padding=True, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for head in here:
+        table.add_column(head, justify="right")
+    for method in METHODS:
+        means = [results.mean(name, method, QUICK[name], metric, way) for name, metric, way in here.values()]
+        if any(mean is not None for mean in means):
+            table.add_row(method, *(figure(mean) for mean in means))
+    return table
+
+
+def described(cell: Cell) -> str:
+    """Which one it is."""
+    config = cell.config
+    return f"{config.data}, K = {config.anchors}, seed {config.seed}: {', '.join(cell.names)}"
+
+
+def took(ended: Sequence[tuple[Cell, float]], seconds: float) -> str:
+    """Total time of a benchmark, and how long its cells took."""
+    if not ended:
+        return f"no cell left to run; {seconds:.0f} s"
+    cell, longest = max(ended, key=lambda pair: pair[1])
+    spent = sum(each for _, each in ended)
+    return (
+        f"{seconds:.0f} s; {count(len(ended), 'cell')} of {spent:.0f} s in all, "
+        f"the longest {longest:.1f} s ({described(cell)})"
+    )
 
 
 _COLOURS = {"error": "red", "refusal": "red", "warning": "yellow", "note": "dim"}
