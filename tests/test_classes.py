@@ -179,8 +179,14 @@ ROUNDS = Config(
 )
 
 
+def one_labels_some(data):
+    """a-1 knows two of the three classes, and so learns none of them."""
+    nodes = [replace(n, labels=np.where(n.labels == 2, -1, n.labels)) if n.name == "a-1" else n for n in data.nodes]
+    return replace(data, nodes=tuple(nodes))
+
+
 def test_rounds_leave_what_a_node_has_learnt_of_the_classes_also_after_a_stop_and_in_a_file(tmp_path):
-    data = planted(n_anchors=10)
+    data = one_labels_some(planted(n_anchors=10))
     start = federation.align(data, ROUNDS)
     learnt = {node.name for node in start.nodes if node.class_part is not None}
     assert 0 < len(learnt) < len(start.nodes)
@@ -198,9 +204,7 @@ def test_rounds_leave_what_a_node_has_learnt_of_the_classes_also_after_a_stop_an
 
 
 def test_where_a_node_labels_some_classes_anchors_teach_it_nothing_in_the_directions_of_all():
-    data = planted()
-    some = [replace(n, labels=np.where(n.labels == 2, -1, n.labels)) if n.name == "a-1" else n for n in data.nodes]
-    fed = federation.start_training(federation.align(replace(data, nodes=tuple(some)), ROUNDS))
+    fed = federation.start_training(federation.align(one_labels_some(planted()), ROUNDS))
 
     def share(node, term):
         step = node._step(fed.ledger.carry(targets(fed, node, 2)), None, node.last_seen, stream("draw"))
