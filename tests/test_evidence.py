@@ -38,7 +38,7 @@ def test_alignment_without_messages_gives_the_maps_of_the_federation(metric, hol
         ),
     )
     config = CONFIG.model_copy(
-        update={"align": AlignConfig(metric=metric, rank=12, decorrelate=False, propagate=False)}
+        update={"align": AlignConfig(metric=metric, rank=12, decorrelate=False, choose=False, propagate=False)}
     )
     fed = federation.align(data, config)
     names = sorted(VIEWS)
@@ -48,7 +48,7 @@ def test_alignment_without_messages_gives_the_maps_of_the_federation(metric, hol
         40,
         quality={m: torch.from_numpy(data.anchors.items[m].quality) for m in names},
         nodes={"a": 2, "b": 1, "c": 1},
-        **config.align.model_dump(exclude={"precision", "robust", "decorrelate", "propagate"}),
+        **config.align.model_dump(exclude={"precision", "robust", "decorrelate", "choose", "propagate"}),
     )
     assert_close(found.frame.abs(), fed.frame.abs(), rtol=1e-3, atol=1e-4)
     for node in fed.nodes:

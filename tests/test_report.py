@@ -138,3 +138,19 @@ def test_a_gain_between_settings_is_paired_by_seed():
         for seed, value in enumerate(values)
     ]
     assert "(+.150 ±" in anchor_tables.anchor_blocks(tables.Results(found))["anchors-instead"]
+
+
+def test_a_method_stands_by_direction_beside_others_and_their_paired_difference():
+    values = {("a->b", "m"): (0.5, 0.7), ("a->b", "n"): (0.4, 0.4)}
+    values |= {("b->a", "m"): (0.1, 0.1), ("b->a", "n"): (0.2, 0.2)}
+    rows = [
+        Row("d", method, 9, seed, "r1", direction, value)
+        for (direction, method), found in values.items()
+        for seed, value in enumerate(found)
+    ]
+    text = tables.by_direction(tables.Results(rows), "d", 9, "r1", "m", ("n",)).splitlines()
+    assert text[2:] == [
+        "| mean | .350 | +.050 ± .635 |",
+        "| a->b | .600 | +.200 ± 1.271 |",
+        "| b->a | .100 | −.100 ± .000 |",
+    ]

@@ -157,15 +157,21 @@ class Node:
         self.target, self.turn, self.class_part, self.kept = target.double(), None, None, None
         self.map = self._fitted(slice(None))
         if self.way.decorrelate:
-            self.turn = decorrelation(torch.cat([self.map(_flat(self.data.tokens)), self._unseen()]))
+            self.turn = decorrelation(torch.cat([self.map(_flat(self.data.tokens)), self._unseen(self.way)]))
+            self.map = self._fitted(slice(None))
+        if self.way != self.ways[0] and way is not None:
+            # A heavy ridge makes coordinates small, and rounds correct them in units that hardly know of it.
+            mine, usual = (float(self._unseen(one).square().mean()) for one in (self.way, self.ways[0]))
+            size = (usual / mine) ** 0.5 if mine > 0 else 1.0
+            self.turn = size * (torch.eye(self.target.shape[1]).double() if self.turn is None else self.turn)
             self.map = self._fitted(slice(None))
 
-    def _unseen(self) -> Tensor:
-        """[k', r] places of the anchors in full standing, each by a ridge fitted without it."""
+    def _unseen(self, way: Fit) -> Tensor:
+        """[k', r] places of the anchors in full standing, each by a ridge fitted without it; not turned."""
         align, sound = self.config.align, self._sound
         assert self.target is not None
         anchors, target = self.anchors[sound], self.target[sound]
-        return left_out(anchors, target, self.way.ridge, align.clip, self.metric, self.way.share)
+        return left_out(anchors, target, way.ridge, align.clip, self.metric, way.share)
 
     @property
     def _sound(self) -> Tensor:
@@ -210,7 +216,7 @@ class Node:
             labels = self._one_hot(len(known))[:, known]
         waves = classes.random_waves(self.standardize, stream(self.anchor_hash, self.modality, "waves"))
         if (labels.sum(1) == 0).any():
-            sound, places = self._sound, self._unseen()
+            sound, places = self._sound, self._unseen(self.way)
             places = places if self.turn is None else places @ self.turn
             tokens = self._standard_tokens(torch.cat([self.anchors[sound], _flat(self.data.tokens)])).double().cpu()
             seen = tokens.flatten(1)

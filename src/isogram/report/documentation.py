@@ -14,6 +14,7 @@ from isogram.report.tables import (
     BASES,
     Results,
     by_anchors,
+    by_direction,
     costs,
     directions,
     figure,
@@ -47,9 +48,15 @@ def blocks(results: Results) -> dict[str, str]:
     out["fell-back"] = by_anchors(results, "tcga-brca", "fell_back", show=lambda mean: figure(mean, 1))
     for name in ("tcga-brca-chain", "tcga-brca-chain20"):
         out[name] = directions(results, name, "r1", ("rna->meth", "meth->rna", "rna->mirna", "mirna->meth"))
+        for anchors in (100, 200):
+            starts = ("oneshot", "oneshot-hsic")
+            out[f"{name}-gains-{anchors}"] = by_direction(results, name, anchors, "r1", "closed-form", starts)
     out["digits"] = directions(results, "digits", "accuracy", ("image", "speech", "pen"))
     found = ("picture->text", "speech-fr->text", "picture->speech-fr")
     out["pictures"] = directions(results, "pictures", "r10", found)
+    for method in ("closed-form", "isogram"):
+        bases = ("oneshot", "duration", "pairwise-ridge", "cca")
+        out[f"pictures-{method}"] = by_direction(results, "pictures", 200, "r10", method, bases)
     out["machines"] = directions(results, "machines", "accuracy", ("vibration", "vibration:elsewhere", "log"))
     out["costs"] = costs(results)
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))

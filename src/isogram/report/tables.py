@@ -202,3 +202,13 @@ def directions(results: Results, dataset: str, metric: str, columns: Sequence[st
             if set(cells) != {"–"}:
                 lines.append([f"`{method}`", str(anchors), *cells])
     return markdown(["method", "K", *columns], lines)
+
+
+def by_direction(results: Results, dataset: str, anchors: int, metric: str, method: str, bases: Sequence[str]) -> str:
+    """One line a direction, and one of their mean: a method's figure, and the paired difference to each of `bases`."""
+    lines = []
+    for direction in (None, *results.directions(dataset, metric)):
+        gains = [results.gain(dataset, method, base, anchors, metric, direction) for base in bases]
+        found = figure(results.mean(dataset, method, anchors, metric, direction))
+        lines.append([direction or "mean", found, *(difference(gain) for gain in gains)])
+    return markdown(["direction", f"`{method}`", *(f"− `{base}`" for base in bases)], lines)
