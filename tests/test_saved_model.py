@@ -8,10 +8,11 @@ from torch.testing import assert_close
 from isogram import federation
 from isogram.alignment import classes
 from isogram.checkpoint import final_model
-from isogram.config import Config, ModelConfig, TrainConfig
+from isogram.config import AlignConfig, Config, ModelConfig, TrainConfig
 from isogram.data import evaluation
 from isogram.errors import DataError
 from isogram.model import SavedModel
+from isogram.tensor_file import read_tensors, write_tensors
 
 CONFIG = Config(
     data="machines",
@@ -76,6 +77,18 @@ def test_the_same_model_is_the_same_bytes(fed, data, tmp_path):
         final_model(fed, data.classes).save(tmp_path / name)
     SavedModel.load(tmp_path / "one").save(tmp_path / "again")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == (tmp_path / "again").read_bytes()
+
+
+def test_a_file_of_the_format_before_is_read(data, tmp_path):
+    """In it maps are linear and nothing is kept."""
+    plain = CONFIG.model_copy(update={"align": AlignConfig(choose=False, propagate=False)})
+    fed, path = federation.train(federation.align(data, plain)), tmp_path / "model"
+    final_model(fed, data.classes).save(path)
+    tensors, about = read_tensors(path)
+    assert not [name for name in tensors if "Waves-" in name or "Gaussians-" in name or name.startswith("kept/")]
+    write_tensors(path, tensors, about | {"format": "isogram-model-2"})
+    node = fed.nodes[0]
+    assert_close(SavedModel.load(path).embed(node.name, node.data.tokens), node.embed(node.data.tokens), rtol=0, atol=0)
 
 
 def test_a_model_without_labels_has_no_head(data, tmp_path):

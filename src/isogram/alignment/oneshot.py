@@ -266,6 +266,8 @@ def one_shot(
 ) -> OneShot:
     """The whole of one-shot alignment without nodes or messages: what `federation.align` does, up to float32.
 
+    Without what `align.choose`, `align.decorrelate` and `align.propagate` add.
+
     Args:
         anchors: per modality, raw features [k, F] of the anchors that exist in it.
         indices: per modality, their positions in the anchor set.
