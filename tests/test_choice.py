@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import planted
+from resumed import put_back
 from scipy.spatial.distance import cdist, pdist
 from sklearn.kernel_ridge import KernelRidge
 from torch.testing import assert_close
@@ -30,7 +31,7 @@ from isogram.alignment import (
 from isogram.alignment.choice import RIDGES, SHARES
 from isogram.alignment.cross_fit import cross_fit
 from isogram.alignment.kernel import WIDTH, Kernel, kernel_gram
-from isogram.config import AlignConfig, Config
+from isogram.config import AlignConfig, Config, ModelConfig, TrainConfig
 
 SEEDS = st.integers(0, 2**32)
 START = Fit(1.0, 0.1, True)
@@ -226,3 +227,37 @@ def test_a_choice_needs_no_message():
         for choose in (True, False)
     ]
     assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize("decorrelate", [False, True])
+def test_a_run_from_a_curved_start_begins_there_and_is_put_back_and_saved_to_the_same_bits(
+    decorrelate, tmp_path, monkeypatch
+):
+    curved = next(n for n, w in enumerate(ways(START)) if w.share < 1 and w.decorrelate == decorrelate)
+    monkeypatch.setattr("isogram.aggregation.choose_fit", lambda *_: curved)
+    data = planted(n_anchors=40)
+    config = Config(
+        anchors=40, model=ModelConfig(width=48, layers=1), train=TrainConfig(rounds=3, steps=2, projector_lr=1e-2)
+    )
+    aligned = federation.align(data, config)
+    begun = federation.start_training(aligned)
+    for before, node in zip(aligned.nodes, begun.nodes, strict=True):
+        assert node.map.gaussians is not None
+        places = before.map(torch.from_numpy(node.data.tokens).double().flatten(1))
+        assert_close(node.embed(node.data.tokens), places, rtol=1e-4, atol=1e-4 * float(places.abs().max()))
+    straight, again, model = put_back(tmp_path, data, config)
+    for node, other in zip(straight.nodes, again.nodes, strict=True):
+        z = node.embed(node.data.tokens)
+        assert_close(other.embed(node.data.tokens), z, rtol=0, atol=0)
+        assert_close(model.embed(node.name, node.data.tokens), z, rtol=0, atol=0)
+
+
+def test_coordinates_keep_their_size_under_another_way_to_fit():
+    data = planted(n_anchors=40)
+    node = federation.align(data, Config(align=AlignConfig(choose=False))).nodes[0]
+    plain, sizes = replace(node.ways[0], decorrelate=False), []
+    for ridge in (1.0, 10.0):
+        node.fit(node.target, replace(plain, ridge=ridge * plain.ridge))
+        left = node._unseen(node.way)
+        sizes.append((left if node.turn is None else left @ node.turn).square().mean())
+    assert_close(*sizes)
