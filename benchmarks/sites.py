@@ -44,6 +44,9 @@ TRAINING = TrainConfig(rounds=8, steps=16, batch=16, lr=3e-3, weights=TermWeight
 def config_of(rule: str, seed: int) -> Config:
     """The settings that a rule's words stand for."""
     words = rule.split()
+    if "default" in words:
+        across = next(word for word in words if word in ACROSS)
+        return Config.model_validate({"data": DATA, "seed": seed, "average": {"across": across}})
     train, model = TRAINING.model_dump(), {"width": 64}
     average: dict[str, Any] = {}
     if "apart" in words:

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "isogram"
 LAYERS = (
     "errors",
     "files",
+    "goal",
     "config",
     "config_file",
     "tensor_file",

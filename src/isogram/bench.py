@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, astuple, dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -99,19 +100,23 @@ def check_settings(config: Config, path: Path, *, default: bool) -> None:
     Raises:
         ConfigError: other settings than the rows in `path` have, or than the default file may hold.
     """
-    data = config.data if config.data == FILES else Config().data
-    varied = {"name": "", "data": data, "anchors": Config().anchors, "seed": 0}
+    varied: dict[str, Any] = {"name": "", "data": Config().data, "anchors": Config().anchors, "seed": 0}
     model = config.model.model_copy(update={"trunk": DEFAULT_TRUNK})
     plain = config.model_copy(update={**varied, "model": model, "output": Config().output})
+    usual = Config()
+    if config.data == FILES:
+        plain = plain.model_copy(update={"data": FILES})
+    else:
+        usual = Config(data=config.data).model_copy(update=varied)
     if default:
-        if plain != Config():
+        if plain != usual:
             raise ConfigError("settings other than the defaults need a file of their own: name one with --out")
         return
     beside = path.with_suffix(".toml")
-    before = read_config(beside).model_copy(update={"name": ""}) if beside.exists() else Config()
+    before = read_config(beside).model_copy(update={"name": ""}) if beside.exists() else usual
     if path.exists() and before != plain:
         raise ConfigError(f"{path} has rows of other settings; name another file with --out")
-    if plain != Config():
+    if plain != usual:
         make_folder(path.parent)
         write_atomic(beside, to_toml(plain).encode())
 

@@ -4,9 +4,11 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from isogram.goal import Goal, goal_of, with_defaults
 
 DATASETS = {
     "tcga-brca": "769 breast cancer patients: RNA, methylation, miRNA at nine nodes",
@@ -88,14 +90,14 @@ class ModelConfig(_Settings):
 class TermWeights(_Settings):
     """Weights of the loss terms in `isogram.objective`; a term of weight 0 is not computed."""
 
-    task: float = Field(0.1, ge=0)
-    cka: float = Field(0.1, ge=0)
-    frame: float = Field(1.0, ge=0)
-    teacher: float = Field(1.0, ge=0)
-    prototype: float = Field(0.0, ge=0)
-    inter: float = Field(0.0, ge=0)
-    intra: float = Field(0.0, ge=0)
-    muscle: float = Field(0.0, ge=0)
+    task: float = Field(0.1, ge=0, description="cross-entropy of labelled rows, by cosines to class directions; 0: off")
+    cka: float = Field(0.1, ge=0, description="1 - CKA of the anchors' Gram with the frame's")
+    frame: float = Field(1.0, ge=0, description="each anchor finds its own place in the frame")
+    teacher: float = Field(1.0, ge=0, description="private rows stay where the start puts them, in direction")
+    prototype: float = Field(0.0, ge=0, description="of peers: anchors near their mean embedding over nodes, sent")
+    inter: float = Field(0.0, ge=0, description="of peers: CreamFL's contrast between modalities, embeddings sent")
+    intra: float = Field(0.0, ge=0, description="of peers: CreamFL's contrast within a modality, embeddings sent")
+    muscle: float = Field(0.0, ge=0, description="of peers: FedMuscle's contrast with every node, embeddings sent")
 
     @classmethod
     def only(cls, **weights: float) -> Self:
@@ -121,7 +123,7 @@ class TrainConfig(_Settings):
         "random", description="what a refresh takes the new one from: random or gradient"
     )
     temperature: float = Field(0.1, gt=0, description="of the frame and task terms' softmax")
-    weights: TermWeights = Field(TermWeights(), description="0: off")
+    weights: TermWeights = TermWeights()
 
 
 class AverageConfig(_Settings):
@@ -195,6 +197,10 @@ def _default_anchors(found: dict[str, Any]) -> int:
     return {"digits": 5, "digits-sites": 5, "pictures": 200, FILES: 0}.get(found.get("data", ""), 100)
 
 
+def _default_goal(found: dict[str, Any]) -> Goal:
+    return goal_of(found.get("data", ""))
+
+
 class Config(_Settings):
     """A run: data, anchors, seed, and the groups of settings.
 
@@ -208,6 +214,10 @@ class Config(_Settings):
         ge=0,
         description="K, public anchors; per digit on digits; with files 0 takes all there are",
     )
+    goal: Goal = Field(
+        default_factory=_default_goal,
+        description="of rounds: pairs (keep what finds partners) or classes (learn labels; every modality has some)",
+    )
     seed: int = Field(0, ge=0, description="of the split and of everything random")
     threads: int = Field(1, ge=1, description="of the CPU; the same number gives the same bits")
     align: AlignConfig = AlignConfig()
@@ -216,6 +226,14 @@ class Config(_Settings):
     average: AverageConfig = AverageConfig()
     output: OutputConfig = OutputConfig()
     files: FilesConfig = FilesConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _governed(cls, found: Any) -> Any:
+        if not isinstance(found, Mapping):
+            return found
+        goal = found.get("goal", _default_goal(dict(found)))
+        return with_defaults(found, goal) if goal in get_args(Goal) else found
 
     @field_validator("name")
     @classmethod

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from isogram.config import FILES, Config
 from isogram.errors import ConfigError
+from isogram.goal import GOVERNED
 
 
 def read_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
@@ -172,23 +173,34 @@ def commented(config: Config, *, files: bool = False) -> str:
     document.add(tomlkit.comment("Any key may be left out; what stands here is then used."))
     document.add(tomlkit.nl())
     values = config.model_dump(mode="json") | ({"data": FILES, "anchors": 0} if files else {})
+    usual = Config(goal=config.goal).model_dump(mode="json")
     for key, entry in Config.model_fields.items():
         if key == "files":
             continue
         if isinstance(entry.annotation, type) and issubclass(entry.annotation, BaseModel):
             document.add(tomlkit.nl())
-            document.add(key, _table(entry.annotation, values[key]))
+            document.add(key, _table(entry.annotation, values[key], usual[key], key))
         else:
             _add(document, key, entry.description, values[key])
     example = re.sub(r"^# ?(?=[\[a-z])", "", _FILES.partition("#\n")[2], flags=re.MULTILINE) if files else _FILES
     return f"{tomlkit.dumps(document)}\n{example.lstrip()}"
 
 
-def _table(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
+def _table(model: type[BaseModel], values: Mapping[str, Any], usual: Mapping[str, Any], group: str) -> Any:
+    """A group of settings. What the goal decides and is as `usual` is a comment: it is to change with the goal."""
     table = tomlkit.table()
     table.comment((model.__doc__ or "").split("\n")[0].rstrip("."))
     for key, entry in model.model_fields.items():
-        _add(table, key, entry.description, values[key])
+        value, dotted = values[key], f"{group}.{key}"
+        if isinstance(entry.annotation, type) and issubclass(entry.annotation, BaseModel):
+            table.add(tomlkit.nl())
+            table.add(key, _table(entry.annotation, value, usual[key], dotted))
+        elif dotted in GOVERNED and value == usual[key]:
+            line = tomlkit.document()
+            _add(line, key, f"by goal: {entry.description}", value)
+            table.add(tomlkit.comment(tomlkit.dumps(line).strip()))
+        else:
+            _add(table, key, entry.description, value)
     return table
 
 
@@ -196,10 +208,6 @@ def _add(container: Any, key: str, description: str | None, value: Any) -> None:
     if value is None:
         container.add(tomlkit.comment(f"{key} =".ljust(18) + f" # {description}"))
         return
-    if isinstance(value, dict):
-        inline = tomlkit.inline_table()
-        inline.update(value)
-        value = inline
     item = tomlkit.item(value)
     if description:
         item.comment(description)

@@ -1,0 +1,63 @@
+"""What rounds train for, and the settings that follow from it where none are given. Figures: docs/adapters.md."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+Goal = Literal["pairs", "classes"]
+
+DEFAULTS: dict[Goal, dict[str, dict[str, Any]]] = {
+    "pairs": {},
+    "classes": {
+        "align": {"decorrelate": False, "propagate": False},
+        "train": {
+            "rounds": 8,
+            "steps": 16,
+            "batch": 16,
+            "lr": 3e-3,
+            "weights": {"task": 1.0, "cka": 0.1, "frame": 0.1, "teacher": 0.0},
+        },
+        "average": {"across": "attention", "head": "laplace"},
+    },
+}
+"""Goal -> group -> settings in the place of the defaults, which are those of "pairs"."""
+
+
+def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+GOVERNED = frozenset(key for groups in DEFAULTS.values() for key in _dotted(groups))
+"""Every setting that a goal decides, dotted."""
+
+
+def goal_of(data: object) -> Goal:
+    """The goal of a built-in data set: classes where every node labels rows."""
+    return "classes" if data == "digits-sites" else "pairs"
+
+
+def with_defaults(given: Mapping[str, Any], goal: Goal) -> dict[str, Any]:
+    """Groups of settings as they are given, completed by what the goal has in the place of defaults."""
+    found = dict(given)
+    for group, settings in DEFAULTS[goal].items():
+        found[group] = _completed(found.get(group, {}), settings)
+    return found
+
+
+def _completed(given: Any, settings: Mapping[str, Any]) -> Any:
+    """`given`, a group as a mapping or as a model, and of `settings` what it does not say."""
+    if isinstance(given, BaseModel):
+        given = {key: getattr(given, key) for key in given.model_fields_set}
+    if not isinstance(given, Mapping):
+        return given  # wrong, and told by whoever validates it
+    inner = {
+        key: _completed(given[key], value)
+        for key, value in settings.items()
+        if isinstance(value, Mapping) and key in given
+    }
+    return {**settings, **given, **inner}

@@ -1,0 +1,92 @@
+"""The goal of rounds: which settings follow from it, where the user's own stay, and that it teaches what it says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from planted import CLASSES, planted
+
+from isogram import federation
+from isogram.config import AverageConfig, Config, TermWeights, TrainConfig
+from isogram.config_file import _keys, commented, read_config
+from isogram.doctor import examine
+from isogram.errors import ConfigError
+from isogram.evaluation import evaluate
+from isogram.goal import GOVERNED
+
+
+def by_key(config, key):
+    value = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def test_every_governed_setting_exists_and_differs_between_the_goals():
+    assert set(dict(_keys(Config))) >= GOVERNED
+    pairs, classes = Config(goal="pairs"), Config(goal="classes")
+    same = {key for key in GOVERNED if by_key(pairs, key) == by_key(classes, key)}
+    assert same == {"train.weights.cka"}  # said for both: a default that moves must not move it there
+
+
+def test_the_goal_follows_from_the_data_where_nobody_says():
+    assert Config(data="digits-sites").goal == "classes" and Config().goal == "pairs"
+    assert Config(data="digits-sites", goal="pairs").train == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    "group",
+    [{"rounds": 2, "weights": {"task": 0.5}}, TrainConfig(rounds=2, weights=TermWeights(task=0.5))],
+    ids=["mapping", "model"],
+)
+def test_what_is_given_stays(group):
+    train = Config(goal="classes", train=group, average=AverageConfig(across="none")).train
+    assert (train.rounds, train.weights.task) == (2, 0.5)
+    assert (train.steps, train.weights.teacher) == (16, 0.0)
+    assert Config(goal="classes", average=AverageConfig(across="none")).average.head == "laplace"
+
+
+def test_a_dump_says_everything_and_is_read_back():
+    config = Config(goal="classes", train={"steps": 3})
+    assert Config.model_validate(config.model_dump()) == config
+
+
+@pytest.mark.parametrize("wrong", [{"goal": "both"}, {"goal": "classes", "train": 3}, {"goal": ["classes"]}])
+def test_wrong_goals_and_groups_are_told_like_any_wrong_setting(wrong):
+    with pytest.raises(ValueError, match="validation error"):
+        Config.model_validate(wrong)
+    with pytest.raises(ConfigError, match=r"goal = 'both': should be 'pairs' or 'classes'"):
+        read_config(None, ["goal=both"])
+
+
+def test_a_file_to_start_from_follows_its_goal_and_keeps_what_was_changed(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(commented(Config(train={"steps": 3})).replace('goal = "pairs"', 'goal = "classes"'))
+    config = read_config(path)
+    assert config.train == Config(goal="classes", train={"steps": 3}).train
+    assert config.average.across == "attention"
+
+
+def everywhere(data):
+    """The planted federation with labels at every node, not at a's alone."""
+    nodes = tuple(replace(node, labels=np.arange(len(node.tokens)) % CLASSES) for node in data.nodes)
+    return replace(data, nodes=nodes)
+
+
+def test_the_doctor_says_what_a_goal_lacks_and_what_it_leaves():
+    data = planted()
+    classes = [f for f in examine(data, Config(goal="classes")).findings if f.where == "classes"]
+    assert [f.level for f in classes] == ["warning"] and "no node of b, c labels rows" in classes[0].what
+    data = everywhere(data)
+    assert [f.level for f in examine(data, Config()).findings if f.where == "classes"] == ["note"]
+    assert not [f for f in examine(data, Config(goal="classes")).findings if f.where == "classes"]
+
+
+def test_rounds_for_classes_learn_labels_that_the_start_does_not_have():
+    data, found = everywhere(planted(noise=1.5, n_anchors=20, private=300)), []
+    for rounds in (0, 8):
+        fed = federation.align(data, Config(goal="classes", train={"rounds": rounds}))
+        fed = federation.train(fed) if rounds else fed
+        scores = evaluate(data, {node.name: node.embed for node in fed.nodes}, fed.head)
+        found.append(sum(s.value for s in scores if s.metric == "accuracy") / 3)
+    assert found[1] > found[0] + 0.02
