@@ -104,8 +104,10 @@ def _pairwise(name: str, data: FederatedData, config: Config, progress: Progress
 def _paired(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
     if data.all_paired is None:
         raise ConfigError(f"{data.name} has no pairs beyond its anchors; leave out the method `paired`")
-    fed = federation.align(replace(data, anchors=data.all_paired()), plain(config, metric=True))
-    yield solution("paired", fed)
+    align = config.align.model_copy(update={"propagate": False})
+    average = config.average.model_copy(update={"head": "means"})
+    config = config.model_copy(update={"align": align, "average": average})
+    yield solution("paired", federation.align(replace(data, anchors=data.all_paired()), config))
 
 
 def _own_labels(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:

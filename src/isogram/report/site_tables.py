@@ -33,6 +33,7 @@ CONDITIONS = {
 def site_blocks(results: Results) -> dict[str, str]:
     """The tables of docs/adapters.md, by name."""
     return {
+        "sites-default": _rules(results, {rule: f"default {rule}" for rule in RULES}),
         "sites": _rules(results, {rule: f"frame {rule}" for rule in RULES}),
         "sites-apart": _rules(results, {rule: f"apart {rule}" for rule in RULES}),
         "sites-trunk": _trunk(results),
