@@ -73,13 +73,20 @@ def everywhere(data):
     return replace(data, nodes=nodes)
 
 
-def test_the_doctor_says_what_a_goal_lacks_and_what_it_leaves():
+def test_the_doctor_refuses_a_goal_that_lacks_labels_and_tells_of_one_that_does_not():
+    def told(data, goal):
+        findings = examine(data, Config(goal=goal)).findings
+        return [(f.level, f.where) for f in findings if "goal =" in f.what]
+
     data = planted()
-    classes = [f for f in examine(data, Config(goal="classes")).findings if f.where == "classes"]
-    assert [f.level for f in classes] == ["warning"] and "no node of b, c labels rows" in classes[0].what
+    assert told(data, "classes") == [("refusal", "modality b"), ("refusal", "modality c")]
+    assert told(data, "pairs") == []
     data = everywhere(data)
-    assert [f.level for f in examine(data, Config()).findings if f.where == "classes"] == ["note"]
-    assert not [f for f in examine(data, Config(goal="classes")).findings if f.where == "classes"]
+    assert told(data, "classes") == [] and told(data, "pairs") == [("note", "classes")]
+    some = tuple(replace(n, labels=np.minimum(n.labels, 1)) if n.modality == "b" else n for n in data.nodes)
+    assert told(replace(data, nodes=some), "classes") == [("refusal", "modality b")]
+    [what] = [f.what for f in examine(replace(data, nodes=some), Config(goal="classes")).refusals]
+    assert "no node of b labels z" in what
 
 
 def test_rounds_for_classes_learn_labels_that_the_start_does_not_have():

@@ -216,7 +216,7 @@ class Config(_Settings):
     )
     goal: Goal = Field(
         default_factory=_default_goal,
-        description="of rounds: pairs (keep what finds partners) or classes (learn labels; every modality has some)",
+        description="of rounds: pairs (keep what finds partners) or classes (learn labels: all, in every modality)",
     )
     seed: int = Field(0, ge=0, description="of the split and of everything random")
     threads: int = Field(1, ge=1, description="of the CPU; the same number gives the same bits")

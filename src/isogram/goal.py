@@ -37,7 +37,7 @@ GOVERNED = frozenset(key for groups in DEFAULTS.values() for key in _dotted(grou
 
 
 def goal_of(data: object) -> Goal:
-    """The goal of a built-in data set: classes where every node labels rows."""
+    """The goal of a built-in data set: classes where every modality labels rows of all of them."""
     return "classes" if data == "digits-sites" else "pairs"
 
 

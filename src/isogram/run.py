@@ -162,6 +162,7 @@ class Recorder:
             self._log(fed, [(0, "", "seconds", time.perf_counter() - clock)])
             write_tensors(start, checkpoint.alignment_state(fed), self._position(fed))
             self._state(fed)
+            watch.say(f"fit: {_fit(fed)}")
             return fed, 0
         done = max(int(path.stem.removeprefix("round-")) for path in start.parent.glob("round-*.safetensors"))
         watch.say(f"going on after round {done} of {self.config.train.rounds}")
@@ -248,9 +249,14 @@ class Recorder:
     def _state(self, fed: Federation, *, complete: bool = False) -> None:
         found = state(self.config, self.data)
         now: dict[str, Any] = {"round": fed.round, "complete": complete, "seconds": round(self._seconds, 3)}
+        now |= {"goal": self.config.goal, "fit": _fit(fed)}
         if fed.refused:
             now["refused"] = list(fed.refused)
         write_json(self.folder / STATE, found | now)
+
+
+def _fit(fed: Federation) -> str:
+    return f"{fed.ways[fed.way]} ({'chosen by left-out anchors' if fed.way else 'as it is set'})"
 
 
 def _entry(line: str) -> Entry:

@@ -39,6 +39,10 @@ class Fit:
     ridge: float
     decorrelate: bool
 
+    def __str__(self) -> str:
+        kernel = "linear kernel" if self.share == 1 else f"kernel {1 - self.share:.0%} Gaussian"
+        return f"{kernel}, ridge {self.ridge:g}, {'' if self.decorrelate else 'not '}decorrelated"
+
 
 def ways(start: Fit) -> list[Fit]:
     """What there is to choose from, `start` first: it is of the linear kernel.

@@ -179,12 +179,17 @@ def labels(data: FederatedData, config: Config) -> Iterable[Finding]:
         what = f"fewer than {MIN_EVIDENCE} rows over all nodes: {', '.join(few)}; their sums would speak of single rows"
         yield Finding("warning", "classes", what, "they are left out; label more rows")
     trained = config.train.rounds > 0 and config.train.weights.task > 0
-    mute = [m for m in data.modalities if not any(node.classes for node in data.nodes if node.modality == m)]
-    if config.goal == "classes" and mute and trained:
-        what = f"goal = classes, but no node of {', '.join(mute)} labels rows: training there has nothing to go by"
-        yield Finding("warning", "classes", what, "set goal = pairs, which takes classes there by the anchors")
-    elif config.goal == "pairs" and not mute and trained:
-        what = "every modality has labels: with goal = classes rounds learn them, at the price of finding partners"
+    known = {c for c in rows if rows[c] >= MIN_EVIDENCE}
+    lacks = {m: known - {c for n in data.nodes if n.modality == m for c in n.classes} for m in data.modalities}
+    if config.goal == "classes" and trained:
+        for m in (m for m in lacks if lacks[m]):
+            names = ", ".join(data.classes[c] for c in sorted(lacks[m]))
+            what = f"goal = classes, but no node of {m} labels {names}: rounds would unlearn them there"
+            yield Finding("refusal", f"modality {m}", what, "set goal = pairs, which takes classes by the anchors")
+    elif trained and known and not any(lacks.values()):
+        what = (
+            "every modality labels every class: with goal = classes rounds learn them, at the price of finding partners"
+        )
         yield Finding("note", "classes", what, "")
     for node in sorted(data.nodes, key=lambda node: node.name):
         if len(node.classes) == 1:

@@ -53,8 +53,8 @@ def blocks(results: Results) -> dict[str, str]:
             out[f"{name}-gains-{anchors}"] = by_direction(results, name, anchors, "r1", "closed-form", starts)
     out["digits"] = directions(results, "digits", "accuracy", ("image", "speech", "pen"))
     out["digits-sites"] = directions(results, "digits-sites", "accuracy", ("image", "speech", "pen"))
-    bases = ("oneshot", "no-message", "pairwise-ridge", "procrustes", "own-labels")
-    out["digits-sites-gains"] = by_direction(results, "digits-sites", 5, "accuracy", "isogram", bases)
+    others = ("oneshot", "no-message", "pairwise-ridge", "procrustes", "own-labels")
+    out["digits-sites-gains"] = by_direction(results, "digits-sites", 5, "accuracy", "isogram", others)
     found = ("picture->text", "speech-fr->text", "picture->speech-fr")
     out["pictures"] = directions(results, "pictures", "r10", found)
     for method in ("closed-form", "isogram"):

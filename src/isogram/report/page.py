@@ -58,7 +58,8 @@ def head(run: Record) -> Json:
     who = words.count(len(modality), "node") + ("" if run.dataset in ("", FILES) else f" of {run.dataset}")
     kinds = words.listed(list(dict.fromkeys(modality.values()))) if modality else ""
     how = f"through {words.count(run.run.get('anchors', 0), 'public anchor')}"
-    how += f" and trains them for {words.count(rounds, 'round')}" if rounds else ", without training"
+    goal = f", for {run.run['goal']}" if "goal" in run.run else ""
+    how += f" and trains them for {words.count(rounds, 'round')}{goal}" if rounds else ", without training"
     if run.run.get("complete"):
         state = "complete"
     elif not run.messages:
@@ -71,6 +72,7 @@ def head(run: Record) -> Json:
     return {
         "name": run.run.get("name") or run.dataset or "run",
         "what": f"This run aligns {who} with {kinds} {how}" if modality else "",
+        "fit": run.run.get("fit", ""),
         "state": state,
         "complete": bool(run.run.get("complete")),
         "seconds": run.run.get("seconds"),
