@@ -20,6 +20,7 @@ from isogram.alignment import (
     left_out,
     pack,
     shrink,
+    sound_anchors,
     unpack,
     ways,
 )
@@ -169,9 +170,9 @@ class AlignedNode:
 
     @property
     def _sound(self) -> Tensor:
-        """Which anchors weigh at least half: what a doubtful one would be placed at says nothing of new rows."""
-        sound = torch.ones(len(self.anchors), dtype=torch.bool) if self.quality is None else self.quality >= 0.5
-        return sound if sound.sum() >= MIN_ANCHORS else torch.ones_like(sound)
+        """Which of the anchors are in full standing."""
+        weight = torch.ones(len(self.anchors)) if self.quality is None else self.quality
+        return sound_anchors(weight, least=MIN_ANCHORS)
 
     def _fitted(self, keep: Tensor | slice) -> LinearMap:
         """The node's map, its ridge fitted to some of the anchors alone."""
