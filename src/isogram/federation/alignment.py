@@ -20,6 +20,7 @@ def align(data: FederatedData, config: Config) -> Federation:
 
     Raises:
         AnchorError: the anchors cannot carry it; see `alignment.consensus`.
+        MessageError: a node that was set otherwise has no such way to fit.
     """
     fed = gather(data, config)
     grams = [fed.ledger.carry(node.send_gram(0)) for node in fed.nodes]
@@ -55,7 +56,7 @@ def align(data: FederatedData, config: Config) -> Federation:
     for node in fed.nodes:
         down = fed.send(node, 1, frame=frame, fit=way)
         assert down.frame is not None
-        node.fit(down.frame.double()[node.index], node.ways[down.fit])
+        node.fit(down.frame.double()[node.index], node.way_of(down.fit))
     fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals, way=way)
     return learn_classes(with_heads(fed, 1))
 

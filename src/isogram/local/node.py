@@ -140,6 +140,19 @@ class AlignedNode:
         align = self.config.align
         return ways(Fit(1.0, align.rho, align.decorrelate))
 
+    def way_of(self, number: int) -> Fit:
+        """The way to fit that a message gives by its number.
+
+        Raises:
+            MessageError: this node has no such way.
+        """
+        if not 0 <= number < len(self.ways):
+            raise MessageError(
+                f"node {self.name!r} was told to fit by way {number}, its own are 0 to {len(self.ways) - 1}; "
+                "server and nodes need the same version and settings"
+            )
+        return self.ways[number]
+
     def fit(self, target: Tensor, way: Fit | None = None) -> None:
         """Ridge onto the coordinates `target` [k, r] of this node's anchors: its rows of the frame, for one-shot.
 
