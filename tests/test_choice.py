@@ -32,6 +32,7 @@ from isogram.alignment.choice import RIDGES, SHARES
 from isogram.alignment.cross_fit import cross_fit
 from isogram.alignment.kernel import WIDTH, Kernel, kernel_gram
 from isogram.config import AlignConfig, Config, ModelConfig, TrainConfig
+from isogram.errors import MessageError
 
 SEEDS = st.integers(0, 2**32)
 START = Fit(1.0, 0.1, True)
@@ -215,6 +216,23 @@ def test_nodes_fit_as_the_server_says():
     assert_close(kernel, shrink(kernel_gram(unshrink(node.features_gram()), way.share), 0.1))
     plain = federation.align(data, Config(align=AlignConfig(choose=False)))
     assert plain.way == 0
+
+
+def test_a_way_that_a_node_does_not_have_is_refused(monkeypatch):
+    data = planted(n_anchors=40)
+    fed = federation.gather(data, Config())
+    node = fed.nodes[-1]
+    assert [node.way_of(number) for number in range(len(node.ways))] == node.ways
+    for number in (-1, len(node.ways)):
+        with pytest.raises(MessageError, match=rf"'c' .* way {number}, .* the same version and settings"):
+            node.way_of(number)
+    last = len(fed.ways) - 1
+    node.config = Config(align=AlignConfig(decorrelate=False))
+    assert len(node.ways) <= last
+    monkeypatch.setattr("isogram.aggregation.choose_fit", lambda *_: last)
+    monkeypatch.setattr("isogram.federation.alignment.gather", lambda *_: fed)
+    with pytest.raises(MessageError, match=f"node 'c' was told to fit by way {last},"):
+        federation.align(data, Config())
 
 
 def test_a_choice_needs_no_message():

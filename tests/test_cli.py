@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from isogram import bench
 from isogram.bench import Row, read_rows
-from isogram.cli import _numbers, app
+from isogram.cli import app
+from isogram.cli.benchmarks import _numbers
 from isogram.errors import ConfigError
 from isogram.methods import METHODS
 from isogram.report import terminal

@@ -18,8 +18,9 @@ from isogram.config import AlignConfig, AverageConfig, Config, ModelConfig, Term
 from isogram.data import evaluation
 from isogram.data.distort import corrupt
 from isogram.errors import ConfigError, MessageError
+from isogram.federation import rounds
 from isogram.local import Node
-from isogram.messages import Up
+from isogram.messages import Ledger, Up
 from isogram.model.adapters import METHODS
 from isogram.progress import Watch
 
@@ -68,8 +69,8 @@ def test_what_crosses_is_what_the_method_shares(data, adapter):
 def test_no_message_holds_a_magnitude_and_each_node_has_its_own(data, monkeypatch):
     """Every message, as bytes: neither a name nor any of the numbers."""
     blobs = []
-    carry = federation.Ledger.carry
-    monkeypatch.setattr(federation.Ledger, "carry", lambda self, m: blobs.append(m.to_bytes()) or carry(self, m))
+    carry = Ledger.carry
+    monkeypatch.setattr(Ledger, "carry", lambda self, m: blobs.append(m.to_bytes()) or carry(self, m))
     fed = trained(data, with_(model={"adapter": "geodora"}, train={"refresh": 1}))
     homes = {node.name: node.model.home for node in fed.nodes}
     assert len(blobs) > 20 and not any(b"magnitude" in blob for blob in blobs)
@@ -115,7 +116,7 @@ def test_results_do_not_depend_on_the_order_of_nodes(rule):
 @pytest.mark.parametrize("adapter", ["geolora", "geodora"])
 def test_a_refresh_in_a_federation_moves_the_basis_and_keeps_every_nodes_function(data, adapter, basis, monkeypatch):
     seen = []
-    refresh = federation._refresh
+    refresh = rounds._refresh
 
     def around(fed, *rest):
         before = [node.embed_anchors() for node in fed.nodes]
@@ -126,7 +127,7 @@ def test_a_refresh_in_a_federation_moves_the_basis_and_keeps_every_nodes_functio
             assert_close(node.embed_anchors(), embedded, rtol=1e-4, atol=1e-4)
         seen.append((old, state))
 
-    monkeypatch.setattr(federation, "_refresh", around)
+    monkeypatch.setattr(rounds, "_refresh", around)
     fed = trained(data, with_(model={"adapter": adapter}, train={"refresh": 2, "refresh_basis": basis, "rounds": 4}))
     assert len(seen) == 2
     for old, new in seen:
@@ -233,15 +234,15 @@ def test_baselines_keep_to_their_own_settings(data):
 
 def test_a_node_left_out_is_as_good_as_absent_from_the_average(data, monkeypatch):
     updates = []
-    refuse = federation.averaging.refuse
+    refuse = averaging.refuse
     monkeypatch.setattr(
-        federation.averaging, "refuse", lambda ups, *rest: updates.append((list(ups), *rest)) or refuse(ups, *rest)
+        averaging, "refuse", lambda ups, *rest: updates.append((list(ups), *rest)) or refuse(ups, *rest)
     )
     spoiling(monkeypatch, SPOILT["NaN"][0])
     fed = trained(data, CONFIG)
     ups, before, *_ = updates[-1]
     good = [up for up in ups if up.node != "b"]
-    expected, _ = federation.averaging.average(good, before, CONFIG.average)
+    expected, _ = averaging.average(good, before, CONFIG.average)
     for name, value in expected.items():
         assert_close(fed.adapters[name], value, rtol=0, atol=0)
 

@@ -14,6 +14,7 @@ from isogram.data import evaluation
 from isogram.data.base import HeldOut
 from isogram.errors import AnchorError, ConfigError, HeldOutError, MessageError
 from isogram.evaluation import evaluate
+from isogram.local import Node
 from isogram.messages import Down, Up
 
 CONFIG = Config(
@@ -162,13 +163,13 @@ def test_held_out_rows_have_no_part_in_training(data, trained):
 
 
 def test_a_run_that_reads_test_rows_outside_evaluation_fails(data, monkeypatch):
-    step = federation.Node.train_round
+    step = Node.train_round
 
     def peek(node, down, sketch):
         data.held_out.tokens(node.modality)
         return step(node, down, sketch)
 
-    monkeypatch.setattr(federation.Node, "train_round", peek)
+    monkeypatch.setattr(Node, "train_round", peek)
     with pytest.raises(HeldOutError):
         federation.train(federation.align(data, CONFIG))
 

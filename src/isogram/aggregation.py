@@ -1,6 +1,7 @@
 """Server side: lists of updates in, one broadcast out. Pure functions; nodes are taken in the order of their names."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -135,17 +136,11 @@ def weigh_items(updates: Sequence[Up], n_anchors: int, rank: int, power: float) 
     Raises:
         MessageError: as `merge_grams`.
     """
-    first, same = _distinct(updates, n_anchors)
+    sent = _distinct(updates, n_anchors)
     found = item_quality(
-        [unpack(update.gram.double()) for update in first if update.gram is not None],
-        [_held(update, n_anchors) for update in first],
-        n_anchors,
-        [update.modality for update in first],
-        rank=rank,
-        power=power,
-        declared=[_quality(update, n_anchors) for update in first],
+        sent.grams, sent.indices, n_anchors, sent.modalities, rank=rank, power=power, declared=sent.quality
     )
-    return {node: found[number].float() for node, number in same.items()}
+    return {node: found[number].float() for node, number in sent.number.items()}
 
 
 def choose_fit(updates: Sequence[Up], n_anchors: int, start: Fit, rank: int, power: float) -> int:
@@ -163,30 +158,38 @@ def choose_fit(updates: Sequence[Up], n_anchors: int, start: Fit, rank: int, pow
     Raises:
         MessageError: as `merge_grams`.
     """
-    first, _ = _distinct(updates, n_anchors)
+    sent = _distinct(updates, n_anchors)
     return alignment.choose_fit(
-        [unpack(update.gram.double()) for update in first if update.gram is not None],
-        [_held(update, n_anchors) for update in first],
-        n_anchors,
-        [update.modality for update in first],
-        start=start,
-        rank=rank,
-        power=power,
-        quality=[_quality(update, n_anchors) for update in first],
+        sent.grams, sent.indices, n_anchors, sent.modalities, start=start, rank=rank, power=power, quality=sent.quality
     )
 
 
-def _distinct(updates: Sequence[Up], n_anchors: int) -> tuple[list[Up], dict[str, int]]:
-    """The updates with Grams, one of each modality's equal ones; and node -> the number of the one like its own."""
+class _Distinct(NamedTuple):
+    """What updates with Grams hold, once where nodes of one modality sent the same; number: node -> its place in it."""
+
+    grams: list[Tensor]
+    indices: list[Tensor]
+    modalities: list[str]
+    quality: list[Tensor]
+    number: dict[str, int]
+
+
+def _distinct(updates: Sequence[Up], n_anchors: int) -> _Distinct:
     first: list[Up] = []
-    same: dict[str, int] = {}
+    number: dict[str, int] = {}
     for update in [update for update in in_order(updates) if update.gram is not None]:
         _check_gram(update, n_anchors)
-        twins = (number for number, other in enumerate(first) if _same_gram(update, other))
-        same[update.node] = next(twins, len(first))
-        if same[update.node] == len(first):
+        twins = (place for place, other in enumerate(first) if _same_gram(update, other))
+        number[update.node] = next(twins, len(first))
+        if number[update.node] == len(first):
             first.append(update)
-    return first, same
+    return _Distinct(
+        [unpack(update.gram.double()) for update in first if update.gram is not None],
+        [_held(update, n_anchors) for update in first],
+        [update.modality for update in first],
+        [_quality(update, n_anchors) for update in first],
+        number,
+    )
 
 
 def _same_gram(left: Up, right: Up) -> bool:

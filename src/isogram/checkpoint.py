@@ -36,7 +36,7 @@ def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federatio
     """Nodes of `federation.gather`, fitted again: the maps follow from anchors, weights, metric, frame, head."""
     for node in fed.nodes:
         node.metric, node.quality = state.get(_METRIC + node.name), state.get(_QUALITY + node.name, node.quality)
-        node.fit(state["frame"].float().double()[node.index], node.ways[int(state[_WAY])])
+        node.fit(state["frame"].float().double()[node.index], node.way_of(int(state[_WAY])))
     residuals = {name: float(value) for name, value in _under(_RESIDUAL, state).items()}
     fed = replace(
         fed,

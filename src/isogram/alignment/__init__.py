@@ -7,6 +7,7 @@ Everything is computed in float64; what a message carries is rounded to float32 
 from isogram.alignment.choice import Fit, as_kernel, choose_fit, ways
 from isogram.alignment.cka import cka, cka_debiased, cka_embedded, hsic, hsic_unbiased
 from isogram.alignment.consensus import consensus
+from isogram.alignment.cross_fit import sound_anchors
 from isogram.alignment.decorrelate import decorrelation, shrunk_covariance
 from isogram.alignment.frame import canonical_frame, continue_frame
 from isogram.alignment.gram import center, gram, pack, shrink, unpack, unshrink
@@ -55,6 +56,7 @@ __all__ = [
     "pack",
     "shrink",
     "shrunk_covariance",
+    "sound_anchors",
     "sub_smoother",
     "unpack",
     "unshrink",

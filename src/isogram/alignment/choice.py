@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from isogram.alignment.cross_fit import cross_fit
+from isogram.alignment.cross_fit import cross_fit, sound_anchors
 from isogram.alignment.decorrelate import decorrelation
 from isogram.alignment.gram import shrink, unshrink
 from isogram.alignment.kernel import kernel_gram
@@ -95,12 +95,13 @@ def choose_fit(
         kernels = [unshrink(as_kernel(m.double(), share, start.ridge)) for m in matrices]
         for fold in folds:
             parts = cross_fit(kernels, indices, n_anchors, weight, fold, rank=rank, power=power)
+            sound = [sound_anchors(part.weight) for part in parts]
             for ridge in RIDGES:
                 rows, left = zip(*(part.places(ridge) for part in parts), strict=True)
                 for way in [way for way in scores if (way.share, way.ridge) == (share, start.ridge * ridge)]:
                     places = [
-                        z @ decorrelation(own[part.sound]) if way.decorrelate and part.sound.sum() > 1 else z
-                        for z, own, part in zip(rows, left, parts, strict=True)
+                        z @ decorrelation(own[full]) if way.decorrelate and full.sum() > 1 else z
+                        for z, own, full in zip(rows, left, sound, strict=True)
                     ]
                     found, judged = _scores(places, [part.held_out for part in parts], n_anchors, modalities)
                     scores[way] += found

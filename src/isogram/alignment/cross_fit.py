@@ -15,6 +15,15 @@ from isogram.alignment.frame import canonical_frame
 from isogram.alignment.gram import center
 
 
+def sound_anchors(weight: Float[Tensor, " k"], least: int = 0) -> Bool[Tensor, " k"]:
+    """Which anchors weigh at least half: what a doubtful one would be placed at says nothing of new rows.
+
+    All of them, if fewer than `least` do.
+    """
+    sound = weight >= 0.5
+    return sound if sound.sum() >= least else torch.ones_like(sound)
+
+
 @dataclass(frozen=True)
 class Part:
     """One node's anchors in one fold: k that stay and h that are held out.
@@ -28,11 +37,6 @@ class Part:
     across: Float[Tensor, "h k"]
     target: Float[Tensor, "k r"]
     weight: Float[Tensor, " k"]
-
-    @property
-    def sound(self) -> Bool[Tensor, " k"]:
-        """Which anchors weigh at least half: what a doubtful one would be placed at says nothing of new rows."""
-        return self.weight >= 0.5
 
     def places(self, ridge: float = 1.0) -> tuple[Float[Tensor, "h r"], Float[Tensor, "k r"]]:
         """Where weighted ridge puts the anchors held out; and each of those that stay by a fit without it, too.

@@ -1,0 +1,170 @@
+"""Commands about one run: its settings, the doctor, the run itself, and what is made of its folder."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from isogram.cli.options import (
+    Data,
+    File,
+    Force,
+    Json,
+    Quiet,
+    Resume,
+    Set,
+    consoles,
+    explained,
+    print_json,
+    read_settings,
+    row_records,
+)
+from isogram.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isogram.config import Config
+
+
+def init(
+    file: Annotated[Path, typer.Argument(metavar="CONFIG", help="File to write.")] = Path("isogram.toml"),
+    data: Data = None,
+    settings: Set = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write a commented configuration file."""
+    with explained():
+        from isogram.config import FILES
+        from isogram.config_file import commented
+        from isogram.files import make_folder, write_atomic
+
+        asked = [s for s in settings or [] if s.replace(" ", "") in ("data=files", 'data="files"')]
+        files = data == FILES or bool(asked)
+        config = read_settings(None, None if files else data, [s for s in settings or [] if s not in asked])
+        if file.exists() and not force:
+            raise ConfigError(f"{file} exists already; name another file, or replace it by --force")
+        make_folder(file.parent)
+        write_atomic(file, commented(config.model_copy(update={"name": ""}), files=files).encode())
+        name = shlex.quote(str(file))
+        typer.echo(f"wrote {file}; next: isogram doctor {name}, then isogram run {name}")
+
+
+def doctor(
+    file: File = None, data: Data = None, settings: Set = None, as_json: Json = False, quiet: Quiet = False
+) -> None:
+    """Say from public anchors alone whether the silos can be aligned."""
+    with explained():
+        from isogram.data import open_data
+        from isogram.doctor import examine
+        from isogram.report.terminal import print_diagnosis
+
+        console, progress = consoles(quiet, as_json)
+        config = read_settings(file, data, settings)
+        progress.print("reading data", highlight=False)
+        diagnosis = examine(open_data(config), config)
+        print_diagnosis(diagnosis, console)
+        if as_json:
+            print_json(diagnosis.to_json())
+        if not diagnosis.ok:
+            raise typer.Exit(2 if diagnosis.errors else 3)
+
+
+def align(
+    file: File = None,
+    data: Data = None,
+    settings: Set = None,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """One-shot alignment without training, into a folder NAME-align."""
+    with explained():
+        config = read_settings(file, data, [*(settings or []), "train.rounds=0"])
+        _run(config.model_copy(update={"name": f"{config.name}-align"}), resume, force, as_json, quiet)
+
+
+def run(
+    file: File = None,
+    data: Data = None,
+    settings: Set = None,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Align, train and report, into a folder of its own."""
+    with explained("interrupted: with --resume the same command goes on from the last complete round"):
+        _run(read_settings(file, data, settings), resume, force, as_json, quiet)
+
+
+def _run(config: Config, resume: bool, force: bool, as_json: bool, quiet: bool) -> None:
+    from isogram.progress import Watch
+    from isogram.report.terminal import print_findings, summary
+    from isogram.run import run as run_config
+    from isogram.run_folder import REPORT
+
+    console, progress = consoles(quiet, as_json)
+    with Watch(progress) as watch:
+        outcome = run_config(config, watch, resume=resume, force=force)
+    print_findings(outcome.diagnosis, progress)
+    if outcome.rows:
+        measured = any(row.metric not in ("bytes_per_node", "seconds") for row in outcome.rows)
+        title = f"{config.name}: {'held-out rows' if measured else 'no held-out rows to measure on'}"
+        forced = ["the doctor refused this run, and was overridden: see above"] if outcome.diagnosis.refusals else []
+        console.print(summary(outcome.rows, title, [*forced, *outcome.notes]))
+    console.print(f"page: {outcome.folder / REPORT}", highlight=False, soft_wrap=True)
+    if as_json:
+        found = {"folder": str(outcome.folder), "rounds": outcome.rounds, "resumed_at": outcome.resumed_at}
+        print_json(found | {"rows": row_records(outcome.rows), "doctor": outcome.diagnosis.to_json()})
+
+
+def write_report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: Json = False, quiet: Quiet = False
+) -> None:
+    """Write the page of a run again, complete or not."""
+    with explained():
+        from isogram.report.page import write_page
+
+        path = write_page(folder)
+        if as_json:
+            print_json({"page": str(path), "bytes": path.stat().st_size})
+        elif not quiet:
+            typer.echo(f"wrote {path}")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or a model file.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="To write; new or empty.")],
+    node: Annotated[str | None, typer.Option(metavar="NAME", help="One node's adapter; without it all.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a trained model's adapters in PEFT's format."""
+    with explained():
+        from isogram.model import SavedModel
+        from isogram.model.peft_export import export_model
+        from isogram.run_folder import MODEL
+
+        done = export_model(SavedModel.load(run / MODEL if run.is_dir() else run), folder, node)
+        if as_json:
+            print_json({"folders": {name: str(path) for name, path in done.folders.items()}, "python": done.python})
+        elif not quiet:
+            for name, path in done.folders.items():
+                typer.echo(f"wrote {path}{name and f': node {name}'}")
+            typer.echo(done.python)
+
+
+def demo(
+    file: File = None, data: Data = None, settings: Set = None, as_json: Json = False, quiet: Quiet = False
+) -> None:
+    """Run every method on one split, side by side, and print the table."""
+    with explained():
+        from isogram.demo import run_demo
+
+        console, progress = consoles(quiet, as_json)
+        rows = run_demo(read_settings(file, data, settings), console, progress)
+        if as_json:
+            print_json(row_records(rows))

@@ -1,0 +1,34 @@
+"""The whole algorithm in one process: the reference that any engine has to reproduce.
+
+Nodes and server exchange nothing but `messages.Up` and `messages.Down`, and every one goes through the ledger.
+"""
+
+from isogram.federation.alignment import (
+    align,
+    class_directions,
+    learn_classes,
+    read_through_frame,
+    start_apart,
+    with_heads,
+)
+from isogram.federation.rounds import HELD_OUT_SHARE, keep_better, start_training, targets, train, train_round
+from isogram.federation.state import Federation, Progress, Tick, gather
+
+__all__ = [
+    "HELD_OUT_SHARE",
+    "Federation",
+    "Progress",
+    "Tick",
+    "align",
+    "class_directions",
+    "gather",
+    "keep_better",
+    "learn_classes",
+    "read_through_frame",
+    "start_apart",
+    "start_training",
+    "targets",
+    "train",
+    "train_round",
+    "with_heads",
+]

@@ -1,0 +1,150 @@
+"""One-shot alignment: Grams up, the frame down, class directions from secure sums; and the same without a frame."""
+
+from copy import copy
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from isogram import aggregation
+from isogram.alignment import as_kernel, canonical_frame, pack
+from isogram.config import Config
+from isogram.data import FederatedData
+from isogram.federation.state import Federation, gather
+from isogram.messages import Ledger, Up
+
+
+def align(data: FederatedData, config: Config) -> Federation:
+    """One-shot alignment: each node sends one Gram (two, if it learns a feature metric), gets the frame, fits its map.
+
+    Raises:
+        AnchorError: the anchors cannot carry it; see `alignment.consensus`.
+        MessageError: a node that was set otherwise has no such way to fit.
+    """
+    fed = gather(data, config)
+    grams = [fed.ledger.carry(node.send_gram(0)) for node in fed.nodes]
+    if config.align.robust:
+        quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
+        for node in fed.nodes:
+            node.weigh(fed.send(node, 0, quality=quality[node.name]))
+        grams = [replace(up, quality=quality[up.node]) for up in grams]
+    plain = grams
+    if config.align.metric:
+        for node in fed.nodes:
+            others = aggregation.merge_other_grams(grams, fed.n_anchors, node.modality)
+            node.learn_metric(fed.send(node, 0, others=pack(others)))
+        grams = [fed.ledger.carry(node.send_gram(1)) for node in fed.nodes]
+    residuals: dict[str, float] = {}
+    precision = None
+    if config.align.precision or config.average.rule == "node":
+        # Of the first Grams: a metric is fitted to the very consensus that would judge it.
+        residuals, precision = aggregation.node_residuals(plain, fed.n_anchors, fed.width, config.align.power)
+    # By the first Grams, again: under a metric that has seen an anchor, the anchor is not left out.
+    way = (
+        aggregation.choose_fit(plain, fed.n_anchors, fed.ways[0], fed.width, config.align.power)
+        if config.align.choose
+        else 0
+    )
+    consensus = aggregation.merge_grams(
+        grams,
+        fed.n_anchors,
+        precision=precision if config.align.precision else None,
+        kernel=partial(as_kernel, share=fed.ways[way].share, rho=config.align.rho),
+    )
+    frame = canonical_frame(consensus, fed.width, config.align.power)
+    for node in fed.nodes:
+        down = fed.send(node, 1, frame=frame, fit=way)
+        assert down.frame is not None
+        node.fit(down.frame.double()[node.index], node.way_of(down.fit))
+    fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals, way=way)
+    return learn_classes(with_heads(fed, 1))
+
+
+def learn_classes(fed: Federation) -> Federation:
+    """Every node learns the classes that the head speaks of, where `align.propagate` asks for it; see `Node`."""
+    if fed.head is not None and fed.config.align.propagate:
+        for node in fed.nodes:
+            node.learn_classes(fed.send(node, 1, head=fed.head))
+    return fed
+
+
+def start_apart(data: FederatedData, config: Config) -> Federation:
+    """Nodes in bases of their own (`Node.fit_apart`): the start of methods without a frame.
+
+    Grams are sent only where the loss asks for their consensus.
+    """
+    fed = gather(data, config)
+    for node in fed.nodes:
+        node.fit_apart(fed.width)
+    consensus = None
+    if config.train.weights.cka:
+        consensus = aggregation.merge_grams([fed.ledger.carry(node.send_gram(0)) for node in fed.nodes], fed.n_anchors)
+    return with_heads(replace(fed, consensus=consensus), 1)
+
+
+def read_through_frame(fed: Federation) -> Federation:
+    """Trained embeddings read in a common basis; the nodes given stay as they are.
+
+    Grams of the anchors' embeddings go up, their consensus' frame comes down, and each node fits a ridge onto it.
+    """
+    last = fed.last_round
+    consensus = aggregation.merge_grams(
+        [fed.ledger.carry(node.send_trained_gram(last)) for node in fed.nodes], fed.n_anchors
+    )
+    frame = canonical_frame(consensus, fed.width, fed.config.align.power)
+    fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), consensus=consensus, frame=frame)
+    for node in fed.nodes:
+        down = fed.send(node, last, frame=frame)
+        assert down.frame is not None
+        node.fit_readout(down.frame.double()[node.index])
+    return with_heads(fed, last)
+
+
+def with_heads(fed: Federation, round: int) -> Federation:
+    """The federation with class directions of its nodes as they are now, shared by all whose coordinates mean the same.
+
+    Those are all nodes, but without a frame the nodes of one modality, unless adapters are averaged over all; a node
+    alone has those of its own rows, and sends nothing. Directions by the anchors depend on the frame alone, not on what
+    nodes have learnt: once made, they stay.
+    """
+    if fed.config.average.head == "anchors" and fed.frame is not None and (fed.head is not None or fed.heads):
+        return fed
+    across = fed.config.average.across
+    if across != "alone" and (fed.frame is not None or across == "all"):
+        return replace(fed, head=class_directions(fed, round), heads={})
+    heads: dict[str, Tensor] = {}
+    ledger = Ledger() if across == "alone" else fed.ledger
+    for group in dict.fromkeys(map(fed.group, fed.nodes)):
+        members = tuple(node for node in fed.nodes if fed.group(node) == group)
+        head = class_directions(replace(fed, nodes=members, ledger=ledger), round)
+        heads |= {node.name: head for node in members if head is not None}
+    return replace(fed, head=None, heads=heads)
+
+
+def class_directions(fed: Federation, round: int) -> Tensor | None:
+    """[C, r] class directions from secure sums over the nodes that have labels; None if none has.
+
+    First counts, then sums of the classes that enough rows speak for: no sum of a few rows is ever seen. With
+    `average.head = "anchors"` what is summed are directions that each node fits to its own view of the anchors, in the
+    frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all.
+    """
+    labelled = [node for node in fed.nodes if node.data.classes]
+    if not labelled:
+        return None
+    keys = aggregation.in_order([fed.ledger.carry(node.send_key(round)) for node in labelled])
+    listed = torch.stack([up.key for up in keys if up.key is not None])
+    counts: list[Up] = []
+    for node in labelled:
+        down = fed.send(node, round, keys=listed)
+        counts.append(fed.ledger.carry(node.send_counts(down, fed.n_classes)))
+    rows = aggregation.merge_counts(counts)
+    evidence = (rows > 0).to(torch.uint8)
+    # With fewer rows than coordinates a second moment would show the plane that these few lie in.
+    second = int(fed.config.average.head == "laplace" and float(rows.sum()) >= labelled[0].coordinates)
+    by_anchors = fed.config.average.head == "anchors" and fed.frame is not None
+    sums: list[Up] = []
+    for node in labelled:
+        down = fed.send(node, round, keys=listed, evidence=evidence, second=second)
+        sums.append(fed.ledger.carry(node.send_scores(down) if by_anchors else node.send_head(down)))
+    return aggregation.merge_heads(sums, evidence)

@@ -1,0 +1,207 @@
+"""Rounds of training from the nodes' maps: local steps, averages, a frame that moves; and whether they are kept."""
+
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogram import aggregation, averaging, representations, sharing
+from isogram.alignment import canonical_frame, continue_frame, gram, pack
+from isogram.data import FederatedData
+from isogram.errors import ConfigError
+from isogram.federation.alignment import align, with_heads
+from isogram.federation.state import Federation, Progress, Tick
+from isogram.local import MIN_ANCHORS, Node, stream
+from isogram.messages import Down, Up
+from isogram.model import SharedModel
+from isogram.model.adapters import A, new_basis
+
+HELD_OUT_SHARE = 0.2
+"""Of the anchors, while choosing between the trained model and its start."""
+
+
+def train(fed: Federation, progress: Progress | None = None) -> Federation:
+    """Federated rounds from the nodes' current maps; the nodes given stay as they are.
+
+    Raises:
+        ConfigError: a term is asked for whose target does not exist.
+        MessageError: an update that does not fit.
+    """
+    fed = start_training(fed)
+    while fed.round < fed.config.train.rounds:
+        fed = train_round(fed, progress)
+    return fed
+
+
+def start_training(fed: Federation) -> Federation:
+    """Copies of the nodes with models that compute their current maps exactly; no message is sent.
+
+    Raises:
+        ConfigError: a term is asked for whose target does not exist, or nodes start in different coordinates.
+    """
+    config, weights = fed.config, fed.config.train.weights
+    if weights.frame and fed.frame is None:
+        raise ConfigError("the loss term `frame` needs a frame: align first, or set its weight to 0")
+    coordinates = {node.target.shape[1] for node in fed.nodes if node.target is not None}
+    if len(coordinates) != 1:
+        raise ConfigError(
+            f"nodes start in {sorted(coordinates)} coordinates; align them first, or lower align.rank to the smallest"
+        )
+    if weights.cka and fed.consensus is None:
+        raise ConfigError("the loss term `cka` needs a consensus: align first, or set its weight to 0")
+    if config.average.rule == "node" and not fed.residuals:
+        raise ConfigError('average.rule = "node" needs the Grams of an alignment: align first, or choose another rule')
+    width, models = coordinates.pop(), dict[str, SharedModel]()
+    nodes = tuple(copy(node) for node in fed.nodes)
+    for node in nodes:
+        group = fed.group(node)
+        if group not in models:
+            models[group] = SharedModel(config.model, width)
+        node.start_training(models[group])
+    adapters, apart = _split(replace(fed, nodes=nodes))
+    if config.average.across == "attention" and apart and not adapters:
+        raise ConfigError(
+            f'average.across = "attention": no adapted layer of {nodes[0].shared.about} has attention in its name; '
+            "choose another model.target, or none"
+        )
+    return replace(fed, nodes=nodes, start_consensus=fed.consensus, adapters=adapters, apart=apart, round=0, history=())
+
+
+def _split(fed: Federation) -> tuple[dict[str, Tensor], sharing.Groups]:
+    """What the nodes' models are now: what all have alike, and what each group has apart."""
+    return sharing.split({fed.group(n): n.shared.state() for n in fed.nodes}, fed.config.average.across)
+
+
+def train_round(fed: Federation, progress: Progress | None = None) -> Federation:
+    """One round: local steps at every node, then averages of adapters, frame and head. The nodes move on in place.
+
+    An update that cannot be averaged is left out, and the round goes on with the others.
+
+    Raises:
+        MessageError: no update that fits is left.
+    """
+    config, weights = fed.config, fed.config.train.weights
+    number, rounds = fed.round + 1, config.train.rounds
+    round = number + 1  # on the wire 0 and 1 are alignment
+    tell = progress or (lambda tick: None)
+    refresh = number // config.train.refresh if config.train.refresh and number % config.train.refresh == 0 else 0
+    anchors: dict[str, dict[str, Tensor]] = {}
+    if representations.needed(weights):
+        sent = [fed.ledger.carry(node.send_embeddings(round)) for node in fed.nodes]
+        anchors = representations.shared(sent, fed.n_anchors, weights, config.train.temperature)
+    alone = config.average.across == "alone"
+    updates: list[Up] = []
+    terms: dict[str, list[float]] = {}
+    for node in fed.nodes:
+        tell(Tick(number, rounds, node.name, {}))
+        down = replace(targets(fed, node, round), **anchors.get(node.name, {}))  # type: ignore[arg-type]
+        node.reset(fed.adapters_of(node))
+        sketch = refresh if config.train.refresh_basis == "gradient" else 0
+        down = node.accept(fed.ledger.carry(down))
+        if alone and (head := fed.head_of(node)) is not None:
+            down = replace(down, head=head.float())
+        up, values = node.train_round(down, sketch)
+        updates.append(up if alone else fed.ledger.carry(up))
+        for name, value in values.items():
+            terms.setdefault(name, []).append(value)
+        tell(Tick(number, rounds, node.name, values))
+    refused: list[str] = []
+    adapters, apart = fed.adapters, fed.apart
+    if adapters or apart:
+        shared = fed.nodes[0].shared
+        trained = list(shared.update(number))
+        before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.nodes}
+        due = refresh and config.train.refresh_basis == "gradient"
+        expected = before[fed.group(fed.nodes[0])]
+        updates, refused = averaging.refuse(updates, expected, shared.about, shared.sketch_shapes() if due else None)
+        averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
+        refused += unknown
+        for node in fed.nodes:
+            own = averages[fed.group(node)]
+            node.load(fed.down(node, round, adapters=own) if alone else fed.send(node, round, adapters=own))
+        if refresh:
+            _refresh(fed, updates, round, refresh)
+        adapters, apart = _split(fed)
+    frame, consensus = fed.frame, fed.consensus
+    share = config.train.frame_update
+    if share and frame is not None and fed.start_consensus is not None:
+        now = aggregation.merge_grams([fed.ledger.carry(n.send_trained_gram(round)) for n in fed.nodes], fed.n_anchors)
+        consensus = (1 - share) * fed.start_consensus + share * now
+        frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
+    means = {name: sum(values) / len(values) for name, values in terms.items()}
+    fed = with_heads(fed if frame is fed.frame else replace(fed, frame=frame, head=None, heads={}), round)
+    tell(Tick(number, rounds, "", means, tuple(refused)))
+    return replace(
+        fed,
+        frame=frame,
+        consensus=consensus,
+        adapters=adapters,
+        apart=apart,
+        round=number,
+        history=(*fed.history, means),
+        refused=(*fed.refused, *refused),
+    )
+
+
+def targets(fed: Federation, node: Node, round: int) -> Down:
+    """What the terms of the loss aim at: a head shared with others, and where weights ask for it frame and geometry."""
+    weights = fed.config.train.weights
+    down = fed.down(node, round, head=None if fed.config.average.across == "alone" else fed.head_of(node))
+    if weights.frame:
+        down = replace(down, frame=fed.frame)
+    if weights.cka and fed.consensus is not None:
+        down = replace(down, geometry=pack(_geometry(fed.consensus, fed)))
+    return down
+
+
+def _refresh(fed: Federation, updates: list[Up], round: int, number: int) -> None:
+    """Every node merges its adapters and goes on to a new basis, the same at all."""
+    bases: dict[str, Tensor] = {}
+    if fed.config.train.refresh_basis == "gradient":
+        for layer, sketch in aggregation.sum_sketches(updates).items():
+            old = fed.adapters_of(fed.nodes[0])[f"{layer}.{A}"]
+            bases[f"{layer}.{A}"] = new_basis(old, layer, number, sketch)
+    for node in fed.nodes:
+        node.refresh(fed.send(node, round, adapters=bases) if bases else fed.down(node, round), number)
+
+
+def _geometry(consensus: Tensor, fed: Federation) -> Tensor:
+    """The Gram that anchors in the frame have: the consensus with its directions weighted by how far nodes agree.
+
+    The bare consensus weighs them nearly alike; as a target of CKA it lowers CKA on held-out rows (docs/log.md).
+    """
+    return gram(canonical_frame(consensus, fed.width, fed.config.align.power))
+
+
+def keep_better(fed: Federation, data: FederatedData, progress: Progress | None = None) -> tuple[Federation, list[str]]:
+    """Per node the trained model or, where held-out anchors do not speak for it, the one-shot start that it has.
+
+    A second run decides: `HELD_OUT_SHARE` of the anchors, picked by the anchor-set hash, are in none of its Grams and
+    none of its steps; the server compares how nodes of different modalities find them.
+
+    Returns:
+        The federation, and the names of the nodes that fell back.
+    """
+    order = torch.randperm(fed.n_anchors, generator=stream(fed.anchor_hash, "held-out"))
+    held_out = order[: max(4, round(HELD_OUT_SHARE * fed.n_anchors))].sort().values.numpy()
+    rest = np.setdiff1d(np.arange(fed.n_anchors), held_out)
+    fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), ledger=copy(fed.ledger))
+    if min(np.isin(node.index, rest).sum() for node in fed.nodes) < MIN_ANCHORS:
+        return _fall_back(fed, [node.name for node in fed.nodes])  # too few anchors to spare any
+    trial = train(align(data.subset_anchors(rest), fed.config), progress)
+    apart = data.subset_anchors(held_out)
+    items = {node.name: apart.anchors_of(node) for node in apart.nodes}
+    assert trial.frame is not None
+    blocks = [trial.ledger.carry(n.send_blocks(items[n.name], trial.frame, trial.last_round)) for n in trial.nodes]
+    better = aggregation.trained_is_better(blocks, trial.frame, fed.config.train.temperature)
+    fed.ledger.entries = fed.ledger.entries + trial.ledger.entries
+    return _fall_back(fed, [node.name for node in fed.nodes if not better[node.name]])
+
+
+def _fall_back(fed: Federation, names: list[str]) -> tuple[Federation, list[str]]:
+    for node in fed.nodes:
+        if node.name in names:
+            node.fall_back()
+    return with_heads(fed, fed.last_round), names

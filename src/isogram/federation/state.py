@@ -1,0 +1,106 @@
+"""What a federation is between two steps: nodes, and what the server knows; and how it sends a node a message."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from isogram import sharing
+from isogram.alignment import DEFAULT_RANK, Fit
+from isogram.config import Config
+from isogram.data import FederatedData
+from isogram.local import Node
+from isogram.messages import Down, Ledger
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What training tells while it goes on: a node begins (no terms) or ends its steps, or a round is over (no node).
+
+    round counts from 1; terms: mean of each loss term over the node's steps, or over the nodes; refused: why updates
+    were left out of the round's averages, a line each.
+    """
+
+    round: int
+    rounds: int
+    node: str
+    terms: dict[str, float]
+    refused: tuple[str, ...] = ()
+
+
+Progress = Callable[[Tick], None]
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Nodes and what the server knows: frame [K, r], consensus [K, K], head [C, r] with NaN rows for unseen classes.
+
+    Also, once training has begun, the adapters that all nodes share and those that a group of them has apart (see
+    `sharing`), the rounds that are complete, and each one's mean loss terms. heads: node -> class directions, where
+    nodes do not have `head` in common.
+    start_consensus: that of one-shot alignment, which `frame_update` moves away from. residuals: how far each node's
+    anchors are from where the other modalities place them, for precision weights. refused: updates left out so far.
+    """
+
+    config: Config
+    nodes: tuple[Node, ...]
+    n_anchors: int
+    anchor_hash: str
+    n_classes: int
+    ledger: Ledger
+    consensus: Tensor | None = None
+    frame: Tensor | None = None
+    head: Tensor | None = None
+    start_consensus: Tensor | None = None
+    heads: dict[str, Tensor] = field(default_factory=dict)
+    adapters: dict[str, Tensor] = field(default_factory=dict)
+    apart: sharing.Groups = field(default_factory=dict)
+    round: int = 0
+    history: tuple[dict[str, float], ...] = ()
+    residuals: dict[str, float] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    way: int = 0
+
+    @property
+    def width(self) -> int:
+        """Coordinates of the frame, r."""
+        return min(self.config.align.rank or DEFAULT_RANK, self.n_anchors - 1)
+
+    def group(self, node: Node) -> str:
+        """The nodes that a node has all adapters in common with."""
+        return sharing.group_of(node.name, node.modality, self.config.average.across)
+
+    def adapters_of(self, node: Node) -> dict[str, Tensor]:
+        """All adapters of a node's model but those that stay at home."""
+        return self.adapters | self.apart.get(self.group(node), {})
+
+    def head_of(self, node: Node) -> Tensor | None:
+        """Class directions for a node's coordinates."""
+        return self.heads.get(node.name) if self.heads else self.head
+
+    @property
+    def ways(self) -> list[Fit]:
+        """How nodes may fit; `way` is the number of the one that was chosen."""
+        return self.nodes[0].ways
+
+    @property
+    def last_round(self) -> int:
+        """Number of the round after training: 0 and 1 are alignment."""
+        return self.config.train.rounds + 2
+
+    def down(self, node: Node, round: int, **fields: object) -> Down:
+        """A message to a node, not sent yet."""
+        return Down(node=node.name, round=round, anchor_hash=self.anchor_hash, **fields)  # type: ignore[arg-type]
+
+    def send(self, node: Node, round: int, **fields: object) -> Down:
+        """The same as the node gets it: over the ledger, and accepted."""
+        return node.accept(self.ledger.carry(self.down(node, round, **fields)))
+
+
+def gather(data: FederatedData, config: Config) -> Federation:
+    """Nodes with their data and anchors; nothing is sent yet."""
+    nodes = tuple(
+        Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config)
+        for node in sorted(data.nodes, key=lambda node: node.name)
+    )
+    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger())

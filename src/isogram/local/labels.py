@@ -1,0 +1,104 @@
+"""What a node does with classes: sums of its labelled rows for the head, and classes learnt from the head in turn."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from isogram.alignment import LinearMap, classes, pack
+from isogram.local.node import AlignedNode, flat_rows, stream
+from isogram.messages import Down, Up
+from isogram.secure_sum import MIN_EVIDENCE, SumParty
+
+
+class LabelledNode(AlignedNode):
+    """An aligned silo that speaks of its classes, and learns those that others speak of."""
+
+    def send_key(self, round: int) -> Up:
+        """Public key for the secure sums of class counts and class sums."""
+        self.party = SumParty()
+        return self._up(round, key=self.party.key)
+
+    def send_counts(self, down: Down, n_classes: int) -> Up:
+        """Labelled rows per class, masked so that only the total over nodes shows.
+
+        A node that is alone with its labels has nobody to hide among: it keeps counts of too few rows to itself.
+        """
+        assert down.keys is not None
+        counts = self._one_hot(n_classes).sum(0)
+        if len(down.keys) == 1:
+            counts = torch.where(counts >= MIN_EVIDENCE, counts, 0)
+        return self._up(down.round, counts=self.party.masked(counts, down.keys, down.round, "counts"))
+
+    def send_head(self, down: Down) -> Up:
+        """Class sums [C, r] of private rows' unit coordinates, masked; 0 for classes that too few rows speak for.
+
+        Where it is asked for, also the second moment of these rows.
+        """
+        assert down.keys is not None and down.evidence is not None
+        rows = normalize(self.embed(self.data.tokens), dim=1)
+        counted = self._one_hot(len(down.evidence)) * down.evidence
+        up = self._up(down.round, head=self.party.masked(counted.T @ rows, down.keys, down.round))
+        if down.second:
+            rows = rows[counted.any(1)]
+            up = replace(up, second=self.party.masked(pack(rows.T @ rows), down.keys, down.round, "second"))
+        return up
+
+    def send_scores(self, down: Down) -> Up:
+        """Class directions [C, r] by what the node makes of the anchors, times its rows of each class, masked.
+
+        In the place of class sums, see `send_head`: no coordinate of a private row enters.
+        """
+        assert down.keys is not None and down.evidence is not None and self.target is not None
+        counted = self._one_hot(len(down.evidence)) * down.evidence
+        rows, own = counted.any(1), counted.any(0)
+        directions = torch.zeros(len(own), self.target.shape[1], dtype=torch.float64)
+        if own.sum() > 1:
+            x = self.standardize(flat_rows(self.data.tokens[rows.numpy()]))
+            scores = classes.anchor_scores(x, counted[rows].argmax(1), self.standardize(self.anchors), len(own))
+            directions = classes.evidence_head(scores, self.target) * counted.sum(0)[:, None]
+        return self._up(down.round, head=self.party.masked(directions, down.keys, down.round))
+
+    def learn_classes(self, down: Down) -> None:
+        """Spread the classes of the head over the node's rows, and learn the map's part in their directions from them.
+
+        A node that labels some of the classes alone learns nothing: its rows say too little of the others. `kept` is
+        the span of the directions, where the frame term costs accuracy (docs/log.md): rounds leave the map there as it
+        is at a node that has learnt, and take nothing from the anchors there at one that labels some classes.
+        """
+        assert down.head is not None and self.target is not None
+        known = ~down.head.isnan().any(1)
+        own = set(self.data.classes)
+        if known.sum() < 2:
+            return
+        head = down.head[known].double()
+        if own and not set(known.nonzero().flatten().tolist()) <= own:
+            self.kept = classes.span(head)
+            return
+        labels = torch.zeros(len(self.data.tokens), len(head), dtype=torch.float64)
+        if own:
+            labels = self._one_hot(len(known))[:, known]
+        waves = classes.random_waves(self.standardize, stream(self.anchor_hash, self.modality, "waves"))
+        if (labels.sum(1) == 0).any():
+            sound, places = self._sound, self._unseen(self.way)
+            places = places if self.turn is None else places @ self.turn
+            tokens = self._standard_tokens(torch.cat([self.anchors[sound], flat_rows(self.data.tokens)])).double().cpu()
+            seen = tokens.flatten(1)
+            students = [seen] * classes.STUDENTS + [classes.beside_waves(seen, waves)]
+            spread = classes.spread(classes.views(tokens), self.target[sound], places, labels, head, students)
+            if spread is None:
+                return
+            labels = spread
+        assert isinstance(self.map, LinearMap)
+        self.class_part = classes.class_part(self.map, flat_rows(self.data.tokens), labels, head, waves)
+        if self.class_part is not None:
+            self.kept = classes.span(head)
+            self.map = self._fitted(slice(None))
+
+    def _one_hot(self, n_classes: int) -> Tensor:
+        assert self.data.labels is not None
+        labels = torch.from_numpy(self.data.labels)
+        one_hot = torch.zeros(len(labels), n_classes, dtype=torch.float64)
+        one_hot[labels >= 0, labels[labels >= 0]] = 1
+        return one_hot

@@ -1,0 +1,248 @@
+"""A node in one-shot alignment: its anchors and private rows, its map onto the frame, and its coordinates."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogram.alignment import (
+    Fit,
+    LinearMap,
+    Standardizer,
+    canonical_frame,
+    classes,
+    decorrelation,
+    feature_metric,
+    fit_map,
+    left_out,
+    pack,
+    shrink,
+    sound_anchors,
+    unpack,
+    ways,
+)
+from isogram.alignment.oneshot import metric_gram
+from isogram.config import Config
+from isogram.data import AnchorItems, NodeData
+from isogram.data.base import FloatArray
+from isogram.errors import AnchorError, MessageError
+from isogram.messages import Down, Up
+from isogram.model import NodeModel
+
+MIN_ANCHORS = 4
+"""That a node must hold: unbiased estimators do not exist with fewer."""
+
+Map = Callable[[Tensor], Tensor]
+"""Raw features [n, F] -> coordinates [n, r]; training starts from a `LinearMap` only."""
+
+
+def stream(*parts: object) -> torch.Generator:
+    """A generator of its own for each purpose: seeded by what it is for, so that no draw depends on another's count."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def flat_rows(tokens: FloatArray) -> Tensor:
+    """Tokens [n, T, c] as rows of features [n, T c], float64."""
+    return torch.from_numpy(np.ascontiguousarray(tokens)).double().flatten(1)
+
+
+class AlignedNode:
+    """A silo that is aligned: it sends Grams, fits its map to the frame, and embeds rows by what it has learnt.
+
+    Raises:
+        AnchorError: fewer than four anchors of this node's modality.
+    """
+
+    def __init__(self, data: NodeData, anchors: AnchorItems, n_anchors: int, anchor_hash: str, config: Config) -> None:
+        if len(anchors.index) < MIN_ANCHORS:
+            raise AnchorError(
+                f"node {data.name!r} holds {len(anchors.index)} anchors of {data.modality!r}; it needs "
+                f"{MIN_ANCHORS} or more"
+            )
+        self.name, self.modality, self.config = data.name, data.modality, config
+        self.data, self.anchor_hash = data, anchor_hash
+        self.index = torch.from_numpy(anchors.index)
+        self.holds_all = len(anchors.index) == n_anchors
+        self.quality = None if (anchors.quality == 1).all() else torch.from_numpy(anchors.quality)
+        self.anchors = flat_rows(anchors.tokens)
+        self.standardize = Standardizer.fit(self.anchors, config.align.clip)
+        self.device = torch.device(config.train.device)
+        self.metric: Tensor | None = None
+        self.target: Tensor | None = None
+        self.map: Map | None = None
+        self.way = self.ways[0]
+        self.turn: Tensor | None = None
+        self.class_part: LinearMap | None = None
+        self.kept: Tensor | None = None
+        self.model: NodeModel | None = None
+        self.readout: LinearMap | None = None
+
+    def accept(self, down: Down) -> Down:
+        """The message, if it is for this node and its anchors.
+
+        Raises:
+            MessageError: another node's, or another anchor set's.
+        """
+        if (down.node, down.anchor_hash) != (self.name, self.anchor_hash):
+            raise MessageError(
+                f"node {self.name!r} got a message for {down.node!r} and anchors {down.anchor_hash[:8]}, its own are "
+                f"{self.anchor_hash[:8]}; server and nodes need the same anchor files"
+            )
+        return down
+
+    def _up(self, round: int, **fields: object) -> Up:
+        return Up(
+            node=self.name,
+            modality=self.modality,
+            round=round,
+            anchor_hash=self.anchor_hash,
+            index=None if self.holds_all else self.index.int(),
+            **fields,  # type: ignore[arg-type]
+        )
+
+    # One-shot alignment.
+
+    def features_gram(self) -> Tensor:
+        """[k, k] shrunk Gram of the anchors' features under the current metric."""
+        return shrink(metric_gram(self.standardize(self.anchors), self.metric), self.config.align.rho)
+
+    def send_gram(self, round: int) -> Up:
+        """The shrunk Gram of the anchors' features: a function of public data alone."""
+        return self._up(round, gram=pack(self.features_gram()), quality=self.quality)
+
+    def learn_metric(self, down: Down) -> None:
+        """Feature weights from the other modalities' consensus."""
+        assert down.others is not None
+        others = unpack(down.others.double())[self.index][:, self.index]
+        self.metric = feature_metric(self.standardize(self.anchors), others)
+
+    def weigh(self, down: Down) -> None:
+        """Weights of the anchors, in this node's messages and fits from here on.
+
+        Raises:
+            MessageError: not one number in (0, 1] per anchor.
+        """
+        quality = down.quality
+        if quality is None or quality.shape != self.index.shape or not ((quality > 0) & (quality <= 1)).all():
+            raise MessageError(
+                f"node {self.name!r} was sent anchor weights that are not {len(self.index)} numbers in (0, 1]; "
+                "server and nodes need the same version"
+            )
+        self.quality = None if (quality == 1).all() else quality
+
+    @property
+    def ways(self) -> list[Fit]:
+        """How the node may fit, as it is set first."""
+        align = self.config.align
+        return ways(Fit(1.0, align.rho, align.decorrelate))
+
+    def way_of(self, number: int) -> Fit:
+        """The way to fit that a message gives by its number.
+
+        Raises:
+            MessageError: this node has no such way.
+        """
+        if not 0 <= number < len(self.ways):
+            raise MessageError(
+                f"node {self.name!r} was told to fit by way {number}, its own are 0 to {len(self.ways) - 1}; "
+                "server and nodes need the same version and settings"
+            )
+        return self.ways[number]
+
+    def fit(self, target: Tensor, way: Fit | None = None) -> None:
+        """Ridge onto the coordinates `target` [k, r] of this node's anchors: its rows of the frame, for one-shot.
+
+        Args:
+            target: see above.
+            way: kernel and ridge; and whether to make the coordinates of rows that the ridge has not seen uncorrelated:
+                of the node's own, and of each anchor by a fit without it. The linear kernel and no more if not given.
+        """
+        self.way = way or replace(self.ways[0], decorrelate=False)
+        self.target, self.turn, self.class_part, self.kept = target.double(), None, None, None
+        self.map = self._fitted(slice(None))
+        if self.way.decorrelate:
+            self.turn = decorrelation(torch.cat([self.map(flat_rows(self.data.tokens)), self._unseen(self.way)]))
+            self.map = self._fitted(slice(None))
+        if self.way != self.ways[0] and way is not None:
+            # A heavy ridge makes coordinates small, and rounds correct them in units that hardly know of it.
+            mine, usual = (float(self._unseen(one).square().mean()) for one in (self.way, self.ways[0]))
+            size = (usual / mine) ** 0.5 if mine > 0 else 1.0
+            self.turn = size * (torch.eye(self.target.shape[1]).double() if self.turn is None else self.turn)
+            self.map = self._fitted(slice(None))
+
+    def _unseen(self, way: Fit) -> Tensor:
+        """[k', r] places of the anchors in full standing, each by a ridge fitted without it; not turned."""
+        align, sound = self.config.align, self._sound
+        assert self.target is not None
+        anchors, target = self.anchors[sound], self.target[sound]
+        return left_out(anchors, target, way.ridge, align.clip, self.metric, way.share)
+
+    @property
+    def _sound(self) -> Tensor:
+        """Which of the anchors are in full standing."""
+        weight = torch.ones(len(self.anchors)) if self.quality is None else self.quality
+        return sound_anchors(weight, least=MIN_ANCHORS)
+
+    def _fitted(self, keep: Tensor | slice) -> LinearMap:
+        """The node's map, its ridge fitted to some of the anchors alone."""
+        align = self.config.align
+        assert self.target is not None
+        quality = None if self.quality is None else self.quality[keep]
+        anchors, target = self.anchors[keep], self.target[keep]
+        found = fit_map(anchors, target, self.way.ridge, align.clip, self.metric, quality, self.way.share)
+        if self.turn is not None:
+            found = found.then(self.turn)
+        return found if self.class_part is None else classes.with_part(found, self.class_part)
+
+    @property
+    def own_map(self) -> bool:
+        """Whether the map is this node's own, not that of every node of its modality."""
+        return self.data.anchors is not None or self.turn is not None or self.class_part is not None
+
+    def fit_apart(self, width: int) -> None:
+        """The same ridge, onto a frame of `width` coordinates made of this node's own Gram in a basis of its own.
+
+        By every measure that is blind to rotation as good a start as one-shot's; the basis is what any encoder trained
+        alone has. Nodes of one modality hold the same anchors and share it. Nothing is sent.
+        """
+        align, k = self.config.align, len(self.anchors)
+        frame = canonical_frame(self.features_gram(), min(width, k - 1), align.power)
+        noise = torch.randn(width, width, generator=stream(self.config.seed, self.modality, "basis"))
+        basis, _ = torch.linalg.qr(noise.double())
+        self.fit(frame @ basis[: frame.shape[1]])
+
+    def fit_readout(self, target: Tensor) -> None:
+        """A second ridge, from the embeddings as they are onto `target` [k, r]: a frame read after training."""
+        self.readout = fit_map(
+            self.embed_anchors(), target.double(), self.config.align.rho, clip=None, quality=self.quality
+        )
+
+    # Coordinates.
+
+    def embed(self, tokens: FloatArray) -> Tensor:
+        """[n, r] coordinates of raw tokens [n, T, c]: by the trained model if there is one, else by the map."""
+        assert self.map is not None, "fit the node first"
+        flat = flat_rows(tokens)
+        if self.model is None:
+            z = self.map(flat)
+        else:
+            with torch.no_grad():
+                z = self.model(self._standard_tokens(flat)).double().cpu()
+        return z if self.readout is None else self.readout(z)
+
+    @property
+    def coordinates(self) -> int:
+        """Length of an embedding."""
+        return self.embed(self.data.tokens[:1]).shape[1]
+
+    def embed_anchors(self) -> Tensor:
+        """[k, r] coordinates of this node's anchors."""
+        return self.embed(self.anchors.float().reshape(len(self.anchors), self.data.tokens.shape[1], -1).numpy())
+
+    def _standard_tokens(self, flat: Tensor) -> Tensor:
+        tokens = self.standardize(flat).float().reshape(len(flat), self.data.tokens.shape[1], -1)
+        return tokens.to(self.device)

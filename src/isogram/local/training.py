@@ -1,0 +1,207 @@
+"""A node in rounds: the model that starts as its map, local steps, and the update that they end in."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from isogram.alignment import LinearMap, center, gram, pack, shrink, unpack
+from isogram.config import AverageConfig
+from isogram.data import AnchorItems
+from isogram.errors import MessageError
+from isogram.local.labels import LabelledNode
+from isogram.local.node import flat_rows, stream
+from isogram.messages import Down, Up
+from isogram.model import NodeModel, Projector, SharedModel
+from isogram.model.adapters import gradient_sketches
+from isogram.objective import Step, loss
+
+
+class Node(LabelledNode):
+    """A silo. Methods named `send_*` return a message; all others keep what they compute.
+
+    Raises:
+        AnchorError: fewer than four anchors of this node's modality.
+    """
+
+    def start_training(self, shared: SharedModel) -> None:
+        """Build the model on the current map.
+
+        Training sees cross-fitted anchors, each by a map that was fitted without it, as new rows will be seen; by the
+        full map their residual would say nothing about new rows.
+        """
+        assert isinstance(self.map, LinearMap) and self.target is not None, "fit the node first"
+        n_tokens = self.data.tokens.shape[1]
+        learnt = self.class_part is not None
+        self.model = NodeModel(self.map, n_tokens, shared, self.kept if learnt else None).to(self.device)
+        self.base_rows = self.model.projector.base(self._standard_tokens(flat_rows(self.data.tokens)))
+        self.teacher = self.base_rows.sum(1) + self.model.bias
+        self.base_anchors = torch.empty(len(self.anchors), *self.base_rows.shape[1:], device=self.device)
+        self.shift = torch.empty(len(self.anchors), self.target.shape[1], device=self.device)
+        order = torch.randperm(len(self.anchors), generator=stream(self.anchor_hash, self.modality, "folds"))
+        for fold in order.chunk(self.config.train.folds):
+            keep = torch.ones(len(order), dtype=torch.bool)
+            keep[fold] = False
+            without = self._fitted(keep)
+            x = without.standardize(self.anchors[fold]).float().reshape(len(fold), n_tokens, -1)
+            self.base_anchors[fold] = Projector(without, n_tokens).base(x).to(self.device)
+            self.shift[fold] = (without.bias - self.map.bias).float().to(self.device)
+        self.first_seen = self.last_seen = self.base_anchors.sum(1) + self.model.bias + self.shift
+
+    @property
+    def shared(self) -> SharedModel:
+        """The part of the model that this node has in common with others."""
+        assert self.model is not None, "start training first"
+        return self.model.shared
+
+    def reset(self, adapters: Mapping[str, Tensor]) -> None:
+        """Back to the averaged adapters: where nodes live in one process, another has trained in between."""
+        self.shared.load(adapters)
+
+    def load(self, down: Down) -> None:
+        """Take the adapters as the server averaged them.
+
+        Raises:
+            MessageError: they do not fit, or hold what is this node's own.
+        """
+        home = self.shared.method.home
+        if own := [name for name in down.adapters if home and name.endswith(f".{home}")]:
+            raise MessageError(f"node {self.name!r} was sent {own[0]!r}, which is its own; nobody else may set it")
+        self.shared.load(down.adapters)
+
+    def refresh(self, down: Down, number: int) -> None:
+        """Merge the adapters and take a new basis: the broadcast one, or a random one that all nodes draw alike."""
+        self.shared.refresh(number, down.adapters)
+
+    def train_round(self, down: Down, sketch: int = 0) -> tuple[Up, dict[str, float]]:
+        """Local steps from the current adapters; returns what they became and the mean of each loss term.
+
+        Args:
+            down: frame, geometry, head, other nodes' anchor embeddings: what the loss needs.
+            sketch: number of the refresh that these steps' gradients are sketched for, 0 for none.
+        """
+        assert self.model is not None
+        train, shared = self.config.train, self.shared
+        turn = shared.train_turn(down.round - 1)
+        optimiser = torch.optim.AdamW(
+            [
+                {"params": list(turn.values()), "lr": train.lr},
+                {"params": self.model.projector.parameters(), "lr": train.projector_lr},
+            ],
+            weight_decay=train.weight_decay,
+        )
+        draw = stream(self.config.seed, self.name, "round", down.round)
+        geometry = None if down.geometry is None else center(unpack(down.geometry)[self.index][:, self.index])
+        previous = self.last_seen
+        values: dict[str, float] = {}
+        with gradient_sketches(shared, sketch) as sketches:
+            for _ in range(train.steps):
+                total, terms = loss(self._step(down, geometry, previous, draw), train)
+                if terms:  # a node without labels has nothing to learn from the task term alone
+                    optimiser.zero_grad()
+                    total.backward()
+                    optimiser.step()
+                for name, value in terms.items():
+                    values[name] = values.get(name, 0.0) + value / train.steps
+        sent = shared.update(down.round - 1)
+        self.model.keep_own()
+        if not self.last_seen.isfinite().all():
+            self.last_seen = self.first_seen
+        precision: dict[str, Tensor] = {}
+        if self.config.average.rule == "parameter":
+            moments = {name: _second_moment(optimiser, turn[name]) for name in sent}
+            precision = {n: precision_of(m, len(self.data.tokens), self.config.average) for n, m in moments.items()}
+            sent = {name: value * precision[name] for name, value in sent.items()}
+        up = self._up(
+            down.round,
+            adapters=sent,
+            precision=precision,
+            sketches={name: value.cpu() for name, value in sketches.items()},
+            model=shared.about if sent else "",
+            samples=len(self.data.tokens),
+        )
+        return up, values
+
+    def send_trained_gram(self, round: int) -> Up:
+        """Shrunk Gram of the anchors' current coordinates."""
+        return self._up(
+            round, gram=pack(shrink(gram(self.embed_anchors()), self.config.align.rho)), quality=self.quality
+        )
+
+    def send_embeddings(self, round: int) -> Up:
+        """The anchors' coordinates themselves: only in peers that share them."""
+        return self._up(round, embeddings=self.embed_anchors())
+
+    def send_blocks(self, items: AnchorItems, frame: Tensor, round: int) -> Up:
+        """Similarities of held-out anchors to the frame's anchors, under the starting map and under the trained model.
+
+        The server needs them to say which of the two finds held-out anchors better.
+        """
+        assert self.map is not None
+        flat, frame = flat_rows(items.tokens), frame.double()
+        blocks = {"block_start": self.map(flat) @ frame.T, "block_trained": self.embed(items.tokens) @ frame.T}
+        return replace(self._up(round, **blocks), index=torch.from_numpy(items.index).int())
+
+    def fall_back(self) -> None:
+        """Use the starting map again."""
+        self.model = None
+
+    def _step(self, down: Down, geometry: Tensor | None, previous: Tensor, draw: torch.Generator) -> Step:
+        assert self.model is not None
+        train = self.config.train
+        rows = torch.randperm(len(self.base_rows), generator=draw)[: train.batch]
+        live = torch.randperm(len(self.base_anchors), generator=draw)[: train.anchor_batch]
+        targets = {
+            "frame": down.frame,
+            "prototypes": down.prototypes,
+            "counterparts": down.counterparts,
+            "siblings": down.siblings,
+        }
+        if geometry is None and down.peers is None and all(target is None for target in targets.values()):
+            live = live[:0]  # no term looks at anchors
+        z = self.model.from_base(torch.cat([self.base_anchors[live], self.base_rows[rows]]))
+        now = z[: len(live)] + self.shift[live]
+        if self.kept is not None:
+            now = now + (now.detach() - now) @ self.kept.to(now)
+        anchors = self.last_seen.index_copy(0, live.to(self.device), now)
+        self.last_seen = anchors.detach()
+        labels = head = None
+        if down.head is not None and self.data.classes and self.class_part is None:
+            own = torch.tensor(self.data.classes)
+            head, labels = down.head[own], self._one_hot(len(down.head))[rows][:, own].float()
+        step = Step(
+            anchors=anchors,
+            live=live,
+            rows=z[len(live) :],
+            teacher=self.teacher[rows],
+            geometry=geometry,
+            **{name: target[self.index] for name, target in targets.items() if target is not None},
+            peers=None if down.peers is None else down.peers[:, self.index],
+            previous=previous,
+            labels=labels,
+            head=head,
+        )
+        return step.to(self.device)
+
+
+def precision_of(moment: Tensor, samples: int, config: AverageConfig) -> Tensor:
+    """A node's precision of one adapter, L, by which the rule "parameter" weighs it.
+
+    Args:
+        moment: of the adapter's shape, mean squared gradients, none of them negative.
+        samples: N, the node's private rows, which multiply it.
+        config: `temper`, a power of the moments; then `clip`, a bound in their means; `relative`, over that mean.
+    """
+    tempered = moment if config.temper == 1 else moment**config.temper
+    mean = tempered.mean()
+    bounded = samples * tempered.clamp(max=config.clip * mean)
+    return bounded / mean.clamp_min(torch.finfo(mean.dtype).tiny) if config.relative else bounded
+
+
+def _second_moment(optimiser: torch.optim.AdamW, parameter: nn.Parameter) -> Tensor:
+    """Adam's running mean of squared gradients, without its bias towards 0: a diagonal Fisher that costs nothing."""
+    state = optimiser.state.get(parameter)
+    if not state:
+        return torch.zeros_like(parameter, device="cpu")  # no step was taken: no evidence
+    return (state["exp_avg_sq"] / (1 - optimiser.defaults["betas"][1] ** float(state["step"]))).cpu()
