@@ -36,6 +36,9 @@ from isogram.methods import plain
 
 PATH = Path("results/sites.jsonl")
 DATA = "digits-sites"
+ROWS = f"{DATA}:across"
+"""Name of the data set in the rows: they are not those of `isogram bench`."""
+
 ACROSS = ("all", "trunk", "pooled", "attention", "none", "alone")
 FEW = 30
 TRAINING = TrainConfig(rounds=8, steps=16, batch=16, lr=3e-3, weights=TermWeights.only(task=1, cka=0.1, frame=0.1))
@@ -172,7 +175,7 @@ def run(rules: Rules, seeds: str = "0-9") -> None:
             found, sent = scores(rule, data, seed)
             figures = [(s.metric, s.direction, s.value) for s in found]
             figures += [("bytes_per_node", "", sent), ("seconds", "", time.perf_counter() - start)]
-            rows = [Row(DATA, rule, 5, seed, metric, direction, round(v, 6)) for metric, direction, v in figures]
+            rows = [Row(ROWS, rule, 5, seed, metric, direction, round(v, 6)) for metric, direction, v in figures]
             append_lines(PATH, (json.dumps(asdict(row)) for row in rows))
             print(seed, rule, [round(s.value, 3) for s in found], flush=True)
     rewrite(PATH)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from isogram.report.tables import Results, difference, figure, markdown, spread
 
-DATA = "digits-sites"
+DATA = "digits-sites:across"
 ANCHORS = 5
 MODALITIES = ("image", "speech", "pen")
 RULES = {
