@@ -8,7 +8,8 @@ bases of their own); who averages (`all`, `trunk`, `pooled`, `attention`, `none`
 for that loss term where there is no frame; `standardised` for sites that standardise by their own rows; `frozen` for a
 trunk that does not train, the control (only the map from it to coordinates does); with `trunk`, `transfer` for one that
 only the other modalities have trained; `few` for 30 rows a site instead of 150; an adapter's name; KEY=VALUE for a
-setting of `train`, `model` or `average`. Rows that are there are skipped. A quarter of a minute a cell.
+setting of `train`, `model` or `average`. Or `default` and who averages: the settings of today. Rows that are there are
+skipped. A quarter of a minute a cell.
 """
 
 import json
@@ -47,9 +48,10 @@ TRAINING = TrainConfig(rounds=8, steps=16, batch=16, lr=3e-3, weights=TermWeight
 def config_of(rule: str, seed: int) -> Config:
     """The settings that a rule's words stand for."""
     words = rule.split()
-    if "default" in words:
-        across = next(word for word in words if word in ACROSS)
-        return Config.model_validate({"data": DATA, "seed": seed, "average": {"across": across}})
+    if words[0] == "default":
+        _, across = words
+        average = {} if across == "start" else {"across": across}
+        return Config.model_validate({"data": DATA, "seed": seed, "average": average})
     train, model = TRAINING.model_dump(), {"width": 64}
     average: dict[str, Any] = {}
     if "apart" in words:

@@ -311,3 +311,28 @@ def test_a_row_of_one_token_keeps_it():
     told = torch.arange(10) % 2
     student = anchor_labels.learn(torch.from_numpy(tokens).double(), told, 2, 5.0)
     assert student.setting.centred == (False,)
+
+
+def test_nodes_that_record_the_anchors_share_their_modalitys_basis_and_rows_can_be_levelled():
+    """Behind a gain and an offset of its own, a node starts where another of its modality does."""
+    data = planted(noise=0.01)
+    look = {"a-1": lambda x: 3 * x - 1, "a-2": lambda x: x / 2 + 4}
+    items = data.anchors.items["a"]
+    nodes = tuple(
+        replace(
+            node,
+            tokens=look[node.name](node.tokens),
+            anchors=replace(items, tokens=look[node.name](items.tokens)),
+        )
+        if node.name in look
+        else node
+        for node in data.nodes
+    )
+    behind = replace(data, nodes=nodes)
+    fed = baselines.local(behind, CONFIG)
+    places = [node.map(node.anchors) for node in fed.nodes if node.modality == "a"]
+    assert_close(places[0], places[1], rtol=1e-4, atol=1e-4)
+    alike, looks = baselines.level(behind)
+    assert set(looks) == set(look) and all(node.anchors is None for node in alike.nodes)
+    for given, found in zip(data.nodes, alike.nodes, strict=True):
+        np.testing.assert_allclose(found.tokens, given.tokens, rtol=1e-4, atol=1e-4)

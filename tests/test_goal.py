@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from planted import CLASSES, planted
 
 from isogram import federation
 from isogram.config import AverageConfig, Config, TermWeights, TrainConfig
-from isogram.config_file import _keys, commented, read_config
+from isogram.config_file import _keys, commented, read_config, to_toml
 from isogram.doctor import examine
-from isogram.errors import ConfigError
+from isogram.errors import ConfigError, RunError
 from isogram.evaluation import evaluate
 from isogram.goal import GOVERNED
+from isogram.run_folder import CONFIG, check_folder
 
 
 def by_key(config, key):
@@ -43,7 +45,7 @@ def test_what_is_given_stays(group):
     train = Config(goal="classes", train=group, average=AverageConfig(across="none")).train
     assert (train.rounds, train.weights.task) == (2, 0.5)
     assert (train.steps, train.weights.teacher) == (16, 0.0)
-    assert Config(goal="classes", average=AverageConfig(across="none")).average.head == "laplace"
+    assert Config(goal="classes", average=AverageConfig(across="none")).average.head == "means"
 
 
 def test_a_dump_says_everything_and_is_read_back():
@@ -57,6 +59,14 @@ def test_wrong_goals_and_groups_are_told_like_any_wrong_setting(wrong):
         Config.model_validate(wrong)
     with pytest.raises(ConfigError, match=r"goal = 'both': should be 'pairs' or 'classes'"):
         read_config(None, ["goal=both"])
+
+
+def test_a_folder_from_before_there_were_goals_is_of_pairs(tmp_path):
+    config = Config(data="digits-sites", goal="pairs")
+    (tmp_path / CONFIG).write_text(to_toml(config).replace('goal = "pairs"\n', ""))
+    check_folder(tmp_path, config, resume=True)
+    with pytest.raises(RunError, match="goal = 'pairs' there and 'classes' now"):
+        check_folder(tmp_path, Config(data="digits-sites"), resume=True)
 
 
 def test_a_file_to_start_from_follows_its_goal_and_keeps_what_was_changed(tmp_path):
@@ -86,7 +96,9 @@ def test_the_doctor_refuses_a_goal_that_lacks_labels_and_tells_of_one_that_does_
     some = tuple(replace(n, labels=np.minimum(n.labels, 1)) if n.modality == "b" else n for n in data.nodes)
     assert told(replace(data, nodes=some), "classes") == [("refusal", "modality b")]
     [what] = [f.what for f in examine(replace(data, nodes=some), Config(goal="classes")).refusals]
-    assert "no node of b labels z" in what
+    assert "fewer than 5 rows of z" in what
+    nobody = replace(data, nodes=tuple(replace(n, labels=None) for n in data.nodes))
+    assert told(nobody, "classes") == [("refusal", "classes")] and told(nobody, "pairs") == []
 
 
 def test_rounds_for_classes_learn_labels_that_the_start_does_not_have():
@@ -94,6 +106,15 @@ def test_rounds_for_classes_learn_labels_that_the_start_does_not_have():
     for rounds in (0, 8):
         fed = federation.align(data, Config(goal="classes", train={"rounds": rounds}))
         fed = federation.train(fed) if rounds else fed
-        scores = evaluate(data, {node.name: node.embed for node in fed.nodes}, fed.head)
+        scores = evaluate(data, {node.name: node.embed for node in fed.nodes}, fed.heads)
         found.append(sum(s.value for s in scores if s.metric == "accuracy") / 3)
     assert found[1] > found[0] + 0.02
+
+
+def test_each_modality_has_class_directions_of_its_own_labels():
+    data = everywhere(planted())
+    fed = federation.align(data, Config(goal="classes"))
+    assert fed.head is None and set(fed.heads) == {node.name for node in data.nodes}
+    assert torch.equal(fed.heads["a-1"], fed.heads["a-2"]) and not torch.allclose(fed.heads["a-1"], fed.heads["b"])
+    common = federation.align(data, Config(goal="classes", average={"head_within": False}))
+    assert common.head is not None and not common.heads

@@ -17,6 +17,7 @@ from isogram.data import ENCODED, FederatedData, is_here, open_data
 from isogram.errors import ConfigError, DataError
 from isogram.federation import Progress
 from isogram.files import append_lines, make_folder, write_atomic
+from isogram.goal import goal_of
 from isogram.methods import METHODS, RECIPES, Recipe, Solution, allowed
 
 DEFAULT_TRUNK = Config().model.trunk
@@ -104,8 +105,8 @@ def check_settings(config: Config, path: Path, *, default: bool) -> None:
     model = config.model.model_copy(update={"trunk": DEFAULT_TRUNK})
     plain = config.model_copy(update={**varied, "model": model, "output": Config().output})
     usual = Config()
-    if config.data == FILES:
-        plain = plain.model_copy(update={"data": FILES})
+    if config.data == FILES or config.goal != goal_of(config.data):
+        plain = plain.model_copy(update={"data": config.data})  # rows of another goal than usual are of this data alone
     else:
         usual = Config(data=config.data).model_copy(update=varied)
     if default:

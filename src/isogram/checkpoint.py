@@ -33,10 +33,17 @@ def alignment_state(fed: Federation) -> dict[str, Tensor]:
 
 
 def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federation:
-    """Nodes of `federation.gather`, fitted again: the maps follow from anchors, weights, metric, frame, head."""
+    """Nodes of `federation.gather`, fitted again: the maps follow from anchors, weights, metric, frame, head.
+
+    Raises:
+        RunError: the state is of a version that knows other ways to fit.
+    """
+    way = int(state[_WAY])
+    if not 0 <= way < len(fed.ways):
+        raise RunError(f"the checkpoint fits by way {way} of {len(fed.ways)}: another version wrote it, use that one")
     for node in fed.nodes:
         node.metric, node.quality = state.get(_METRIC + node.name), state.get(_QUALITY + node.name, node.quality)
-        node.fit(state["frame"].float().double()[node.index], node.way_of(int(state[_WAY])))
+        node.fit(state["frame"].float().double()[node.index], fed.ways[way])
     residuals = {name: float(value) for name, value in _under(_RESIDUAL, state).items()}
     fed = replace(
         fed,
@@ -45,7 +52,7 @@ def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federatio
         head=state.get("head"),
         heads=_under(_HEADS, state),
         residuals=residuals,
-        way=int(state[_WAY]),
+        way=way,
     )
     return federation.learn_classes(fed)
 

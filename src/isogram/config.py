@@ -146,6 +146,7 @@ class AverageConfig(_Settings):
         "anchors",
         description="class directions: anchors (scored by labelled nodes), means, laplace (second moments)",
     )
+    head_within: bool = Field(False, description="each modality's class directions from its own labels alone")
     shuffle: int = Field(0, ge=0, description="the control: deal weights to other nodes, in the n-th way; 0: do not")
 
 
@@ -204,7 +205,8 @@ def _default_goal(found: dict[str, Any]) -> Goal:
 class Config(_Settings):
     """A run: data, anchors, seed, and the groups of settings.
 
-    Of a file that isogram wrote, nothing is left to defaults: `isogram init` shows them all.
+    Of a file that isogram wrote, nothing is left to defaults: `isogram init` shows them all. What follows from `goal`
+    does so when a configuration is made: a copy with another goal (`model_copy`) keeps its settings.
     """
 
     name: str = Field("", description="of the run's folder; if empty this file's own")
@@ -216,7 +218,7 @@ class Config(_Settings):
     )
     goal: Goal = Field(
         default_factory=_default_goal,
-        description="of rounds: pairs (keep what finds partners) or classes (learn labels: all, in every modality)",
+        description="pairs: rows find their partners; classes: rows are classified (every modality labels every class)",
     )
     seed: int = Field(0, ge=0, description="of the split and of everything random")
     threads: int = Field(1, ge=1, description="of the CPU; the same number gives the same bits")

@@ -170,7 +170,8 @@ def commented(config: Config, *, files: bool = False) -> str:
     """
     document = tomlkit.document()
     document.add(tomlkit.comment("Settings of a run: isogram doctor FILE, then isogram run FILE."))
-    document.add(tomlkit.comment("Any key may be left out; what stands here is then used."))
+    document.add(tomlkit.comment("Any key may be left out; what stands here is then used. Keys that are comments are"))
+    document.add(tomlkit.comment("what they say under this goal, and change with it."))
     document.add(tomlkit.nl())
     values = config.model_dump(mode="json") | ({"data": FILES, "anchors": 0} if files else {})
     usual = Config(goal=config.goal).model_dump(mode="json")

@@ -18,7 +18,7 @@ DEFAULTS: dict[Goal, dict[str, dict[str, Any]]] = {
             "lr": 3e-3,
             "weights": {"task": 1.0, "cka": 0.1, "frame": 0.1, "teacher": 0.0},
         },
-        "average": {"across": "attention", "head": "laplace"},
+        "average": {"across": "attention", "head": "means", "head_within": True},
     },
 }
 """Goal -> group -> settings in the place of the defaults, which are those of "pairs"."""

@@ -142,10 +142,13 @@ def without_frame(
     *,
     across: Literal["all", "attention", "alone"] = "all",
 ) -> Iterator[Solution]:
-    """Rounds without a frame, from bases of the nodes' own, A and B averaged each by itself as is usual.
+    """Rounds without a frame, from bases of the modalities' own, A and B averaged each by itself as is usual.
 
-    Rates: benchmarks/tune.py, on held-out anchors; anchors in a step: as many as these methods are known with.
+    Rates: benchmarks/tune.py, on held-out anchors; anchors in a step: as many as these methods are known with. Where the
+    goal is classes there is no teacher: docs/log.md.
     """
+    if config.goal == "classes":
+        weights = weights.model_copy(update={"teacher": 0.0})
     settings = {"weights": weights, "lr": lr, "projector_lr": projector_lr, "anchor_batch": 128, "refresh": 0}
     train = config.train.model_copy(update=settings)
     model = config.model.model_copy(update={"adapter": "fedit", "start": ""})
@@ -160,7 +163,9 @@ def without_frame(
 def _centralised(data: FederatedData, config: Config, progress: Progress | None) -> Iterator[Solution]:
     fed, sent = baselines.centralised(data, config, progress)
     of = {node.name: node.embed for node in fed.nodes}
-    yield Solution("centralised", {node.name: of[node.modality] for node in data.nodes}, fed.head, sent)
+    embed = baselines.seen_level({node.name: of[node.modality] for node in data.nodes}, baselines.level(data)[1])
+    heads = {node.name: fed.heads[node.modality] for node in data.nodes if node.modality in fed.heads}
+    yield Solution("centralised", embed, heads or fed.head, sent)
 
 
 _FEDAVG = partial(without_frame, "fedavg-lora", 1e-3, 0.0, TermWeights.only(task=1, teacher=1))

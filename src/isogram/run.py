@@ -256,7 +256,10 @@ class Recorder:
 
 
 def _fit(fed: Federation) -> str:
-    return f"{fed.ways[fed.way]} ({'chosen by left-out anchors' if fed.way else 'as it is set'})"
+    how = "chosen by left-out anchors" if fed.way else "as it is set"
+    if not fed.way and fed.config.align.choose:
+        how += ": left-out anchors are not clearly for another"
+    return f"{fed.ways[fed.way]} ({how})"
 
 
 def _entry(line: str) -> Entry:

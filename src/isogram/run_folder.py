@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -50,8 +51,12 @@ def check_folder(folder: Path, config: Config, resume: bool) -> None:
         return
     if not resume:
         raise RunError(f"{folder} holds a run already; go on with it by --resume, or use another name")
-    before, now = (_settings(c) for c in (read_config(folder / CONFIG), config))
-    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+    # Folders of version 0.3 have every setting but the goal, and these are those of pairs.
+    older = [] if re.search(r"^goal\b", (folder / CONFIG).read_text(encoding="utf-8"), re.M) else ["goal=pairs"]
+    before, now = (_settings(c) for c in (read_config(folder / CONFIG, older), config))
+    changed = [
+        key for key in sorted(before | now, key=lambda key: (key != "goal", key)) if before.get(key) != now.get(key)
+    ]
     if changed:
         told = ", ".join(f"{key} = {before.get(key)!r} there and {now.get(key)!r} now" for key in changed[:5])
         raise RunError(f"{folder} is a run of another configuration: {told}; use another name, or the old settings")

@@ -19,7 +19,7 @@ def local(data: FederatedData, config: Config) -> Federation:
     """Each modality in a basis of its own: nothing aligns them, so retrieval is at chance."""
     fed = gather(data, config)
     for node in fed.nodes:
-        node.fit_apart(fed.width)
+        node.fit_apart(data.anchors.items[node.modality], fed.width)
     return replace(fed, head=class_directions(fed, 1))
 
 

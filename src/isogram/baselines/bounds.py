@@ -1,5 +1,6 @@
 """Bounds and references: what nobody may have. They are compared with, and never called the best."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,12 @@ from isogram import federation
 from isogram.alignment import Standardizer
 from isogram.config import Config
 from isogram.data import FederatedData, NodeData, evaluation
-from isogram.data.base import UNLABELLED
+from isogram.data.base import UNLABELLED, FloatArray
+from isogram.data.distort import restandardize
 from isogram.evaluation import Embed
 from isogram.federation import Federation, Progress, Tick
+
+Level = Callable[[FloatArray], FloatArray]
 
 
 def centralised(data: FederatedData, config: Config, progress: Progress | None) -> tuple[Federation, float]:
@@ -23,10 +27,14 @@ def centralised(data: FederatedData, config: Config, progress: Progress | None) 
     are as many steps as in the federated run, each followed by an average: nothing drifts apart in between. The
     optimiser starts anew at each, so that its first step is its only one.
 
+    Rows of nodes behind sensors of their own are levelled by the anchors first.
+
     Returns:
-        A node per modality, of that name; and the bytes of rows and labels that a node sends, on average.
+        A node per modality, of that name, for rows as `level` has them; and the bytes of rows and labels that a node
+        sends, on average.
     """
-    merged = replace(data, nodes=tuple(_merged(modality, data) for modality in data.modalities))
+    alike, _ = level(data)
+    merged = replace(data, nodes=tuple(_merged(modality, alike) for modality in data.modalities))
     steps = config.train.steps
     train = config.train.model_copy(update={"rounds": config.train.rounds * steps, "steps": 1})
     config = config.model_copy(update={"train": train})
@@ -38,6 +46,36 @@ def centralised(data: FederatedData, config: Config, progress: Progress | None) 
     fed = federation.train(federation.align(merged, config), tell)
     sent = sum(node.tokens.nbytes + (0 if node.labels is None else node.labels.nbytes) for node in data.nodes)
     return fed, sent / len(data.nodes)
+
+
+def level(data: FederatedData) -> tuple[FederatedData, dict[str, Level]]:
+    """Rows of nodes that record the anchors themselves, each behind its sensor, as the public items are recorded.
+
+    Per feature x -> (x - mean) / std x std' + mean', of the node's own recordings and of the public items of the same
+    anchors: without it, rows of several sensors cannot lie in one table.
+
+    Returns:
+        The federation, without own recordings; and what to do to rows [n, T, c] that such a node sees, by its name.
+    """
+    looks: dict[str, Level] = {}
+    nodes = []
+    for node in data.nodes:
+        if node.anchors is not None:
+            items = data.anchors.items[node.modality]
+            same = items.tokens[np.isin(items.index, node.anchors.index)]
+            looks[node.name] = restandardize(node.anchors.tokens, same)
+            node = replace(node, tokens=looks[node.name](node.tokens), anchors=None)
+        nodes.append(node)
+    return replace(data, nodes=tuple(nodes)), looks
+
+
+def seen_level(embed: Mapping[str, Embed], looks: Mapping[str, Level]) -> dict[str, Embed]:
+    """Each node's coordinates of rows as it sees them, from those of rows as `level` has them."""
+
+    def after(look: Level | None, found: Embed) -> Embed:
+        return found if look is None else lambda tokens: found(look(np.asarray(tokens)))
+
+    return {name: after(looks.get(name), found) for name, found in embed.items()}
 
 
 def _merged(modality: str, data: FederatedData) -> NodeData:
@@ -52,12 +90,13 @@ def _merged(modality: str, data: FederatedData) -> NodeData:
 def own_labels(data: FederatedData, config: Config) -> tuple[dict[str, Embed], Tensor]:
     """Reference for classes: class scores as coordinates per node, and their directions.
 
-    The nodes of a modality pool their private rows, are told all true classes and train a ridge classifier on
-    standardised features, penalty by leave-one-out.
+    The nodes of a modality pool their private rows, sensors levelled by the anchors, are told all true classes and
+    train a ridge classifier on standardised features, penalty by leave-one-out.
     """
+    data, looks = level(data)
     with evaluation():
         fitted = {modality: _classifier(modality, data, config.align.clip) for modality in data.modalities}
-    embed = {node.name: fitted[node.modality] for node in data.nodes}
+    embed = seen_level({node.name: fitted[node.modality] for node in data.nodes}, looks)
     return embed, torch.eye(len(data.classes), dtype=torch.float64)
 
 

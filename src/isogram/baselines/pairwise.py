@@ -126,7 +126,7 @@ def align_pairs(name: str, data: FederatedData, config: Config) -> dict[tuple[st
             if sides:
                 node.map = PairMap(node.standardize, *sides[node.modality])
             else:
-                node.fit_apart(fed.width)
+                node.fit_apart(data.anchors.items[node.modality], fed.width)
         found[a, b] = replace(pair, head=class_directions(pair, 1))
     return found
 

@@ -132,13 +132,13 @@ def standardize_sites(data: FederatedData) -> FederatedData:
     """
     nodes, looks = [], {}
     for node in data.nodes:
-        looks[node.name] = look = _restandardize(node.tokens, data.anchors.items[node.modality].tokens)
+        looks[node.name] = look = restandardize(node.tokens, data.anchors.items[node.modality].tokens)
         own = None if node.anchors is None else replace(node.anchors, tokens=look(node.anchors.tokens))
         nodes.append(replace(node, tokens=look(node.tokens), anchors=own))
     return replace(data, nodes=tuple(nodes), held_out=data.held_out.seen_through(looks), all_paired=None)
 
 
-def _restandardize(own: FloatArray, public: FloatArray) -> Callable[[FloatArray], FloatArray]:
+def restandardize(own: FloatArray, public: FloatArray) -> Callable[[FloatArray], FloatArray]:
     """From mean and std of `own` to those of `public`, per feature."""
     mean, std = own.mean(0, dtype=np.float64), own.std(0, dtype=np.float64)
     centre, spread = public.mean(0, dtype=np.float64), public.std(0, dtype=np.float64)

@@ -179,23 +179,34 @@ def labels(data: FederatedData, config: Config) -> Iterable[Finding]:
         what = f"fewer than {MIN_EVIDENCE} rows over all nodes: {', '.join(few)}; their sums would speak of single rows"
         yield Finding("warning", "classes", what, "they are left out; label more rows")
     trained = config.train.rounds > 0 and config.train.weights.task > 0
-    known = {c for c in rows if rows[c] >= MIN_EVIDENCE}
-    lacks = {m: known - {c for n in data.nodes if n.modality == m for c in n.classes} for m in data.modalities}
-    if config.goal == "classes" and trained:
-        for m in (m for m in lacks if lacks[m]):
-            names = ", ".join(data.classes[c] for c in sorted(lacks[m]))
-            what = f"goal = classes, but no node of {m} labels {names}: rounds would unlearn them there"
-            yield Finding("refusal", f"modality {m}", what, "set goal = pairs, which takes classes by the anchors")
-    elif trained and known and not any(lacks.values()):
-        what = (
-            "every modality labels every class: with goal = classes rounds learn them, at the price of finding partners"
-        )
-        yield Finding("note", "classes", what, "")
+    yield from _goal(data, config, trained)
     for node in sorted(data.nodes, key=lambda node: node.name):
         if len(node.classes) == 1:
             what = f"it labels one class only, {data.classes[node.classes[0]]}: its task loss has nothing to tell apart"
             level: Literal["refusal", "warning"] = "refusal" if trained else "warning"
             yield Finding(level, f"node {node.name}", what, "drop its labels, or add rows of another class")
+
+
+def _goal(data: FederatedData, config: Config, trained: bool) -> Iterable[Finding]:
+    """Whether every modality labels rows of every class, which `goal = "classes"` lives on."""
+    of = {m: Counter[int]() for m in data.modalities}
+    for node in data.nodes:
+        of[node.modality].update(() if node.labels is None else node.labels[node.labels != UNLABELLED].tolist())
+    known = {c for rows in of.values() for c in rows if sum(r[c] for r in of.values()) >= MIN_EVIDENCE}
+    lacks = {m: sorted(c for c in known if rows[c] < MIN_EVIDENCE) for m, rows in of.items()}
+    if config.goal == "classes" and trained:
+        remedy = "set goal = pairs, which takes classes by the anchors"
+        if len(known) < 2:
+            yield Finding("refusal", "classes", "goal = classes, but no two classes have labelled rows", remedy)
+        for m in (m for m in lacks if lacks[m]):
+            names = ", ".join(data.classes[c] for c in lacks[m])
+            what = (
+                f"goal = classes, but its nodes label fewer than {MIN_EVIDENCE} rows of {names}: rounds unlearn these"
+            )
+            yield Finding("refusal", f"modality {m}", what, remedy)
+    elif trained and len(known) > 1 and not any(lacks.values()):
+        what = "every modality labels every class; to classify rows rather than find partners, set goal = classes"
+        yield Finding("note", "classes", f"{what} and compare", "")
 
 
 def columns(found: Sequence[Modality], data: FederatedData) -> Iterable[Finding]:

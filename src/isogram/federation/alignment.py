@@ -12,6 +12,7 @@ from isogram.alignment import as_kernel, canonical_frame, pack
 from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.federation.state import Federation, gather
+from isogram.local import Node
 from isogram.messages import Ledger, Up
 
 
@@ -76,7 +77,7 @@ def start_apart(data: FederatedData, config: Config) -> Federation:
     """
     fed = gather(data, config)
     for node in fed.nodes:
-        node.fit_apart(fed.width)
+        node.fit_apart(data.anchors.items[node.modality], fed.width)
     consensus = None
     if config.train.weights.cka:
         consensus = aggregation.merge_grams([fed.ledger.carry(node.send_gram(0)) for node in fed.nodes], fed.n_anchors)
@@ -104,20 +105,24 @@ def read_through_frame(fed: Federation) -> Federation:
 def with_heads(fed: Federation, round: int) -> Federation:
     """The federation with class directions of its nodes as they are now, shared by all whose coordinates mean the same.
 
-    Those are all nodes, but without a frame the nodes of one modality, unless adapters are averaged over all; a node
-    alone has those of its own rows, and sends nothing. Directions by the anchors depend on the frame alone, not on what
-    nodes have learnt: once made, they stay.
+    Those are all nodes, but with `average.head_within`, or without a frame, the nodes of one modality (without a frame
+    all, if adapters are averaged over all); a node alone has those of its own rows, and sends nothing. Directions by
+    the anchors depend on the frame alone, not on what nodes have learnt: once made, they stay.
     """
-    if fed.config.average.head == "anchors" and fed.frame is not None and (fed.head is not None or fed.heads):
+    average = fed.config.average
+    if average.head == "anchors" and fed.frame is not None and (fed.head is not None or fed.heads):
         return fed
-    across = fed.config.average.across
-    if across != "alone" and (fed.frame is not None or across == "all"):
+    alone = average.across == "alone"
+    common = average.across == "all" if fed.frame is None else not average.head_within
+    if common and not alone:
         return replace(fed, head=class_directions(fed, round), heads={})
     heads: dict[str, Tensor] = {}
-    ledger = Ledger() if across == "alone" else fed.ledger
-    for group in dict.fromkeys(map(fed.group, fed.nodes)):
-        members = tuple(node for node in fed.nodes if fed.group(node) == group)
-        head = class_directions(replace(fed, nodes=members, ledger=ledger), round)
+    groups: dict[str, list[Node]] = {}
+    for node in fed.nodes:
+        groups.setdefault(node.name if alone else node.modality, []).append(node)
+    for members in groups.values():
+        ledger = Ledger() if alone else fed.ledger
+        head = class_directions(replace(fed, nodes=tuple(members), ledger=ledger), round)
         heads |= {node.name: head for node in members if head is not None}
     return replace(fed, head=None, heads=heads)
 

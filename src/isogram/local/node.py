@@ -203,17 +203,20 @@ class AlignedNode:
         """Whether the map is this node's own, not that of every node of its modality."""
         return self.data.anchors is not None or self.turn is not None or self.class_part is not None
 
-    def fit_apart(self, width: int) -> None:
-        """The same ridge, onto a frame of `width` coordinates made of this node's own Gram in a basis of its own.
+    def fit_apart(self, public: AnchorItems, width: int) -> None:
+        """The same ridge, onto a frame of `width` coordinates made of one modality's own Gram in a basis of its own.
 
         By every measure that is blind to rotation as good a start as one-shot's; the basis is what any encoder trained
-        alone has. Nodes of one modality hold the same anchors and share it. Nothing is sent.
+        alone has. Nodes of one modality share it, for it is made of the public items, also where they record anchors
+        themselves. Nothing is sent.
         """
-        align, k = self.config.align, len(self.anchors)
-        frame = canonical_frame(self.features_gram(), min(width, k - 1), align.power)
+        align, items = self.config.align, flat_rows(public.tokens)
+        own = shrink(metric_gram(Standardizer.fit(items, align.clip)(items), None), align.rho)
+        frame = canonical_frame(own, min(width, len(items) - 1), align.power)
         noise = torch.randn(width, width, generator=stream(self.config.seed, self.modality, "basis"))
         basis, _ = torch.linalg.qr(noise.double())
-        self.fit(frame @ basis[: frame.shape[1]])
+        at = torch.searchsorted(torch.from_numpy(public.index), self.index)
+        self.fit((frame @ basis[: frame.shape[1]])[at])
 
     def fit_readout(self, target: Tensor) -> None:
         """A second ridge, from the embeddings as they are onto `target` [k, r]: a frame read after training."""

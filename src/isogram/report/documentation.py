@@ -49,11 +49,11 @@ def blocks(results: Results) -> dict[str, str]:
     for name in ("tcga-brca-chain", "tcga-brca-chain20"):
         out[name] = directions(results, name, "r1", ("rna->meth", "meth->rna", "rna->mirna", "mirna->meth"))
         for anchors in (100, 200):
-            starts = ("oneshot", "oneshot-hsic")
-            out[f"{name}-gains-{anchors}"] = by_direction(results, name, anchors, "r1", "closed-form", starts)
+            rivals = ("oneshot", "oneshot-hsic", *(("pairwise-ridge", "cca") if anchors == 100 else ()))
+            out[f"{name}-gains-{anchors}"] = by_direction(results, name, anchors, "r1", "closed-form", rivals)
     out["digits"] = directions(results, "digits", "accuracy", ("image", "speech", "pen"))
     out["digits-sites"] = directions(results, "digits-sites", "accuracy", ("image", "speech", "pen"))
-    others = ("oneshot", "no-message", "pairwise-ridge", "procrustes", "own-labels")
+    others = ("closed-form", "oneshot", "no-message", "pairwise-ridge", "fedcola", "own-labels")
     out["digits-sites-gains"] = by_direction(results, "digits-sites", 5, "accuracy", "isogram", others)
     found = ("picture->text", "speech-fr->text", "picture->speech-fr")
     out["pictures"] = directions(results, "pictures", "r10", found)

@@ -58,7 +58,7 @@ def head(run: Record) -> Json:
     who = words.count(len(modality), "node") + ("" if run.dataset in ("", FILES) else f" of {run.dataset}")
     kinds = words.listed(list(dict.fromkeys(modality.values()))) if modality else ""
     how = f"through {words.count(run.run.get('anchors', 0), 'public anchor')}"
-    goal = f", for {run.run['goal']}" if "goal" in run.run else ""
+    goal = {"pairs": ", to find partners", "classes": ", to classify"}.get(run.run.get("goal", ""), "")
     how += f" and trains them for {words.count(rounds, 'round')}{goal}" if rounds else ", without training"
     if run.run.get("complete"):
         state = "complete"
