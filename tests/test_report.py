@@ -149,6 +149,17 @@ def test_a_gain_between_settings_is_paired_by_seed():
     assert "(+.150 ±" in anchor_tables.anchor_blocks(tables.Results(found))["anchors-instead"]
 
 
+def test_means_of_a_line_are_over_the_seeds_that_all_its_points_have():
+    """A point of more seeds is not shown beside others of fewer; the line says how many there are."""
+    found = [
+        Row(f"pictures:{setting}", "closed-form", 100, seed, "r10", "a->b", value)
+        for setting, values in (("wrong 0%", [0.2, 0.4, 0.9]), ("wrong 10%", [0.1, 0.2]))
+        for seed, value in enumerate(values)
+    ]
+    table = anchor_tables.anchor_blocks(tables.Results(found))["anchors-wrong-pictures"]
+    assert table.splitlines()[2] == "| `closed-form`, 2 seeds | .300 | .150 | – | – | – |"
+
+
 def test_a_method_stands_by_direction_beside_others_and_their_paired_difference():
     values = {("a->b", "m"): (0.5, 0.7), ("a->b", "n"): (0.4, 0.4)}
     values |= {("b->a", "m"): (0.1, 0.1), ("b->a", "n"): (0.2, 0.2)}

@@ -13,6 +13,9 @@ METHODS = (*ALIGNED, "isogram", "isogram robust")
 GAINS = (("robust", "oneshot-hsic"), ("closed-form robust", "closed-form"), ("isogram robust", "isogram"))
 """Weights from the Grams, and the same without."""
 
+SEEDS = 10
+"""Of most rows."""
+
 CLEAN = "wrong 0%"
 MISSING = (CLEAN, *(f"missing {share}%" for share in (10, 20, 30, 40, 50)))
 WRONG = tuple(f"wrong {share}%" for share in (0, 5, 10, 20, 30, 40))
@@ -74,25 +77,28 @@ def _paired(left: dict[int, float], right: dict[int, float]) -> Mean | None:
     return Mean.of([left[seed] - right[seed] for seed in common]) if common else None
 
 
+def _at(results: Results, source: str, setting: str, method: str, suffix: str = "") -> dict[int, float]:
+    return results.per_seed(f"{source}:{setting}", method, K[source], METRIC[source] + suffix, None)
+
+
 def _between(results: Results, left: str, right: str, source: str, method: str, suffix: str = "") -> Mean | None:
     """Paired difference of a method between two settings."""
-
-    def values(setting: str) -> dict[int, float]:
-        return results.per_seed(f"{source}:{setting}", method, K[source], METRIC[source] + suffix, None)
-
-    return _paired(values(left), values(right))
+    return _paired(*(_at(results, source, setting, method, suffix) for setting in (left, right)))
 
 
-def _line(title: str, means: Sequence[Mean | None], most: int = 10) -> list[list[str]]:
-    """A line of figures, or none without any; it says of how many seeds if these are fewer than others have."""
-    seeds = {m.seeds for m in means if m is not None}
-    few = f", {min(seeds)} seeds" if seeds and min(seeds) < most else ""
-    return [[title + few, *(figure(m) for m in means)]] if seeds else []
+def _line(title: str, found: Sequence[dict[int, float]]) -> list[list[str]]:
+    """Means over the seeds that all points have, or no line without any; it says so if these are fewer than `SEEDS`."""
+    common = set.intersection(*there) if (there := [set(values) for values in found if values]) else set()
+    if not common:
+        return []
+    few = f", {len(common)} seeds" if len(common) < SEEDS else ""
+    means = [Mean.of([values[seed] for seed in sorted(common)]) if values else None for values in found]
+    return [[title + few, *(figure(m) for m in means)]]
 
 
 def _changes(title: str, means: Sequence[Mean | None]) -> list[list[str]]:
     """A line of differences, or none without any."""
-    return [[title, *(difference(m) for m in means)]] if any(means) else []
+    return [[title, *("" if m is None else difference(m) for m in means)]] if any(means) else []
 
 
 def _count(results: Results, source: str) -> str:
@@ -100,7 +106,7 @@ def _count(results: Results, source: str) -> str:
     for method in ALIGNED:
         found = [at_count(results, source, method, k) for k in COUNTS]
         if all(found):
-            lines += _line(f"`{method}`", [Mean.of(list(values.values())) for values in found])
+            lines += _line(f"`{method}`", found)
     for method, base in GAINS:
         both = [[at_count(results, source, name, k) for name in (method, base)] for k in COUNTS]
         if all(left for left, _ in both):
@@ -111,7 +117,7 @@ def _count(results: Results, source: str) -> str:
 def _settings(results: Results, source: str, settings: Sequence[str]) -> str:
     lines = []
     for method in METHODS:
-        lines += _line(f"`{method}`", [mean(results, source, setting, method) for setting in settings])
+        lines += _line(f"`{method}`", [_at(results, source, setting, method) for setting in settings])
     for method, base in GAINS:
         changes = [gain(results, source, setting, method, base) for setting in settings]
         lines += _changes(f"`{method}` − `{base}`", changes)
@@ -128,10 +134,9 @@ def _added(results: Results, source: str) -> str:
     lines, counts = [], ADDED[source]
     for title, way in (("declared as real", ""), ("quality .3", " at 0.3")):
         settings = [f"added {n}%{way}" for n in counts]
-        for method in METHODS:
-            means = [mean(results, source, setting, method) for setting in settings]
-            if any(means):
-                lines += _line(f"`{method}`, {title}", [mean(results, source, CLEAN, method), *means])
+        for method in ("oneshot", "oneshot-hsic", "closed-form", "closed-form robust", "isogram"):
+            found = [_at(results, source, setting, method) for setting in (CLEAN, *settings)]
+            lines += _line(f"`{method}`, {title}", found if any(found[1:]) else [])
         for method in ("oneshot-hsic", "closed-form", "closed-form robust"):
             changes = [_between(results, setting, CLEAN, source, method) for setting in settings]
             lines += _changes(f"`{method}`, {title}, − none added", [None, *changes])
@@ -140,22 +145,20 @@ def _added(results: Results, source: str) -> str:
 
 def _instead(results: Results, source: str) -> str:
     lines = []
-    for method in ("oneshot-hsic", "robust", "closed-form", "closed-form robust"):
+    for method in ("oneshot-hsic", "closed-form", "closed-form robust"):
         for title, setting in (
             ("left out", "dropped {}%"),
             ("synthetic", "replaced {}%"),
             ("synthetic, quality .3", "replaced {}% at 0.3"),
             ("synthetic in speech alone", "replaced {}% in speech"),
         ):
-            means = [mean(results, source, setting.format(n), method) for n in INSTEAD]
-            if not any(means):
-                continue
-            [line] = _line(f"`{method}`, {title}", [mean(results, source, CLEAN, method), *means])
-            if title != "left out":
-                pairs = [(setting.format(n), f"dropped {n}%") for n in INSTEAD]
-                changes = [difference(_between(results, *pair, source, method)) for pair in pairs]
-                line[2:] = [f"{cell} ({change})" for cell, change in zip(line[2:], changes, strict=True)]
-            lines.append(line)
+            found = [_at(results, source, at, method) for at in (CLEAN, *(setting.format(n) for n in INSTEAD))]
+            for line in _line(f"`{method}`, {title}", found if any(found[1:]) else []):
+                if title != "left out":
+                    pairs = [(setting.format(n), f"dropped {n}%") for n in INSTEAD]
+                    changes = [difference(_between(results, *pair, source, method)) for pair in pairs]
+                    line[2:] = [f"{cell} ({change})" for cell, change in zip(line[2:], changes, strict=True)]
+                lines.append(line)
     return markdown(["of 100 real anchors", *(str(n) for n in (0, *INSTEAD))], lines)
 
 
@@ -163,11 +166,10 @@ def _uncovered(results: Results, source: str, whose: str, columns: dict[str, str
     lines = []
     for who, part in ((whose, "-uncovered"), ("others", "-covered")):
         gone, random = ([way.format(how) for way in columns.values()] for how in ("uncovered", "random"))
-        for method in ("no-message", "oneshot-hsic", "closed-form", "closed-form robust"):
-            lines += _line(f"{who}: `{method}`", [mean(results, source, setting, method, part) for setting in gone])
+        for method in ("no-message", "oneshot-hsic", "closed-form"):
+            lines += _line(f"{who}: `{method}`", [_at(results, source, setting, method, part) for setting in gone])
             changes = [_between(results, *pair, source, method, part) for pair in zip(gone, random, strict=True)]
             lines += _changes(f"{who}: `{method}` − as many left out at random", changes)
-        for method, base in GAINS[1:2]:
-            changes = [gain(results, source, setting, method, base, part) for setting in gone]
-            lines += _changes(f"{who}: `{method}` − `{base}`", changes)
+        changes = [gain(results, source, setting, "closed-form robust", "closed-form", part) for setting in gone]
+        lines += _changes(f"{who}: `closed-form robust` − `closed-form`", changes)
     return markdown(["without an anchor", *columns], lines)
