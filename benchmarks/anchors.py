@@ -4,18 +4,20 @@
     python benchmarks/anchors.py run [STUDY ...]       # rows of the studies, to results/anchors.jsonl
     python benchmarks/anchors.py run --trained [STUDY] # the same of the trained model, at some of the points
 
-Studies (a row's data set is "SOURCE:SETTING", K real anchors at first: 100 on tcga-brca, 5 a digit):
+Studies (a row's data set is "SOURCE:SETTING", K real anchors at first: 100 on tcga-brca and pictures, 5 a digit):
 
-- count: weights from the Grams at K = 25, 50, 100, 200; other methods are in results/tcga-brca.jsonl.
+- count: K = 25, 50, 100, 200. On tcga-brca weights from the Grams alone: other methods are in results/tcga-brca.jsonl.
+  On pictures K = 100 is "wrong 0%".
 - missing: each modality lacks a share of the anchors, drawn for itself.
 - wrong: a share of each modality's items, or of RNA's alone, exchanged among themselves; "told": their quality is
   declared, the best that weights from the Grams can come to.
 - synthetic: as many as a share of the real ones, made from these alone, added or instead; "at .3": their quality as
-  declared; "dropped": real ones left out and nothing instead. On pictures, once they are there, other pictures and
-  recordings of the same concepts.
+  declared; "dropped": real ones left out and nothing instead. On pictures they are other pictures, recordings and
+  words of the same concepts, instead of the real items, in speech alone too, or beside them as anchors of their own.
 - uncovered: no anchor of a PAM50 subtype, or of some digits; "random": as many left out at random.
 
-Rows that are there are skipped; cells run in one process of one thread. An hour.
+`closed-form` is the product's own, with its choice by left-out anchors; the other methods do without (`plain`). Rows
+that are there are skipped; cells run in one process of one thread. An hour.
 """
 
 import json
@@ -36,19 +38,27 @@ from isogram.config import AlignConfig, Config
 from isogram.data import FederatedData, anchors, digits, evaluation, load, tcga
 from isogram.data.base import IntArray
 from isogram.data.distort import generator
+from isogram.data.pictures import variant_items
 from isogram.evaluation import classify, evaluate, ranks
 from isogram.files import append_lines
 
 PATH = Path("results/anchors.jsonl")
-SEEDS, TRAINED_SEEDS = range(10), range(5)
+SEEDS, FEWER = range(10), range(5)
+"""FEWER: of what trains, and of points that matter less; see `seeds`."""
+
 KNOWN = {"tcga-brca": 100, "digits": 5, "pictures": 100}
-"""Source -> K; the pictures join when they are among the data sets."""
+"""Source -> K."""
 
 STUDIES = ("count", "missing", "wrong", "synthetic", "uncovered")
-METHODS = ("no-message", "relative", "oneshot", "oneshot-hsic", "robust")
+METHODS = ("no-message", "relative", "oneshot", "oneshot-hsic", "robust", "closed-form", "closed-form robust")
+COUNTED = {"tcga-brca": ("robust", "closed-form robust"), "pictures": METHODS}
+"""Source -> methods of the study "count"."""
+
+COUNTS = (25, 50, 100, 200)
+SPARED: dict[str, tuple[str, ...]] = {"tcga-brca": (), "digits": (), "pictures": ("relative",)}
 TRAINED = ("isogram", "isogram robust")
 TRAINED_AT = ("wrong 0%", "missing 30%", "wrong 10%", "wrong 20%", "added 100%", "replaced 50%", "uncovered Basal")
-LEFT_OUT = ("r10", "cka")
+LEFT_OUT = {"tcga-brca": ("r10", "cka"), "digits": (), "pictures": ("r1", "cka")}
 """Figures that no table shows: they would double the file."""
 
 LOW = 0.3
@@ -77,16 +87,18 @@ class Changed:
 def settings(source: str, study: str) -> list[str]:
     """Names of a study's points."""
     if study == "count":
-        return ["count"] if source == "tcga-brca" else []
+        return ["count"] if source in COUNTED else []
     if study == "missing":
-        return [f"missing {share}%" for share in (10, 20, 30, 40, 50)]
+        return [f"missing {share}%" for share in ((10, 30, 50) if source == "pictures" else (10, 20, 30, 40, 50))]
     if study == "wrong":
-        shares = [f"wrong {share}%" for share in (0, 5, 10, 20, 30, 40)]
-        return shares + ([f"wrong {share}% in RNA" for share in (10, 20, 40)] if source == "tcga-brca" else [])
+        wrong = [f"wrong {share}%" for share in (0, 5, 10, 20, 30, 40) if (source, share) != ("pictures", 5)]
+        return wrong + ([f"wrong {share}% in RNA" for share in (10, 20, 40)] if source == "tcga-brca" else [])
     if study == "synthetic" and source != "digits":
-        added = [f"added {share}%{way}" for share in (50, 100, 200) for way in ("", f" at {LOW}")]
+        shares = (50, 100, 200) if source == "tcga-brca" else (100,)  # of a real item there is one variant
+        added = [f"added {share}%{way}" for share in shares for way in ("", f" at {LOW}")]
         instead = [f"{how} {share}%" for share in (25, 50, 75) for how in ("replaced", "dropped")]
-        return added * (source == "tcga-brca") + instead + [f"replaced {share}% at {LOW}" for share in (25, 50, 75)]
+        spoken = [f"replaced {share}% in speech" for share in (25, 50, 75)] * (source == "pictures")
+        return added + instead + [f"replaced {share}% at {LOW}" for share in (25, 50, 75)] + spoken
     if study == "uncovered" and source == "tcga-brca":
         return [f"{how} {name}" for name in tcga.SUBTYPES for how in ("uncovered", "random")]
     if study == "uncovered" and source == "digits":
@@ -94,21 +106,35 @@ def settings(source: str, study: str) -> list[str]:
     return []
 
 
-def cells(studies: Sequence[str], *, trained: bool) -> Iterator[Cell]:
+def seeds(source: str, study: str, setting: str, method: str) -> range:
+    """Of a cell: all for what is cheap or what a recommendation rests on."""
+    if source == "pictures":
+        least = study in ("missing", "count") or not setting.startswith(("wrong", "dropped", "replaced"))
+        return FEWER if least or setting.endswith("in speech") or f"at {LOW}" in setting else SEEDS
+    if method.startswith("closed-form"):
+        least = source == "digits" or study in ("missing", "synthetic", "uncovered")
+        return FEWER if least else SEEDS
+    return FEWER if method in TRAINED else SEEDS
+
+
+def cells(sources: Sequence[str], studies: Sequence[str], *, trained: bool) -> Iterator[Cell]:
     """All of the studies asked for, seed by seed, so that an interrupted run has whole comparisons."""
-    sources = [name for name in KNOWN if name in sets.LOADERS and sets.is_here(name)]
-    for seed in TRAINED_SEEDS if trained else SEEDS:
+    for seed in SEEDS:
         for source in sources:
             for study in studies:
                 for setting in settings(source, study):
-                    if trained and setting not in TRAINED_AT:
+                    if trained and (setting not in TRAINED_AT or source == "pictures"):
                         continue
                     names: tuple[str, ...] = TRAINED if trained else METHODS
                     if study == "wrong" and not trained and setting != "wrong 0%":
                         names += ("told",)
-                    for k in (25, 50, 100, 200) if study == "count" else (KNOWN[source],):
-                        for method in ("robust",) if study == "count" else names:
-                            yield Cell(source, setting, method, k, seed)
+                    if study == "count":
+                        names = COUNTED[source]
+                    counts = [k for k in COUNTS if (source, k) != ("pictures", 100)]
+                    for k in counts if study == "count" else (KNOWN[source],):
+                        for method in names:
+                            if seed in seeds(source, study, setting, method) and method not in SPARED[source]:
+                                yield Cell(source, setting, method, k, seed)
 
 
 @lru_cache(maxsize=8)
@@ -141,10 +167,11 @@ def changed(cell: Cell) -> Changed:
     if word == "dropped":
         return Changed(data.subset_anchors(np.sort(_order(cell)[round(share * cell.anchors) :])))
     if cell.source == "pictures":
-        from isogram.data.pictures import variant_items  # type: ignore[import-not-found]
-
-        some = _order(cell)[: round(share * cell.anchors)]
-        return Changed(anchors.varied(data, variant_items(cell.seed, cell.anchors), np.sort(some), quality))
+        some = np.sort(_order(cell)[: round(share * cell.anchors)])
+        variants = variant_items(cell.seed, cell.anchors)
+        if rest[1:2] == ["in"]:
+            variants = {m: items for m, items in variants.items() if m.startswith(rest[2])}
+        return Changed(anchors.varied(data, variants, some, quality, added=word == "added"))
     return Changed(anchors.synthetic(data, share, cell.seed, quality, instead=word == "replaced"))
 
 
@@ -192,7 +219,8 @@ def apart(solution: methods.Solution, data: FederatedData, gone: frozenset[int])
 def config_of(cell: Cell) -> Config:
     """Settings of a cell's method: the defaults, and weights from the Grams for "robust"."""
     align = AlignConfig(robust="robust" in cell.method)
-    return methods.plain(Config(data=cell.source, anchors=cell.anchors, seed=cell.seed, align=align))
+    config = Config(data=cell.source, anchors=cell.anchors, seed=cell.seed, align=align)
+    return config if cell.method.startswith("closed-form") else methods.plain(config)
 
 
 def run_cell(cell: Cell) -> list[Row]:
@@ -200,11 +228,11 @@ def run_cell(cell: Cell) -> list[Row]:
     torch.set_num_threads(1)
     at, config = changed(cell), config_of(cell)
     start = time.perf_counter()
-    known = {"robust": "oneshot-hsic", "told": "oneshot-hsic", "isogram robust": "isogram"}
-    solution = methods.solve(known.get(cell.method, cell.method), at.data, config)
+    known = {"robust": "oneshot-hsic", "told": "oneshot-hsic"}
+    solution = methods.solve(known.get(cell.method, cell.method.removesuffix(" robust")), at.data, config)
     seconds = time.perf_counter() - start
     scores = evaluate(at.data, solution.embed, solution.head)
-    figures = [(s.metric, s.direction, s.value) for s in scores if s.metric not in LEFT_OUT]
+    figures = [(s.metric, s.direction, s.value) for s in scores if s.metric not in LEFT_OUT[cell.source]]
     if at.gone:
         figures += apart(solution, at.data, at.gone)
     figures += [("bytes_per_node", "", solution.bytes_per_node), ("seconds", "", seconds)]
@@ -242,10 +270,15 @@ def tune(seeds: int = 6) -> None:
 
 
 @app.command()
-def run(studies: list[str] = typer.Argument(None), trained: bool = False) -> None:  # noqa: B008
-    """Rows that are missing."""
+def run(
+    studies: list[str] = typer.Argument(None),  # noqa: B008
+    source: str = "",
+    trained: bool = False,
+) -> None:
+    """Rows that are missing, of one source or of all that are here."""
+    sources = [name for name in KNOWN if source in ("", name) and sets.is_here(name)]
     have = {(row.dataset, row.method, row.anchors, row.seed) for row in rewrite(PATH)} if PATH.exists() else set()
-    wanted = cells(studies or STUDIES, trained=trained)
+    wanted = cells(sources, studies or STUDIES, trained=trained)
     left = [c for c in wanted if (f"{c.source}:{c.setting}", c.method, c.anchors, c.seed) not in have]
     start = time.monotonic()
     for done, cell in enumerate(left, 1):

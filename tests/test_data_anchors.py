@@ -134,9 +134,22 @@ def test_variants_take_the_place_of_the_items_that_are_named():
         5,
     ]
     assert np.flatnonzero(data.anchors.items["b"].quality < 1).tolist() == [2, 5]
-    assert data.anchors.items["a"] is DATA.anchors.items["a"]
+    np.testing.assert_array_equal(data.anchors.items["a"].tokens, DATA.anchors.items["a"].tokens)
+    np.testing.assert_array_equal(data.anchors.items["a"].quality, DATA.anchors.items["a"].quality)
     with pytest.raises(AnchorError, match="variants of 'b'"):
         varied(DATA, {"b": other["b"].renumbered(np.where(np.arange(40) == 2, -1, np.arange(40)))}, np.array([2]))
+
+
+def test_variants_beside_the_items_are_anchors_of_their_own():
+    """The real anchors stay; each of those that are named stands once more, with its other items where it has some."""
+    other = {"b": AnchorItems(np.arange(40), DATA.anchors.items["b"].tokens + 1, np.ones(40, np.float32))}
+    data = varied(DATA, other, np.array([2, 5]), 0.5, added=True)
+    assert len(data.anchors) == 42 and len(set(data.anchors.ids)) == 42
+    assert data.anchors.subset(np.arange(40)).hash == DATA.anchors.hash
+    for modality, moved, weight in (("a", 0, 1.0), ("b", 1, 0.5)):
+        old, new = DATA.anchors.items[modality], data.anchors.items[modality]
+        np.testing.assert_array_equal(new.tokens[40:], old.tokens[[2, 5]] + moved)
+        assert new.quality[40:].tolist() == [weight, weight] and new.index.tolist() == list(range(42))
 
 
 def test_kinds_without_an_anchor_are_gone_and_the_rest_is_as_it_was():

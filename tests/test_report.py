@@ -8,7 +8,7 @@ from scipy import stats
 
 from isogram.bench import Row, read_rows
 from isogram.errors import DataError
-from isogram.report import anchor_tables, doctor_tables, documentation, tables
+from isogram.report import anchor_picture, anchor_tables, doctor_tables, documentation, tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -125,10 +125,19 @@ def test_curves_of_anchors_follow_the_reader_and_name_every_line(tmp_path):
     results = tables.Results(read_rows([ROOT / "results" / f"{name}.jsonl" for name in ("anchors", "tcga-brca")]))
     documentation.picture(results, path := tmp_path / "anchors.svg")
     text = path.read_text()
-    assert "prefers-color-scheme: dark" in text and anchor_tables._INK not in text.split("</style>")[1]
-    for name in ("robust", "oneshot-hsic", "no-message", "relative"):
-        assert text.count(f">{name}</text>") == 4  # count, missing, wrong, wrong in RNA
-    assert text.count(">told</text>") == 2
+    assert "prefers-color-scheme: dark" in text and anchor_picture._INK not in text.split("</style>")[1]
+    for name in ("robust", "oneshot-hsic", "closed-form", "closed-form robust", "no-message"):
+        assert text.count(f">{name}</text>") == 6  # count, missing, wrong, wrong in RNA; of pictures count and wrong
+    assert text.count(">relative</text>") == 4  # not of pictures
+    assert text.count(">told</text>") == 3
+
+
+def test_names_of_lines_that_end_together_keep_apart():
+    """Names move as little as their distance asks for: two about the middle of their ends, others stay."""
+    gap = anchor_picture._GAP
+    assert anchor_picture._spread([0.5, 0.5, 0.9]) == pytest.approx([0.5 - gap / 2, 0.5 + gap / 2, 0.9])
+    crowded = anchor_picture._spread([0.01, 0.02, 0.02, 0.1])
+    assert crowded[0] >= 0 and min(np.diff(crowded)) > gap - 1e-9
 
 
 def test_a_gain_between_settings_is_paired_by_seed():
@@ -138,6 +147,17 @@ def test_a_gain_between_settings_is_paired_by_seed():
         for seed, value in enumerate(values)
     ]
     assert "(+.150 ±" in anchor_tables.anchor_blocks(tables.Results(found))["anchors-instead"]
+
+
+def test_means_of_a_line_are_over_the_seeds_that_all_its_points_have():
+    """A point of more seeds is not shown beside others of fewer; the line says how many there are."""
+    found = [
+        Row(f"pictures:{setting}", "closed-form", 100, seed, "r10", "a->b", value)
+        for setting, values in (("wrong 0%", [0.2, 0.4, 0.9]), ("wrong 10%", [0.1, 0.2]))
+        for seed, value in enumerate(values)
+    ]
+    table = anchor_tables.anchor_blocks(tables.Results(found))["anchors-wrong-pictures"]
+    assert table.splitlines()[2] == "| `closed-form`, 2 seeds | .300 | .150 | – | – | – |"
 
 
 def test_a_method_stands_by_direction_beside_others_and_their_paired_difference():

@@ -131,7 +131,12 @@ def synthetic(
 
 
 def varied(
-    data: FederatedData, variants: Mapping[str, AnchorItems], positions: IntArray, quality: float = 1.0
+    data: FederatedData,
+    variants: Mapping[str, AnchorItems],
+    positions: IntArray,
+    quality: float = 1.0,
+    *,
+    added: bool = False,
 ) -> FederatedData:
     """The federation where the anchors at some positions have other items, such as a picture redrawn.
 
@@ -140,22 +145,26 @@ def varied(
         variants: per modality, other items of the anchors; those of modalities that are not named stay.
         positions: in the anchor set, of the anchors whose items are exchanged.
         quality: of the new items, as declared.
+        added: leave these anchors as they are, and append them once more with the other items.
 
     Raises:
         ConfigError: nodes with recordings of their own, or anchors missing from a modality.
         AnchorError: no variant of an anchor, or one that does not fit.
     """
     _check(data, 0.0)
-    items = dict(data.anchors.items)
-    for modality, other in variants.items():
-        old = items[modality]
+    n, items = len(data.anchors), {}
+    for modality, old in data.anchors.items.items():
+        other = variants.get(modality, old)
         if not np.isin(positions, other.index).all() or other.tokens.shape[1:] != old.tokens.shape[1:]:
             raise AnchorError(f"variants of {modality!r} do not fit, or lack some of the anchors; make them anew")
-        tokens, weights = old.tokens.copy(), old.quality.copy()
-        tokens[positions] = other.tokens[np.searchsorted(other.index, positions)]
-        weights[positions] = quality
-        items[modality] = AnchorItems(old.index, tokens, weights)
-    return replace(data, anchors=AnchorSet(data.anchors.ids, items))
+        at = np.arange(n, n + len(positions)) if added else positions
+        index = np.union1d(old.index, at)
+        tokens, weights = (np.resize(x, (len(index), *x.shape[1:])) for x in (old.tokens, old.quality))
+        tokens[at] = other.tokens[np.searchsorted(other.index, positions)]
+        weights[at] = quality if modality in variants else old.quality[positions]
+        items[modality] = AnchorItems(index, tokens, weights)
+    again = tuple(f"{data.anchors.ids[i]} (again)" for i in positions) if added else ()
+    return replace(data, anchors=AnchorSet(data.anchors.ids + again, items))
 
 
 def uncovered(data: FederatedData, kinds: IntArray, gone: Collection[int]) -> FederatedData:

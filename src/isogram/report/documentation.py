@@ -7,7 +7,8 @@ from pathlib import Path
 from isogram.errors import DataError
 from isogram.methods import RECIPES
 from isogram.report.adapter_tables import adapter_blocks
-from isogram.report.anchor_tables import anchor_blocks, anchor_picture
+from isogram.report.anchor_picture import anchor_picture
+from isogram.report.anchor_tables import anchor_blocks
 from isogram.report.doctor_tables import doctor_blocks
 from isogram.report.site_tables import site_blocks
 from isogram.report.tables import (
