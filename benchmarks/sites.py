@@ -72,7 +72,8 @@ def config_of(rule: str, seed: int) -> Config:
             model["adapter"] = word
         elif word not in ("frame", "apart", "cka", "start", "standardised", "frozen", "few", "transfer"):
             raise ValueError(f"no word {word!r} in a rule; see the top of this file")
-    config = Config.model_validate({"data": DATA, "seed": seed, "train": train, "model": model, "average": average})
+    groups = {"train": train, "model": model, "average": average}
+    config = Config.model_validate({"data": DATA, "goal": "pairs", "seed": seed, **groups})
     return plain(config, head=average.get("head", "means"))
 
 

@@ -144,8 +144,8 @@ def without_frame(
 ) -> Iterator[Solution]:
     """Rounds without a frame, from bases of the modalities' own, A and B averaged each by itself as is usual.
 
-    Rates: benchmarks/tune.py, on held-out anchors; anchors in a step: as many as these methods are known with. Where the
-    goal is classes there is no teacher: docs/log.md.
+    Rates: benchmarks/tune.py, on held-out anchors; anchors in a step: as many as these methods are known with. Where
+    the goal is classes there is no teacher: docs/log.md.
     """
     if config.goal == "classes":
         weights = weights.model_copy(update={"teacher": 0.0})
