@@ -60,7 +60,8 @@ def imported(source: str) -> Iterator[str]:
             if node.level:
                 yield "a relative import: write isogram...."
             elif node.module == "isogram":
-                yield from (layer(f"isogram.{alias.name}") for alias in node.names)
+                modules = [alias.name for alias in node.names if alias.name != "__version__"]
+                yield from (layer(f"isogram.{name}") for name in modules)
             elif node.module is not None and node.module.startswith("isogram."):
                 yield layer(node.module)
 

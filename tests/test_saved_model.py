@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from isogram import federation
 from isogram.alignment import classes
+from isogram.alignment.classes import classify
 from isogram.checkpoint import final_model
 from isogram.config import AlignConfig, Config, ModelConfig, TrainConfig
 from isogram.data import evaluation
@@ -129,3 +130,14 @@ def test_a_trunk_whose_weights_have_changed_is_told(data, tmp_path):
     BertModel(shape).save_pretrained(tmp_path / "trunk")
     with pytest.raises(DataError, match=r"trained on .*trunk #\w{8}, which is now #\w{8}"):
         model.embed(data.nodes[0].name, rows)
+
+
+def test_a_saved_model_names_classes_as_evaluation_does(fed, data, tmp_path):
+    final_model(fed, data.classes).save(tmp_path / "model.safetensors")
+    model = SavedModel.load(tmp_path / "model.safetensors")
+    for node in fed.nodes:
+        rows = node.data.tokens[:20]
+        expected = [data.classes[c] for c in classify(node.embed(rows), fed.head_of(node)).tolist()]
+        assert model.classify(node.name, rows) == expected and len(set(expected)) > 1
+    with pytest.raises(DataError, match="no class directions for node 'b'"):
+        replace(model, head=None, heads={}).classify("b", rows[:0].reshape(0, *fed.nodes[2].data.tokens.shape[1:]))

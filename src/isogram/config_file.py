@@ -170,8 +170,10 @@ def commented(config: Config, *, files: bool = False) -> str:
     """
     document = tomlkit.document()
     document.add(tomlkit.comment("Settings of a run: isogram doctor FILE, then isogram run FILE."))
-    document.add(tomlkit.comment("Any key may be left out; what stands here is then used. Keys that are comments are"))
-    document.add(tomlkit.comment("what they say under this goal, and change with it."))
+    document.add(
+        tomlkit.comment("Any key may be left out; what stands here is then used. Lines that begin with `# key =`")
+    )
+    document.add(tomlkit.comment(f"follow from `goal`; the values shown are those of {config.goal}."))
     document.add(tomlkit.nl())
     values = config.model_dump(mode="json") | ({"data": FILES, "anchors": 0} if files else {})
     usual = Config(goal=config.goal).model_dump(mode="json")
@@ -224,11 +226,17 @@ _FILES = """
 # [files]
 # labels = "diagnosis"                        # optional: column with a row's class, where a table has it
 # classes = ["healthy", "ill"]                # every class that labels may name
-# held_out = { rna = "test/rna.csv" }         # optional: rows to evaluate on
+# held_out = { rna = "test/rna.csv", meth = "test/meth.csv" }   # optional: rows to evaluate on
 #
 # [[files.nodes]]
 # name = "north-rna"
 # modality = "rna"                            # nodes of one modality: same columns, same anchors
 # rows = "north/rna.csv"
 # anchors = "public/rna.csv"
+#
+# [[files.nodes]]
+# name = "south-meth"
+# modality = "meth"
+# rows = "south/meth.csv"
+# anchors = "public/meth.csv"
 """

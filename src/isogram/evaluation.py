@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from isogram.alignment import cka_debiased, gram
+from isogram.alignment.classes import classify
 from isogram.data import FederatedData, evaluation
 from isogram.data.base import FloatArray, IntArray
 
@@ -46,11 +46,6 @@ def ranks(queries: Tensor, gallery: Tensor) -> Tensor:
     similarity = normalize(queries, dim=1) @ normalize(gallery, dim=1).T
     own = similarity.diagonal()[:, None]
     return (~(similarity < own)).sum(1) - 1  # so that NaN counts against, too
-
-
-def classify(rows: Tensor, head: Tensor) -> Tensor:
-    """[n] class whose direction has the largest cosine; a class without evidence (NaN row) is never named."""
-    return (normalize(rows, dim=1) @ head.double().T).nan_to_num(nan=-torch.inf).argmax(1)
 
 
 Head = Tensor | Mapping[str, Tensor] | None

@@ -1,6 +1,7 @@
 """What rounds train for, and the settings that follow from it where none are given. Figures: docs/adapters.md."""
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -18,22 +19,27 @@ DEFAULTS: dict[Goal, dict[str, dict[str, Any]]] = {
             "lr": 3e-3,
             "weights": {"task": 1.0, "cka": 0.1, "frame": 0.1, "teacher": 0.0},
         },
-        "average": {"across": "attention", "head": "means", "head_within": True},
+        "average": {"across": "attention", "head": "laplace", "head_within": True},
     },
 }
 """Goal -> group -> settings in the place of the defaults, which are those of "pairs"."""
 
 
-def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
-            yield prefix + key
+            yield prefix + key, value
 
 
-GOVERNED = frozenset(key for groups in DEFAULTS.values() for key in _dotted(groups))
+GOVERNED = frozenset(key for groups in DEFAULTS.values() for key, _ in _leaves(groups))
 """Every setting that a goal decides, dotted."""
+
+
+def governed(config: BaseModel) -> dict[str, Any]:
+    """Of a configuration, all that a goal decides, by dotted key."""
+    return {key: reduce(getattr, key.split("."), config) for key in sorted(GOVERNED)}
 
 
 def goal_of(data: object) -> Goal:

@@ -144,7 +144,7 @@ class Watch:
         self._state = dict.fromkeys(self._state, "waiting" if tick.round < tick.rounds else "done")
         losses = ", ".join(f"{name} {value:.3f}" for name, value in tick.terms.items())
         self._count()
-        sent = f"{self._sent.total() / 1000:,.0f} kB sent"
+        sent = f"{self._sent.total() / 1000:,.0f} kB sent by all"
         if self._live is None:
             self.say(f"round {tick.round} of {tick.rounds}: {losses}; {sent}; {self._clock()}")
 

@@ -7,10 +7,11 @@ two logs after the last checkpoint is cut off when the run goes on.
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -214,6 +215,7 @@ class Recorder:
                 rows += score(found, self.data, self.config, seconds)
         if self.config.train.rounds:
             rows += score(solution("isogram", fed), self.data, self.config, self._seconds)
+            watch.say(f"rounds: {_before_and_after(rows)}")
         write_atomic(self.folder / RESULTS, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
         write_json(self.folder / EVALUATION, asdict(view(self.data, fed.nodes)))
         checkpoint.final_model(fed, self.data.classes).save(self.folder / MODEL)
@@ -253,6 +255,18 @@ class Recorder:
         if fed.refused:
             now["refused"] = list(fed.refused)
         write_json(self.folder / STATE, found | now)
+
+
+def _before_and_after(rows: Sequence[Row]) -> str:
+    """What rounds did to each figure, mean over directions: a run keeps the trained model in any case."""
+    found = []
+    for metric, name in (("r1", "R@1"), ("pam50", "PAM50"), ("accuracy", "accuracy")):
+        means = []
+        for method in ("closed-form", "isogram"):
+            values = [row.value for row in rows if row.metric == metric and row.method.partition("@")[0] == method]
+            means += [f"{fmean(values):.3f}"] if values else []
+        found += [f"{name} {' -> '.join(means)}"] if len(means) == 2 else []
+    return ", ".join(found) or "no held-out rows to measure them on"
 
 
 def _fit(fed: Federation) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from isogram import __version__
 from isogram.config import Config
 from isogram.config_file import read_config, to_toml
 from isogram.data import FederatedData
@@ -50,7 +51,9 @@ def check_folder(folder: Path, config: Config, resume: bool) -> None:
             raise RunError(f"{folder} is no run folder but holds {strange[0]}; use another name or output.folder")
         return
     if not resume:
-        raise RunError(f"{folder} holds a run already; go on with it by --resume, or use another name")
+        raise RunError(
+            f"{folder} holds a run already; go on with it by --resume, or use another name (--set name=NAME)"
+        )
     # Folders of version 0.3 have every setting but the goal, and these are those of pairs.
     older = [] if re.search(r"^goal\b", (folder / CONFIG).read_text(encoding="utf-8"), re.M) else ["goal=pairs"]
     before, now = (_settings(c) for c in (read_config(folder / CONFIG, older), config))
@@ -59,6 +62,7 @@ def check_folder(folder: Path, config: Config, resume: bool) -> None:
     ]
     if changed:
         told = ", ".join(f"{key} = {before.get(key)!r} there and {now.get(key)!r} now" for key in changed[:5])
+        told += f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise RunError(f"{folder} is a run of another configuration: {told}; use another name, or the old settings")
 
 
@@ -139,7 +143,7 @@ def _environment(config: Config) -> dict[str, Any]:
         with suppress(PackageNotFoundError):
             packages[name] = version(name)
     return {
-        "isogram": version("isogram"),
+        "isogram": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host cpus": os.cpu_count(),

@@ -188,6 +188,11 @@ def accuracy_gain(
     return torch.stack([each.mean() for each in of]).mean(), error
 
 
+def classify(rows: Float[Tensor, "n r"], head: Float[Tensor, "C r"]) -> Int[Tensor, " n"]:
+    """Class whose direction has the largest cosine; a class without evidence (NaN row) is never named."""
+    return (normalize(rows, dim=1) @ head.double().T).nan_to_num(nan=-torch.inf).argmax(1)
+
+
 def sharpened(classes: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
     """Probabilities to the power `SHARPEN`, rows of sum 1: propagated ones are too flat to learn from."""
     return normalize(classes**SHARPEN, p=1, dim=1)

@@ -48,7 +48,8 @@ def init(
         make_folder(file.parent)
         write_atomic(file, commented(config.model_copy(update={"name": ""}), files=files).encode())
         name = shlex.quote(str(file))
-        typer.echo(f"wrote {file}; next: isogram doctor {name}, then isogram run {name}")
+        then = "fill in [files], then: " if files else "next: "
+        typer.echo(f"wrote {file}; {then}isogram doctor {name}, then isogram run {name}")
 
 
 def doctor(

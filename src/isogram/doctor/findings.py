@@ -17,6 +17,7 @@ from isogram.config import Config
 from isogram.data import FederatedData, NodeData
 from isogram.data.base import UNLABELLED
 from isogram.doctor.diagnosis import Finding, Group, PairTest, Suspect
+from isogram.goal import GOVERNED, Goal, governed
 from isogram.local import MIN_ANCHORS
 from isogram.secure_sum import MIN_EVIDENCE
 
@@ -192,12 +193,23 @@ def _goal(data: FederatedData, config: Config, trained: bool) -> Iterable[Findin
     of = {m: Counter[int]() for m in data.modalities}
     for node in data.nodes:
         of[node.modality].update(() if node.labels is None else node.labels[node.labels != UNLABELLED].tolist())
+    other: Goal = "pairs" if config.goal == "classes" else "classes"
+    if governed(config) == governed(Config(goal=other)):
+        what = f"goal = {config.goal}, but all settings that follow from it are given, and are those of {other}"
+        yield Finding(
+            "warning", "goal", what, f"leave them out ({', '.join(sorted(GOVERNED)[:3])}, ...) or change goal"
+        )
     known = {c for rows in of.values() for c in rows if sum(r[c] for r in of.values()) >= MIN_EVIDENCE}
     lacks = {m: sorted(c for c in known if rows[c] < MIN_EVIDENCE) for m, rows in of.items()}
     if config.goal == "classes" and trained:
         remedy = "set goal = pairs, which takes classes by the anchors"
         if len(known) < 2:
             yield Finding("refusal", "classes", "goal = classes, but no two classes have labelled rows", remedy)
+        for m in of:
+            having = [node.name for node in data.nodes if node.modality == m and node.classes]
+            if len(having) == 1 and config.average.head_within:
+                what = f"node {having[0]} alone has labels: the server sees its class sums, in every round"
+                yield Finding("warning", f"modality {m}", what, "set average.head_within = false: sums over all nodes")
         for m in (m for m in lacks if lacks[m]):
             names = ", ".join(data.classes[c] for c in lacks[m])
             what = (
@@ -205,8 +217,8 @@ def _goal(data: FederatedData, config: Config, trained: bool) -> Iterable[Findin
             )
             yield Finding("refusal", f"modality {m}", what, remedy)
     elif trained and len(known) > 1 and not any(lacks.values()):
-        what = "every modality labels every class; to classify rows rather than find partners, set goal = classes"
-        yield Finding("note", "classes", f"{what} and compare", "")
+        what = 'every modality labels every class; goal = "classes" trains to classify and not to find partners: it may'
+        yield Finding("note", "classes", f"{what} gain or lose accuracy, so compare both", "")
 
 
 def columns(found: Sequence[Modality], data: FederatedData) -> Iterable[Finding]:

@@ -132,7 +132,8 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
 
     First counts, then sums of the classes that enough rows speak for: no sum of a few rows is ever seen. With
     `average.head = "anchors"` what is summed are directions that each node fits to its own view of the anchors, in the
-    frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all.
+    frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all
+    and of two nodes or more.
     """
     labelled = [node for node in fed.nodes if node.data.classes]
     if not labelled:
@@ -145,8 +146,9 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
         counts.append(fed.ledger.carry(node.send_counts(down, fed.n_classes)))
     rows = aggregation.merge_counts(counts)
     evidence = (rows > 0).to(torch.uint8)
-    # With fewer rows than coordinates a second moment would show the plane that these few lie in.
-    second = int(fed.config.average.head == "laplace" and float(rows.sum()) >= labelled[0].coordinates)
+    # With fewer rows than coordinates a second moment would show the plane that these few lie in; of one node, its own.
+    enough = len(labelled) > 1 and float(rows.sum()) >= labelled[0].coordinates
+    second = int(fed.config.average.head == "laplace" and enough)
     by_anchors = fed.config.average.head == "anchors" and fed.frame is not None
     sums: list[Up] = []
     for node in labelled:

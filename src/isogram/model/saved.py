@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from isogram.alignment import Gaussians, LinearMap, Standardizer, Waves
+from isogram.alignment.classes import classify
 from isogram.config import ModelConfig
 from isogram.errors import DataError
 from isogram.model.node_model import NodeModel, SharedModel
@@ -73,6 +74,17 @@ class SavedModel:
         with torch.no_grad():
             model.projector.change.copy_(self.changes[node])
             return model(start.standardize(flat).float().reshape(len(flat), n_tokens, -1)).double()
+
+    def classify(self, node: str, tokens: ArrayLike) -> list[str]:
+        """The class of each of n raw rows [n, T, c]: that whose direction has the largest cosine with its coordinates.
+
+        Raises:
+            DataError: as `embed`; or nobody has class directions for this node.
+        """
+        rows, head = self.embed(node, tokens), self.heads.get(node) if self.heads else self.head
+        if head is None:
+            raise DataError(f"this model has no class directions for node {node!r}: no labels reached it")
+        return [self.classes[c] for c in classify(rows, head).tolist()]
 
     def shared(self, node: str) -> SharedModel:
         """The trunk as a node has it.

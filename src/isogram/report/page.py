@@ -17,7 +17,7 @@ from isogram.report.record import Json, Record
 from isogram.run_folder import CONFIG, REPORT
 
 _METRICS = {"r1": "R@1", "pam50": "PAM50 accuracy", "accuracy": "accuracy"}
-"""What a run is judged by, first of all; the first of these that it has."""
+"""What a run is judged by, first of all; the first of these that it has, or the last one if it is to classify."""
 
 
 def write_page(folder: Path, *, live: bool = False) -> Path:
@@ -112,10 +112,11 @@ def keys(run: Record) -> list[Json]:
 
 def _judged(run: Record) -> list[Json]:
     own, start = run.own, run.start
-    metric = next((m for m in _METRICS if own is not None and run.figure(own, m) is not None), None)
+    order = [*_METRICS][:: -1 if run.run.get("goal") == "classes" else 1]
+    metric = next((m for m in order if own is not None and run.figure(own, m) is not None), None)
     if own is None or metric is None:
         return []
-    beside = [] if start is None or start == own else [f"one-shot {sections.decimals(run.figure(start, metric))}"]
+    beside = [] if start is None or start == own else [f"before rounds {sections.decimals(run.figure(start, metric))}"]
     chance = run.chance(metric)
     beside += [] if chance is None else [f"chance {sections.decimals(chance)}"]
     name = f"{_METRICS[metric]} after {'one-shot alignment' if own == start else 'training'}"

@@ -28,7 +28,7 @@ def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
         columns |= {f"acc. {way.replace(':', ' ')}": ("accuracy", way) for way in ways}
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", collapse_padding=True, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for name in (*columns, "kB sent", "sec."):
+    for name in (*columns, "kB/node", "sec."):
         table.add_column(name, justify="right", overflow="fold")
     for method in results.methods(first.dataset):
         key = (first.dataset, method, first.anchors)
