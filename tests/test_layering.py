@@ -60,8 +60,7 @@ def imported(source: str) -> Iterator[str]:
             if node.level:
                 yield "a relative import: write isogram...."
             elif node.module == "isogram":
-                modules = [alias.name for alias in node.names if alias.name != "__version__"]
-                yield from (layer(f"isogram.{name}") for name in modules)
+                yield from (layer(f"isogram.{alias.name}") for alias in node.names)
             elif node.module is not None and node.module.startswith("isogram."):
                 yield layer(node.module)
 

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from isogram import __version__
 from isogram.config import Config
 from isogram.config_file import read_config, to_toml
 from isogram.data import FederatedData
@@ -143,7 +142,7 @@ def _environment(config: Config) -> dict[str, Any]:
         with suppress(PackageNotFoundError):
             packages[name] = version(name)
     return {
-        "isogram": __version__,
+        "isogram": version("isogram"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host cpus": os.cpu_count(),
