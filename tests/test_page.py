@@ -184,9 +184,17 @@ def test_a_complete_run_has_every_section(tmp_path):
 def test_the_strip_compares_training_with_its_start_and_chance(tmp_path):
     read = visible(make(tmp_path, run_files()))
     r1 = METHODS.index("isogram") / 20, METHODS.index("closed-form") / 20
-    assert f"R@1 after training .{r1[0] * 1000:.0f} one-shot .{r1[1] * 1000:.0f}, chance .033" in read
+    assert f"R@1 after training .{r1[0] * 1000:.0f} before rounds .{r1[1] * 1000:.0f}, chance .033" in read
     assert "sent by a node 81 kB 20.2 kB of it for alignment" in read
     assert "from the doctor 1 warning" in read and "public anchors 100 30 suspicious" in read
+
+
+def test_a_run_that_is_to_classify_is_judged_by_classes_first_and_says_its_fit(tmp_path):
+    files = run_files()
+    files["run.json"] |= {"goal": "classes", "fit": "linear kernel, ridge 0.1"}
+    read = visible(make(tmp_path, files))
+    assert "PAM50 accuracy after training .500 before rounds .500" in read and "R@1 after" not in read
+    assert "for 2 rounds, to classify" in read and "Fit of each node: linear kernel, ridge 0.1." in read
 
 
 def test_the_best_is_marked_by_a_sign_and_bounds_never_are(tmp_path):
@@ -349,7 +357,7 @@ def test_unpaired_rows_are_right_by_class_and_judged_by_accuracy(tmp_path):
     check(text)
     read = visible(text)
     assert "✓ same class" in read and "✓ same row" not in read and "R@1" not in read.split("The doctor")[0]
-    assert "accuracy after training .500 one-shot .500, chance .500" in read
+    assert "accuracy after training .500 before rounds .500, chance .500" in read
     assert "accuracy rna, labelled elsewhere" in read and "new rows would look worse" in read
     assert "after alignment" not in read.split("Means over pairs")[0] and "rna – meth .37 – .37" in read
 
