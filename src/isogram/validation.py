@@ -7,6 +7,7 @@ values that it may take (`soundness`). Masked sums can be anything: `secure_sum`
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import chain
 
 from isogram import soundness
 from isogram.errors import MessageError
@@ -171,8 +172,8 @@ class Expected:
         return total
 
     def _check_layout(self, of: type[Message], found: Layout) -> None:
-        for text in (*self._wrong_texts(of, found.texts), *self._wrong_arrays(of, found.arrays)):
-            raise _Unexpected(text)
+        for text in chain(self._wrong_texts(of, found.texts), self._wrong_arrays(of, found.arrays)):
+            raise _Unexpected(text)  # the first: those after it may build on it
 
     def _wrong_texts(self, of: type[Message], texts: Mapping[str, str]) -> Iterator[str]:
         kind = KINDS[of][self.kind]
@@ -190,7 +191,7 @@ class Expected:
             yield f"sent a message of round {told.get('round')!r} in round {self.round}: leave late answers out"
         if of is Up and told.get("modality") != self.modality:
             yield f"sent a message of modality {told.get('modality')!r}, its own is {self.modality!r}: leave it out"
-        if texts.get("model", "") != self.model:
+        if texts.get("model") != (self.model or None):
             yield (
                 f"sent adapters of {told.get('model', '')!r}, not of {self.model!r}: "
                 "give all nodes the same trunk, adapter and rank"
