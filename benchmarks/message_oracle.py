@@ -1,7 +1,7 @@
 """A second opinion on messages, slow and naive: whether bytes are a message that its receiver may use.
 
-Written from `docs` of the fields, without any code of the validation that it judges: struct, json and numpy alone, one
-`if` after the other. Tolerances are twice the validation's, so that the last bits of two sums decide nothing.
+Written from what `messages` says of the fields, without any code of the validation that it judges: struct, json and
+numpy alone, one `if` after the other. Tolerances are twice the validation's, so that last bits decide nothing.
 """
 
 import json
