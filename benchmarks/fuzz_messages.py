@@ -357,6 +357,7 @@ class Outcome:
 def fuzz(samples: list[Sample], count: int, seed: int) -> Outcome:
     """Try `count` mutants, drawn from the seed."""
     rng, outcome = np.random.default_rng(seed), Outcome()
+    before = signal.signal(signal.SIGALRM, _too_slow)
     for number in range(count):
         sample, mutation = samples[rng.integers(len(samples))], MUTATIONS[rng.integers(len(MUTATIONS))]
         blob = mutation(sample, rng, samples)
@@ -378,14 +379,12 @@ def fuzz(samples: list[Sample], count: int, seed: int) -> Outcome:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         outcome.slowest = max(outcome.slowest, time.perf_counter() - began)
+    signal.signal(signal.SIGALRM, before)
     return outcome
 
 
 def _too_slow(*_: object) -> None:
     raise TimeoutError(f"longer than {SLOW} s")
-
-
-signal.signal(signal.SIGALRM, _too_slow)
 
 
 def main(count: int = 100_000, seed: int = 0) -> None:

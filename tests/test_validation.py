@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isogram import soundness, validation
+from isogram.aggregation import merge_counts
 from isogram.alignment import gram, pack, shrink, unpack
 from isogram.errors import MessageError
 from isogram.messages import Down, Ledger, Up
+from isogram.secure_sum import SumParty
 from isogram.soundness import Bounds
 from isogram.validation import FIELDS, KINDS, Expected
 from isogram.wire import MAX_ARRAYS, MAX_HEADER, layout
@@ -448,3 +450,15 @@ def test_nothing_is_unpickled_or_run():
     assert UNSAFE.search("np.load(f, allow_pickle=True)")
     found = {path: UNSAFE.findall(text) for path, text in sources().items() if UNSAFE.search(text)}
     assert not found
+
+
+@pytest.mark.parametrize("spoil", [lambda v: v + 1, lambda v: -v, lambda v: v ^ 3])
+def test_counts_that_do_not_add_up_are_refused_though_no_single_one_shows_it(spoil):
+    parties = [SumParty() for _ in range(3)]
+    keys = torch.stack([party.key for party in parties])
+    masked = [party.masked(torch.tensor([7.0, 9.0, 5.0]), keys, 2, "counts") for party in parties]
+    ups = [replace(sample("counts")[0], node=name, counts=v) for name, v in zip("abc", masked, strict=True)]
+    assert merge_counts(ups).tolist() == [21, 27, 15]
+    read(replace(ups[0], counts=spoil(masked[0])), sample("counts")[1])
+    with pytest.raises(MessageError, match="counts of nodes 'a', 'b', 'c' do not add up"):
+        merge_counts([replace(ups[0], counts=spoil(masked[0])), *ups[1:]])
