@@ -345,9 +345,13 @@ MUTATIONS: tuple[Mutation, ...] = (flip, cut, length, describe, text, syntax, va
 
 @dataclass
 class Outcome:
-    """Counts by mutation; wrong: messages accepted against the oracle's judgement; broken: those that crash or hang."""
+    """Counts by mutation; wrong: messages accepted against the oracle's judgement; broken: those that crash or hang.
+
+    same: of those accepted, the same message in other bytes. The rest are other messages, as fit for use.
+    """
 
     refused: Counter[str] = field(default_factory=Counter)
+    same: Counter[str] = field(default_factory=Counter)
     accepted: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -367,13 +371,14 @@ def fuzz(samples: list[Sample], count: int, seed: int) -> Outcome:
         began = time.perf_counter()
         signal.setitimer(signal.ITIMER_REAL, SLOW)
         try:
-            sample.expected.read(sample.of, blob)
+            message = sample.expected.read(sample.of, blob)
         except MessageError:
             outcome.refused[mutation.__name__] += 1
         except Exception as error:
             outcome.broken.append(f"{where}: {error!r}")
         else:
             outcome.accepted[mutation.__name__] += 1
+            outcome.same[mutation.__name__] += message.to_bytes() == sample.blob
             if reason := judge(blob, sample.of.__name__, sample.expected):
                 outcome.wrong.append(f"{where}: {reason}")
         finally:
@@ -397,8 +402,11 @@ def main(count: int = 100_000, seed: int = 0) -> None:
     outcome = fuzz(samples, count, seed)
     seconds = time.perf_counter() - began
     for name in sorted({mutation.__name__ for mutation in MUTATIONS}):
-        print(f"{name:10} refused {outcome.refused[name]:6} accepted {outcome.accepted[name]:6}")
-    print(f"{'all':10} refused {outcome.refused.total():6} accepted {outcome.accepted.total():6}")
+        counts = (counter[name] for counter in (outcome.refused, outcome.accepted, outcome.same))
+        print("{:10} refused {:6}, accepted {:6}, of these the same message {:6}".format(name, *counts))
+    print(
+        f"all: refused {outcome.refused.total()}, accepted {outcome.accepted.total()} ({outcome.same.total()} the same)"
+    )
     print(f"accepted wrongly {len(outcome.wrong)}, crashed or hung {len(outcome.broken)}")
     print(f"{1e3 * seconds / count:.2f} ms per mutant, the slowest {1e3 * outcome.slowest:.0f} ms")
     for line in (*outcome.wrong, *outcome.broken)[:20]:

@@ -263,7 +263,7 @@ def merge_counts(updates: Sequence[Up]) -> Tensor:
     if not ((counts >= 0) & (counts == counts.round())).all():
         nodes = ", ".join(repr(update.node) for update in in_order(updates))
         raise MessageError(
-            f"class counts of nodes {nodes} do not add up to whole numbers: one of them is of another round, or spoilt, "
+            f"class counts of nodes {nodes} do not add up to whole numbers: one of them is of another round or spoilt, "
             "and masked it does not show which; ask all of them again"
         )
     return torch.where(counts >= MIN_EVIDENCE, counts, 0)
