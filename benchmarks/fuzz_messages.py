@@ -64,13 +64,13 @@ def corpus(anchors: int = 16) -> list[Sample]:
     )
     found: defaultdict[tuple[type[Message], str], list[Sample]] = defaultdict(list)
     with _listening(found):
-        _run(data, every)
-        federation.keep_better(_run(data, config), data)
+        _run(data, every, "one")
+        federation.keep_better(_run(data, config, "two"), data)
     return [sample for samples in found.values() for sample in samples[:: max(1, len(samples) // EACH)][:EACH]]
 
 
-def _run(data: FederatedData, config: Config) -> federation.Federation:
-    return federation.train(federation.align(data, config))
+def _run(data: FederatedData, config: Config, run: str) -> federation.Federation:
+    return federation.train(federation.align(data, config, run))
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def text(sample: Sample, rng: Rng, others: list[Sample]) -> bytes:
     """Another node, round, model ...: one text of the metadata."""
     header, body = _open(sample.blob)
     texts = json.loads(header["__metadata__"]["message"])
-    known = ("type", "node", "round", "anchor_hash", "modality", "samples", "model", "fit", "second", "colour")
+    known = ("type", "node", "round", "anchor_hash", "run", "modality", "samples", "model", "fit", "second", "colour")
     name = known[rng.integers(len(known))]
     values = (
         "",

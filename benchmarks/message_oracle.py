@@ -84,6 +84,8 @@ def _texts(texts: dict[str, str], direction: str, e: Expected) -> str | None:
     right = {"type": direction, "node": e.node, "round": str(e.round), "anchor_hash": e.anchor_hash}
     if direction == "Up":
         right["modality"] = e.modality
+    if e.run:
+        right["run"] = e.run
     if e.model:
         right["model"] = e.model
     for name, value in right.items():

@@ -96,6 +96,7 @@ def sample(kind, **changes):
         lengths,
         RHO,
         2.0,
+        run="r",
         modality="rna" if up else "",
         places=4 if kind == "blocks" else None,
         ways=3,
@@ -103,7 +104,7 @@ def sample(kind, **changes):
         model="m, rank 2" if kind == "update" else "",
         groups=SHAPES if kind == "update" else groups.get(kind, {}),
     )
-    values = {"node": "a", "round": round, "anchor_hash": "h" * 64} | ARRAYS[kind] | NUMBERS.get(kind, {})
+    values = {"node": "a", "round": round, "anchor_hash": "h" * 64, "run": "r"} | ARRAYS[kind] | NUMBERS.get(kind, {})
     if kind == "bases":
         expected = replace(expected, groups={"adapters": {"x.lora_B": (2, 4)}})
         values["adapters"] = {"x.lora_B": torch.linalg.qr(draw(4, 2)).Q.T}
@@ -165,6 +166,8 @@ LAYOUT = {
     "another node": ("gram", "node", lambda _: "b", "sent a message of node 'b'"),
     "a replay": ("key", "round", lambda _: 1, "sent a message of round '1' in round 2"),
     "other anchors": ("gram", "anchor_hash", lambda _: "x" * 64, "uses anchors 'xxxxxxxx'"),
+    "another run": ("gram", "run", lambda _: "s", "sent a message of run 's' in run 'r'"),
+    "no run": ("frame", "run", lambda _: "", "sent a message of run '' in run 'r'"),
     "another modality": ("gram", "modality", lambda _: "b", "modality 'b', its own is 'rna'"),
     "another model": ("update", "model", lambda _: "m, rank 4", "adapters of 'm, rank 4', not of 'm, rank 2'"),
     "a model with a Gram": ("gram", "model", lambda _: "m", "adapters of 'm', not of ''"),

@@ -21,11 +21,15 @@ M = TypeVar("M", bound="Message")
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What both directions share. Floats travel as float32; a field left at its default costs nothing."""
+    """What both directions share. Floats travel as float32; a field left at its default costs nothing.
+
+    run: that the message belongs to, the same at all in it and at no other run; "" where there is but one.
+    """
 
     node: str
     round: int
     anchor_hash: str
+    run: str = ""
     adapters: Mapping[str, Tensor] = field(default_factory=dict)
 
     def arrays(self) -> Iterator[tuple[str, Tensor]]:

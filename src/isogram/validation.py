@@ -134,6 +134,7 @@ class Expected:
     lengths: Mapping[str, int]
     rho: float
     power: float
+    run: str = ""
     modality: str = ""
     places: int | None = None
     ways: int = 1
@@ -189,6 +190,8 @@ class Expected:
             )
         if told.get("round") != str(self.round):
             yield f"sent a message of round {told.get('round')!r} in round {self.round}: leave late answers out"
+        if texts.get("run") != (self.run or None):
+            yield f"sent a message of run {told.get('run', '')!r} in run {self.run!r}: leave it out"
         if of is Up and told.get("modality") != self.modality:
             yield f"sent a message of modality {told.get('modality')!r}, its own is {self.modality!r}: leave it out"
         if texts.get("model") != (self.model or None):

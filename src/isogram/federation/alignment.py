@@ -16,14 +16,19 @@ from isogram.local import Node
 from isogram.messages import Ledger, Up
 
 
-def align(data: FederatedData, config: Config) -> Federation:
+def align(data: FederatedData, config: Config, run: str = "") -> Federation:
     """One-shot alignment: each node sends one Gram (two, if it learns a feature metric), gets the frame, fits its map.
+
+    Args:
+        data: nodes and anchors.
+        config: settings.
+        run: its name in all messages, see `messages.Message`.
 
     Raises:
         AnchorError: the anchors cannot carry it; see `alignment.consensus`.
         MessageError: a node that was set otherwise has no such way to fit.
     """
-    fed = gather(data, config)
+    fed = gather(data, config, run)
     grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)

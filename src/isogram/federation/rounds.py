@@ -214,7 +214,7 @@ def keep_better(fed: Federation, data: FederatedData, progress: Progress | None 
     fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), ledger=copy(fed.ledger))
     if min(np.isin(node.index, rest).sum() for node in fed.nodes) < MIN_ANCHORS:
         return _fall_back(fed, [node.name for node in fed.nodes])  # too few anchors to spare any
-    trial = train(align(data.subset_anchors(rest), fed.config), progress)
+    trial = train(align(data.subset_anchors(rest), fed.config, fed.run), progress)
     apart = data.subset_anchors(held_out)
     items = {node.name: apart.anchors_of(node) for node in apart.nodes}
     assert trial.frame is not None

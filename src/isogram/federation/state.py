@@ -42,6 +42,7 @@ class Federation:
     nodes do not have `head` in common.
     start_consensus: that of one-shot alignment, which `frame_update` moves away from. residuals: how far each node's
     anchors are from where the other modalities place them, for precision weights. refused: updates left out so far.
+    run: of `messages.Message`.
     """
 
     config: Config
@@ -62,6 +63,7 @@ class Federation:
     residuals: dict[str, float] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
     way: int = 0
+    run: str = ""
 
     @property
     def width(self) -> int:
@@ -92,7 +94,7 @@ class Federation:
 
     def down(self, node: Node, round: int, **fields: object) -> Down:
         """A message to a node, not sent yet."""
-        return Down(node=node.name, round=round, anchor_hash=self.anchor_hash, **fields)  # type: ignore[arg-type]
+        return Down(node=node.name, round=round, anchor_hash=self.anchor_hash, run=self.run, **fields)  # type: ignore[arg-type]
 
     def send(self, node: Node, kind: str, round: int, **fields: object) -> Down:
         """The same as the node gets it, see `deliver`."""
@@ -141,15 +143,16 @@ class Federation:
             lengths,
             align.rho,
             align.power,
+            self.run,
             ways=len(self.ways),
             **known,
         )
 
 
-def gather(data: FederatedData, config: Config) -> Federation:
-    """Nodes with their data and anchors; nothing is sent yet."""
+def gather(data: FederatedData, config: Config, run: str = "") -> Federation:
+    """Nodes with their data and anchors; nothing is sent yet. run: its name in all messages, see `messages.Message`."""
     nodes = tuple(
-        Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config)
+        Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config, run)
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
-    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger())
+    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger(), run=run)
