@@ -126,7 +126,7 @@ def alignment(repetitions: int) -> list[Row]:
             config = Config(data="machines", anchors=256, model=ModelConfig(trunk=trunk), train=train)
             fed = start_training(align(data, config))
             node = fed.nodes[1]  # the log: eight tokens a row
-            steps[name] = partial(node.train_round, fed.ledger.carry(targets(fed, node, 2)))
+            steps[name] = partial(node.train_round, fed.deliver(node, "targets", targets(fed, node, 2)))
         found = ratios(steps, "without", repetitions)
         rows += [perf(n, "step_ratio", f"{trunk}-256-anchors", value) for n, value in found.items() if n != "without"]
     return rows

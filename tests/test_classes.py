@@ -207,7 +207,7 @@ def test_where_a_node_labels_some_classes_anchors_teach_it_nothing_in_the_direct
     fed = federation.start_training(federation.align(one_labels_some(planted()), ROUNDS))
 
     def share(node, term):
-        step = node._step(fed.ledger.carry(targets(fed, node, 2)), None, node.last_seen, stream("draw"))
+        step = node._step(fed.deliver(node, "targets", targets(fed, node, 2)), None, node.last_seen, stream("draw"))
         node.shared.zero_grad()
         loss(step, TrainConfig(weights=TermWeights.only(**{term: 1})))[0].backward()
         grad = node.shared.out.weight.grad.double()

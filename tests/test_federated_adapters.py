@@ -70,7 +70,7 @@ def test_no_message_holds_a_magnitude_and_each_node_has_its_own(data, monkeypatc
     """Every message, as bytes: neither a name nor any of the numbers."""
     blobs = []
     carry = Ledger.carry
-    monkeypatch.setattr(Ledger, "carry", lambda self, m: blobs.append(m.to_bytes()) or carry(self, m))
+    monkeypatch.setattr(Ledger, "carry", lambda self, m, *read: blobs.append(m.to_bytes()) or carry(self, m, *read))
     fed = trained(data, with_(model={"adapter": "geodora"}, train={"refresh": 1}))
     homes = {node.name: node.model.home for node in fed.nodes}
     assert len(blobs) > 20 and not any(b"magnitude" in blob for blob in blobs)
@@ -364,7 +364,7 @@ def test_the_head_is_the_ridge_on_the_rows_of_all_labelled_nodes(data):
 
 def test_a_message_says_what_its_adapters_belong_to(data):
     fed = federation.start_training(federation.align(data, CONFIG))
-    up, _ = fed.nodes[0].train_round(fed.ledger.carry(federation.targets(fed, fed.nodes[0], 2)))
+    up, _ = fed.nodes[0].train_round(fed.deliver(fed.nodes[0], "targets", federation.targets(fed, fed.nodes[0], 2)))
     assert up.model == fed.nodes[0].shared.about
     assert Up.from_bytes(up.to_bytes()).model == up.model
     assert up.model.startswith("small #") and up.model.endswith("geolora, rank 4")

@@ -26,10 +26,11 @@ from isogram.checkpoint import alignment_state, restore_alignment, restore_round
 from isogram.config import Config, ModelConfig, TrainConfig
 from isogram.config_file import read_config
 from isogram.data import open_data
-from isogram.errors import ConfigError, DataError, RefusedError, RunError
+from isogram.errors import ConfigError, DataError, MessageError, RefusedError, RunError
 from isogram.model import SavedModel
 from isogram.progress import Watch
 from isogram.run import Outcome, diagnose, run
+from isogram.run_folder import run_id
 from isogram.tensor_file import read_tensors, write_tensors
 
 run_module = sys.modules["isogram.run"]
@@ -104,7 +105,7 @@ def test_the_files_say_what_was_run(whole, file):
 
 def test_the_ledger_in_the_folder_is_that_of_the_federation(whole, file):
     config = settings(file, "elsewhere")
-    fed = federation.train(federation.align(open_data(config), config))
+    fed = federation.train(federation.align(open_data(config), config, run_id(whole.folder)))
     lines = [json.loads(line) for line in (whole.folder / "messages.jsonl").read_text().splitlines()]
     assert [(e.direction, e.node, e.round, e.field, list(e.shape), e.bytes) for e in fed.ledger.entries] == [
         tuple(line.values()) for line in lines
@@ -112,6 +113,16 @@ def test_the_ledger_in_the_folder_is_that_of_the_federation(whole, file):
     metrics = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text().splitlines()]
     told = {(m["round"], m["metric"]): m["value"] for m in metrics if m["node"] == ""}
     assert [{n: told[i + 1, f"loss/{n}"] for n in terms} for i, terms in enumerate(fed.history)] == list(fed.history)
+
+
+def test_every_run_has_a_name_of_its_own_that_its_messages_carry(whole, file):
+    config = settings(file, "elsewhere")
+    fed = federation.gather(open_data(config), config, run_id(whole.folder))
+    up = fed.nodes[0].send_gram(0)
+    assert up.run == run_id(whole.folder) and len(up.run) == 16
+    other = replace(fed, run="0" * 16)
+    with pytest.raises(MessageError, match=f"run '{up.run}' in run '0000000000000000'"):
+        other.receive(fed.nodes[0], "gram", 0, up)
 
 
 def test_the_table_holds_the_trained_model_beside_what_needs_no_training(whole):

@@ -257,9 +257,15 @@ def merge_counts(updates: Sequence[Up]) -> Tensor:
     """[C] rows of each class over all nodes, 0 for fewer than `MIN_EVIDENCE`: asked before any sum is sent.
 
     Raises:
-        MessageError: counts of different lengths; names the nodes.
+        MessageError: counts of different lengths, or that do not add up to counts; names the nodes.
     """
     counts = _total(updates, "counts")
+    if not ((counts >= 0) & (counts == counts.round())).all():
+        nodes = ", ".join(repr(update.node) for update in in_order(updates))
+        raise MessageError(
+            f"class counts of nodes {nodes} do not add up to whole numbers: one of them is of another round or spoilt, "
+            "and masked it does not show which; ask all of them again"
+        )
     return torch.where(counts >= MIN_EVIDENCE, counts, 0)
 
 

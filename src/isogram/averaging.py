@@ -18,6 +18,7 @@ from isogram.aggregation import RESIDUAL_FLOOR, in_order
 from isogram.config import AverageConfig
 from isogram.errors import MessageError
 from isogram.messages import Up
+from isogram.soundness import is_finite
 
 _NO_EVIDENCE = 1e-30  # float32 sums lose digits below; it takes gradients of 1e-15
 _PIECE = 1 << 17  # numbers at a time, so that what is made on the way stays small
@@ -72,7 +73,7 @@ def _problem(
                 )
             if value.dtype != torch.float32:
                 return f"sent the {what} {key!r} as {value.dtype}: send float32"
-            if not (_is_finite(value) if what == "adapter" else _is_finite_and_positive(value)):
+            if not (is_finite(value) if what == "adapter" else _is_finite_and_positive(value)):
                 if not torch.isfinite(value).all():
                     return f"sent NaN or infinity in the {what} {key!r}: lower train.lr"
                 return f"sent negative numbers in the {what} {key!r}: send second moments"
@@ -81,14 +82,9 @@ def _problem(
         if sketch is None or shape is None or tuple(sketch.shape) != shape:
             sent = "none" if sketch is None else f"one of {tuple(sketch.shape)}"
             return f"should send a sketch {shape} of {layer!r} and sent {sent}: set train.refresh alike at all nodes"
-        if not _is_finite(sketch):
+        if not is_finite(sketch):
             return f"sent NaN or infinity in the sketch of {layer!r}: lower train.lr"
     return None
-
-
-def _is_finite(value: Tensor) -> bool:
-    # The sum of finite numbers is finite, unless they are so large that it takes a second look.
-    return math.isfinite(value.sum()) or bool(torch.isfinite(value).all())
 
 
 def _is_finite_and_positive(value: Tensor) -> bool:
@@ -232,7 +228,7 @@ class WeightedSum:
             for target, before, values, total in _pieces(out, previous, self._values[key], weights):
                 mean = (values + prior * before) / (total + prior)
                 target.copy_(torch.where(total > _NO_EVIDENCE, mean, before))
-            if not (math.isfinite(evidence) and _is_finite(out)):
+            if not (math.isfinite(evidence) and is_finite(out)):
                 raise MessageError(f"the precisions of {key!r} are too large to be summed; lower average.temper")
             found[key] = out
         return found, without

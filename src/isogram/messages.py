@@ -4,8 +4,7 @@ Shape letters: K anchors, k of them at the node, h held-out anchors, r frame coo
 """
 
 import json
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self, TypeVar
 
@@ -15,18 +14,22 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from isogram.errors import MessageError
+from isogram.wire import HEADER, Layout, layout
 
-_HEADER = "message"
 M = TypeVar("M", bound="Message")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What both directions share. Floats travel as float32; a field left at its default costs nothing."""
+    """What both directions share. Floats travel as float32; a field left at its default costs nothing.
+
+    run: that the message belongs to, the same at all in it and at no other run; "" where there is but one.
+    """
 
     node: str
     round: int
     anchor_hash: str
+    run: str = ""
     adapters: Mapping[str, Tensor] = field(default_factory=dict)
 
     def arrays(self) -> Iterator[tuple[str, Tensor]]:
@@ -50,46 +53,48 @@ class Message:
                 header[entry.name] = str(value)
         arrays = {name: _wire(value) for name, value in self.arrays()}
         # One metadata entry, for the order of several is not fixed and the same message should be the same bytes.
-        return safetensors.torch.save(arrays, metadata={_HEADER: json.dumps(header)})
+        return safetensors.torch.save(arrays, metadata={HEADER: json.dumps(header)})
 
     @classmethod
-    def from_bytes(cls, blob: bytes) -> Self:
+    def from_bytes(cls, blob: bytes, check: Callable[[Layout], None] | None = None) -> Self:
         """Parse a message of this type.
+
+        Args:
+            blob: of `to_bytes`.
+            check: raises where the layout is not what is expected; asked before an array is allocated.
 
         Raises:
             MessageError: not safetensors, another type of message, a field that the type does not have, or one missing.
         """
         try:
-            arrays = safetensors.torch.load(blob)
-            length = struct.unpack("<Q", blob[:8])[0]
-            metadata = json.loads(blob[8 : 8 + length]).get("__metadata__") or {}
-            header = json.loads(metadata.get(_HEADER, "{}"))
-        except (SafetensorError, struct.error, ValueError) as error:
+            found = layout(blob)
+        except MessageError as error:
             raise MessageError(f"not a {cls.__name__} message: {error}") from error
-        if not isinstance(header, dict) or not all(isinstance(text, str) for text in header.values()):
-            raise MessageError(f"not a {cls.__name__} message: its header is no mapping of names to texts")
+        header = dict(found.texts)
         if header.pop("type", None) != cls.__name__:
             raise MessageError(
                 f"expected a {cls.__name__} message; the sender and the receiver must run the same protocol"
             )
         kinds = {entry.name: entry.type for entry in fields(cls)}
         plain = {name for name, kind in kinds.items() if kind in (str, int)}
-        groups: dict[str, dict[str, Tensor]] = {
-            name: {} for name, kind in kinds.items() if kind == Mapping[str, Tensor]
-        }
-        for name in list(arrays):
-            group, slash, key = name.partition("/")
-            if slash and group in groups:
-                groups[group][key] = arrays.pop(name)
-        unknown = sorted((set(header) - plain) | (set(arrays) - (set(kinds) - plain - set(groups))))
-        if unknown:
+        grouped = {name for name, kind in kinds.items() if kind == Mapping[str, Tensor]}
+        known = set(kinds) - plain - grouped
+        alone = {name for name in found.arrays if "/" not in name or name.partition("/")[0] not in grouped}
+        if unknown := sorted((set(header) - plain) | (alone - known)):
             raise MessageError(
                 f"{cls.__name__} message has unknown fields {unknown}; is the sender's version the same?"
             )
+        if check is not None:
+            check(found)
+        groups: dict[str, dict[str, Tensor]] = {name: {} for name in grouped}
         try:
+            arrays = safetensors.torch.load(blob)
+            for name in set(arrays) - alone:
+                group, _, key = name.partition("/")
+                groups[group][key] = arrays.pop(name)
             values: dict[str, Any] = {name: int(text) if kinds[name] is int else text for name, text in header.items()}
             return cls(**values, **arrays, **groups)  # type: ignore[arg-type]
-        except (TypeError, ValueError) as error:
+        except (SafetensorError, TypeError, ValueError) as error:
             raise MessageError(f"incomplete {cls.__name__} message: {error}") from error
 
 
@@ -177,8 +182,13 @@ class Ledger:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
 
-    def carry(self, message: M) -> M:
-        """Serialise, count and parse: the receiver gets what the wire gives, never the sender's object."""
+    def carry(self, message: M, read: Callable[[type[M], bytes], M] | None = None) -> M:
+        """Serialise, count and parse: the receiver gets what the wire gives, never the sender's object.
+
+        Args:
+            message: as the sender made it.
+            read: how the receiver reads it, `validation.Expected.read`; if not given the message is only parsed.
+        """
         blob = message.to_bytes()
         direction = type(message).__name__.lower()
         payload = 0
@@ -187,7 +197,7 @@ class Ledger:
             payload += size
             self.entries.append(Entry(direction, message.node, message.round, name, tuple(value.shape), size))
         self.entries.append(Entry(direction, message.node, message.round, "header", (), len(blob) - payload))
-        return type(message).from_bytes(blob)
+        return type(message).from_bytes(blob) if read is None else read(type(message), blob)
 
     def __copy__(self) -> "Ledger":
         twin = Ledger()

@@ -46,6 +46,7 @@ from isogram.run_folder import (
     fingerprint,
     locked,
     read_json,
+    run_id,
     state,
     write_json,
 )
@@ -159,7 +160,7 @@ class Recorder:
             self._cut({MESSAGES: 0, METRICS: 0})
             watch.say("one-shot alignment")
             clock = time.perf_counter()
-            fed = federation.align(self.data, self.config)
+            fed = federation.align(self.data, self.config, run_id(self.folder))
             self._log(fed, [(0, "", "seconds", time.perf_counter() - clock)])
             write_tensors(start, checkpoint.alignment_state(fed), self._position(fed))
             self._state(fed)
@@ -168,7 +169,7 @@ class Recorder:
         done = max(int(path.stem.removeprefix("round-")) for path in start.parent.glob("round-*.safetensors"))
         watch.say(f"going on after round {done} of {self.config.train.rounds}")
         tensors, _ = read_tensors(start)
-        fed = checkpoint.restore_alignment(federation.gather(self.data, self.config), tensors)
+        fed = checkpoint.restore_alignment(federation.gather(self.data, self.config, run_id(self.folder)), tensors)
         last, position = read_tensors(self._checkpoint(done))
         lines = self._cut(position["lines"])
         fed.ledger.entries = [_entry(line) for line in lines[MESSAGES]]

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -148,9 +149,19 @@ def _environment(config: Config) -> dict[str, Any]:
         "host cpus": os.cpu_count(),
         "threads": config.threads,
         "device": config.train.device,
+        "run": secrets.token_hex(8),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "packages": packages,
     }
+
+
+def run_id(folder: Path) -> str:
+    """What no other run's messages say that they belong to; "" in a folder of a version before there was any.
+
+    Raises:
+        RunError: the folder is damaged.
+    """
+    return str(read_json(folder / ENVIRONMENT).get("run", ""))
 
 
 def changes(folder: Path, config: Config) -> list[str]:

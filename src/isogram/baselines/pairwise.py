@@ -104,7 +104,7 @@ def align_pairs(name: str, data: FederatedData, config: Config) -> dict[tuple[st
     fed = gather(data, config)
     for node in fed.nodes:
         node.map = node.standardize
-    sent = [fed.ledger.carry(node.send_embeddings(0)) for node in fed.nodes]
+    sent = [fed.receive(node, "embeddings", 0, node.send_embeddings(0)) for node in fed.nodes]
     features = {
         m: torch.stack([whole(update, fed.n_anchors) for update in sent if update.modality == m]).nanmean(0)
         for m in data.modalities

@@ -16,26 +16,31 @@ from isogram.local import Node
 from isogram.messages import Ledger, Up
 
 
-def align(data: FederatedData, config: Config) -> Federation:
+def align(data: FederatedData, config: Config, run: str = "") -> Federation:
     """One-shot alignment: each node sends one Gram (two, if it learns a feature metric), gets the frame, fits its map.
+
+    Args:
+        data: nodes and anchors.
+        config: settings.
+        run: its name in all messages, see `messages.Message`.
 
     Raises:
         AnchorError: the anchors cannot carry it; see `alignment.consensus`.
         MessageError: a node that was set otherwise has no such way to fit.
     """
-    fed = gather(data, config)
-    grams = [fed.ledger.carry(node.send_gram(0)) for node in fed.nodes]
+    fed = gather(data, config, run)
+    grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
         for node in fed.nodes:
-            node.weigh(fed.send(node, 0, quality=quality[node.name]))
+            node.weigh(fed.send(node, "weights", 0, quality=quality[node.name]))
         grams = [replace(up, quality=quality[up.node]) for up in grams]
     plain = grams
     if config.align.metric:
         for node in fed.nodes:
             others = aggregation.merge_other_grams(grams, fed.n_anchors, node.modality)
-            node.learn_metric(fed.send(node, 0, others=pack(others)))
-        grams = [fed.ledger.carry(node.send_gram(1)) for node in fed.nodes]
+            node.learn_metric(fed.send(node, "others", 0, others=pack(others)))
+        grams = [fed.receive(node, "gram", 1, node.send_gram(1)) for node in fed.nodes]
     residuals: dict[str, float] = {}
     precision = None
     if config.align.precision or config.average.rule == "node":
@@ -55,7 +60,7 @@ def align(data: FederatedData, config: Config) -> Federation:
     )
     frame = canonical_frame(consensus, fed.width, config.align.power)
     for node in fed.nodes:
-        down = fed.send(node, 1, frame=frame, fit=way)
+        down = fed.send(node, "frame", 1, frame=frame, fit=way)
         assert down.frame is not None
         node.fit(down.frame.double()[node.index], node.way_of(down.fit))
     fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals, way=way)
@@ -66,7 +71,7 @@ def learn_classes(fed: Federation) -> Federation:
     """Every node learns the classes that the head speaks of, where `align.propagate` asks for it; see `Node`."""
     if fed.head is not None and fed.config.align.propagate:
         for node in fed.nodes:
-            node.learn_classes(fed.send(node, 1, head=fed.head))
+            node.learn_classes(fed.send(node, "head", 1, head=fed.head))
     return fed
 
 
@@ -80,7 +85,8 @@ def start_apart(data: FederatedData, config: Config) -> Federation:
         node.fit_apart(data.anchors.items[node.modality], fed.width)
     consensus = None
     if config.train.weights.cka:
-        consensus = aggregation.merge_grams([fed.ledger.carry(node.send_gram(0)) for node in fed.nodes], fed.n_anchors)
+        grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
+        consensus = aggregation.merge_grams(grams, fed.n_anchors)
     return with_heads(replace(fed, consensus=consensus), 1)
 
 
@@ -91,12 +97,12 @@ def read_through_frame(fed: Federation) -> Federation:
     """
     last = fed.last_round
     consensus = aggregation.merge_grams(
-        [fed.ledger.carry(node.send_trained_gram(last)) for node in fed.nodes], fed.n_anchors
+        [fed.receive(node, "gram", last, node.send_trained_gram(last)) for node in fed.nodes], fed.n_anchors
     )
     frame = canonical_frame(consensus, fed.width, fed.config.align.power)
     fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), consensus=consensus, frame=frame)
     for node in fed.nodes:
-        down = fed.send(node, last, frame=frame)
+        down = fed.send(node, "frame", last, frame=frame)
         assert down.frame is not None
         node.fit_readout(down.frame.double()[node.index])
     return with_heads(fed, last)
@@ -138,12 +144,12 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
     labelled = [node for node in fed.nodes if node.data.classes]
     if not labelled:
         return None
-    keys = aggregation.in_order([fed.ledger.carry(node.send_key(round)) for node in labelled])
+    keys = aggregation.in_order([fed.receive(node, "key", round, node.send_key(round)) for node in labelled])
     listed = torch.stack([up.key for up in keys if up.key is not None])
     counts: list[Up] = []
     for node in labelled:
-        down = fed.send(node, round, keys=listed)
-        counts.append(fed.ledger.carry(node.send_counts(down, fed.n_classes)))
+        down = fed.send(node, "keys", round, keys=listed)
+        counts.append(fed.receive(node, "counts", round, node.send_counts(down, fed.n_classes)))
     rows = aggregation.merge_counts(counts)
     evidence = (rows > 0).to(torch.uint8)
     # With fewer rows than coordinates a second moment would show the plane that these few lie in; of one node, its own.
@@ -152,6 +158,7 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
     by_anchors = fed.config.average.head == "anchors" and fed.frame is not None
     sums: list[Up] = []
     for node in labelled:
-        down = fed.send(node, round, keys=listed, evidence=evidence, second=second)
-        sums.append(fed.ledger.carry(node.send_scores(down) if by_anchors else node.send_head(down)))
+        down = fed.send(node, "evidence", round, keys=listed, evidence=evidence, second=second)
+        up = node.send_scores(down) if by_anchors else node.send_head(down)
+        sums.append(fed.receive(node, "sums", round, up, second=bool(second)))
     return aggregation.merge_heads(sums, evidence)

@@ -10,13 +10,14 @@ from torch import Tensor
 from isogram import aggregation, averaging, representations, sharing
 from isogram.alignment import canonical_frame, continue_frame, gram, pack
 from isogram.data import FederatedData
-from isogram.errors import ConfigError
+from isogram.errors import ConfigError, MessageError
 from isogram.federation.alignment import align, with_heads
 from isogram.federation.state import Federation, Progress, Tick
 from isogram.local import MIN_ANCHORS, Node, stream
 from isogram.messages import Down, Up
 from isogram.model import SharedModel
 from isogram.model.adapters import A, new_basis
+from isogram.validation import Shapes
 
 HELD_OUT_SHARE = 0.2
 """Of the anchors, while choosing between the trained model and its start."""
@@ -89,45 +90,53 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     refresh = number // config.train.refresh if config.train.refresh and number % config.train.refresh == 0 else 0
     anchors: dict[str, dict[str, Tensor]] = {}
     if representations.needed(weights):
-        sent = [fed.ledger.carry(node.send_embeddings(round)) for node in fed.nodes]
+        sent = [fed.receive(node, "embeddings", round, node.send_embeddings(round)) for node in fed.nodes]
         anchors = representations.shared(sent, fed.n_anchors, weights, config.train.temperature)
     alone = config.average.across == "alone"
+    shared = fed.nodes[0].shared
+    trained = list(shared.update(number))
+    model = shared.about if trained else ""
+    shapes = _shapes(fed, trained, shared.sketch_shapes() if refresh and _by_gradient(fed) else {})
     updates: list[Up] = []
+    refused: list[str] = []
     terms: dict[str, list[float]] = {}
     for node in fed.nodes:
         tell(Tick(number, rounds, node.name, {}))
         down = replace(targets(fed, node, round), **anchors.get(node.name, {}))  # type: ignore[arg-type]
         node.reset(fed.adapters_of(node))
-        sketch = refresh if config.train.refresh_basis == "gradient" else 0
-        down = node.accept(fed.ledger.carry(down))
+        sketch = refresh if _by_gradient(fed) else 0
+        down = fed.deliver(node, "targets", down)
         if alone and (head := fed.head_of(node)) is not None:
             down = replace(down, head=head.float())
         up, values = node.train_round(down, sketch)
-        updates.append(up if alone else fed.ledger.carry(up))
+        try:
+            updates.append(up if alone else fed.receive(node, "update", round, up, model=model, groups=shapes))
+        except MessageError as error:
+            refused.append(f"{error}; it is left out")
         for name, value in values.items():
             terms.setdefault(name, []).append(value)
         tell(Tick(number, rounds, node.name, values))
-    refused: list[str] = []
+    if not updates:
+        raise MessageError(*refused)
     adapters, apart = fed.adapters, fed.apart
     if adapters or apart:
-        shared = fed.nodes[0].shared
-        trained = list(shared.update(number))
         before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.nodes}
-        due = refresh and config.train.refresh_basis == "gradient"
         expected = before[fed.group(fed.nodes[0])]
-        updates, refused = averaging.refuse(updates, expected, shared.about, shared.sketch_shapes() if due else None)
+        updates, late = averaging.refuse(updates, expected, shared.about, shapes["sketches"])
         averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
-        refused += unknown
+        refused += late + unknown
         for node in fed.nodes:
             own = averages[fed.group(node)]
-            node.load(fed.down(node, round, adapters=own) if alone else fed.send(node, round, adapters=own))
+            down = fed.down(node, round, adapters=own)
+            node.load(down if alone else fed.deliver(node, "average", down, groups={"adapters": shapes["adapters"]}))
         if refresh:
             _refresh(fed, updates, round, refresh)
         adapters, apart = _split(fed)
     frame, consensus = fed.frame, fed.consensus
     share = config.train.frame_update
     if share and frame is not None and fed.start_consensus is not None:
-        now = aggregation.merge_grams([fed.ledger.carry(n.send_trained_gram(round)) for n in fed.nodes], fed.n_anchors)
+        grams = [fed.receive(node, "gram", round, node.send_trained_gram(round)) for node in fed.nodes]
+        now = aggregation.merge_grams(grams, fed.n_anchors)
         consensus = (1 - share) * fed.start_consensus + share * now
         frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
     means = {name: sum(values) / len(values) for name, values in terms.items()}
@@ -145,6 +154,17 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     )
 
 
+def _by_gradient(fed: Federation) -> bool:
+    return fed.config.train.refresh_basis == "gradient"
+
+
+def _shapes(fed: Federation, trained: list[str], sketches: dict[str, tuple[int, ...]]) -> dict[str, Shapes]:
+    """Of all that an update of this round has to hold."""
+    adapters = {name: tuple(fed.adapters_of(fed.nodes[0])[name].shape) for name in trained}
+    precision = adapters if fed.config.average.rule == "parameter" else {}
+    return {"adapters": adapters, "precision": precision, "sketches": sketches}
+
+
 def targets(fed: Federation, node: Node, round: int) -> Down:
     """What the terms of the loss aim at: a head shared with others, and where weights ask for it frame and geometry."""
     weights = fed.config.train.weights
@@ -159,12 +179,16 @@ def targets(fed: Federation, node: Node, round: int) -> Down:
 def _refresh(fed: Federation, updates: list[Up], round: int, number: int) -> None:
     """Every node merges its adapters and goes on to a new basis, the same at all."""
     bases: dict[str, Tensor] = {}
-    if fed.config.train.refresh_basis == "gradient":
+    if _by_gradient(fed):
         for layer, sketch in aggregation.sum_sketches(updates).items():
             old = fed.adapters_of(fed.nodes[0])[f"{layer}.{A}"]
             bases[f"{layer}.{A}"] = new_basis(old, layer, number, sketch)
+    shapes = {
+        f"{layer}.{A}": (rank // 2, width) for layer, (rank, width) in fed.nodes[0].shared.sketch_shapes().items()
+    }
     for node in fed.nodes:
-        node.refresh(fed.send(node, round, adapters=bases) if bases else fed.down(node, round), number)
+        down = fed.down(node, round, adapters=bases)
+        node.refresh(fed.deliver(node, "bases", down, groups={"adapters": shapes}) if bases else down, number)
 
 
 def _geometry(consensus: Tensor, fed: Federation) -> Tensor:
@@ -190,11 +214,14 @@ def keep_better(fed: Federation, data: FederatedData, progress: Progress | None 
     fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), ledger=copy(fed.ledger))
     if min(np.isin(node.index, rest).sum() for node in fed.nodes) < MIN_ANCHORS:
         return _fall_back(fed, [node.name for node in fed.nodes])  # too few anchors to spare any
-    trial = train(align(data.subset_anchors(rest), fed.config), progress)
+    trial = train(align(data.subset_anchors(rest), fed.config, fed.run), progress)
     apart = data.subset_anchors(held_out)
     items = {node.name: apart.anchors_of(node) for node in apart.nodes}
     assert trial.frame is not None
-    blocks = [trial.ledger.carry(n.send_blocks(items[n.name], trial.frame, trial.last_round)) for n in trial.nodes]
+    blocks = []
+    for node in trial.nodes:
+        up = node.send_blocks(items[node.name], trial.frame, trial.last_round)
+        blocks.append(trial.receive(node, "blocks", trial.last_round, up, places=len(held_out)))
     better = aggregation.trained_is_better(blocks, trial.frame, fed.config.train.temperature)
     fed.ledger.entries = fed.ledger.entries + trial.ledger.entries
     return _fall_back(fed, [node.name for node in fed.nodes if not better[node.name]])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -10,7 +11,8 @@ from isogram.alignment import DEFAULT_RANK, Fit
 from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.local import Node
-from isogram.messages import Down, Ledger
+from isogram.messages import Down, Ledger, Up
+from isogram.validation import Expected
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Federation:
     nodes do not have `head` in common.
     start_consensus: that of one-shot alignment, which `frame_update` moves away from. residuals: how far each node's
     anchors are from where the other modalities place them, for precision weights. refused: updates left out so far.
+    run: of `messages.Message`.
     """
 
     config: Config
@@ -60,6 +63,7 @@ class Federation:
     residuals: dict[str, float] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
     way: int = 0
+    run: str = ""
 
     @property
     def width(self) -> int:
@@ -90,17 +94,65 @@ class Federation:
 
     def down(self, node: Node, round: int, **fields: object) -> Down:
         """A message to a node, not sent yet."""
-        return Down(node=node.name, round=round, anchor_hash=self.anchor_hash, **fields)  # type: ignore[arg-type]
+        return Down(node=node.name, round=round, anchor_hash=self.anchor_hash, run=self.run, **fields)  # type: ignore[arg-type]
 
-    def send(self, node: Node, round: int, **fields: object) -> Down:
-        """The same as the node gets it: over the ledger, and accepted."""
-        return node.accept(self.ledger.carry(self.down(node, round, **fields)))
+    def send(self, node: Node, kind: str, round: int, **fields: object) -> Down:
+        """The same as the node gets it, see `deliver`."""
+        return self.deliver(node, kind, self.down(node, round, **fields))
+
+    def deliver(self, node: Node, kind: str, down: Down, **known: Any) -> Down:
+        """A message as the node gets it: over the ledger, and only if it is what the node expects in this round.
+
+        Args:
+            node: that gets it.
+            kind: of `validation.KINDS`.
+            down: from the server.
+            known: more fields of `validation.Expected`.
+
+        Raises:
+            MessageError: it is something else; names the field.
+        """
+        expected = self._expected(node, kind, down.round, {"k": len(node.index)}, known)
+        return node.accept(self.ledger.carry(down, expected.read))
+
+    def receive(self, node: Node, kind: str, round: int, up: Up, **known: Any) -> Up:
+        """A node's message as the server gets it: over the ledger, and only if it is what was asked for.
+
+        Args:
+            node: that was asked.
+            kind: of `validation.KINDS`.
+            round: that the server is in.
+            up: what the node answers.
+            known: more fields of `validation.Expected`.
+
+        Raises:
+            MessageError: it is something else; names node and field.
+        """
+        return self.ledger.carry(up, self._expected(node, kind, round, {}, {"modality": node.modality} | known).read)
+
+    def _expected(self, node: Node, kind: str, round: int, lengths: dict[str, int], known: dict[str, Any]) -> Expected:
+        align = self.config.align
+        lengths = {"K": self.n_anchors, "C": self.n_classes} | lengths
+        if self.frame is not None or kind == "frame":
+            lengths["r"] = self.width
+        return Expected(
+            kind,
+            node.name,
+            round,
+            self.anchor_hash,
+            lengths,
+            align.rho,
+            align.power,
+            self.run,
+            ways=len(self.ways),
+            **known,
+        )
 
 
-def gather(data: FederatedData, config: Config) -> Federation:
-    """Nodes with their data and anchors; nothing is sent yet."""
+def gather(data: FederatedData, config: Config, run: str = "") -> Federation:
+    """Nodes with their data and anchors; nothing is sent yet. run: its name in all messages, see `messages.Message`."""
     nodes = tuple(
-        Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config)
+        Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config, run)
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
-    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger())
+    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger(), run=run)

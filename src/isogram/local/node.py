@@ -57,14 +57,16 @@ class AlignedNode:
         AnchorError: fewer than four anchors of this node's modality.
     """
 
-    def __init__(self, data: NodeData, anchors: AnchorItems, n_anchors: int, anchor_hash: str, config: Config) -> None:
+    def __init__(
+        self, data: NodeData, anchors: AnchorItems, n_anchors: int, anchor_hash: str, config: Config, run: str = ""
+    ) -> None:
         if len(anchors.index) < MIN_ANCHORS:
             raise AnchorError(
                 f"node {data.name!r} holds {len(anchors.index)} anchors of {data.modality!r}; it needs "
                 f"{MIN_ANCHORS} or more"
             )
         self.name, self.modality, self.config = data.name, data.modality, config
-        self.data, self.anchor_hash = data, anchor_hash
+        self.data, self.anchor_hash, self.run = data, anchor_hash, run
         self.index = torch.from_numpy(anchors.index)
         self.holds_all = len(anchors.index) == n_anchors
         self.quality = None if (anchors.quality == 1).all() else torch.from_numpy(anchors.quality)
@@ -100,6 +102,7 @@ class AlignedNode:
             modality=self.modality,
             round=round,
             anchor_hash=self.anchor_hash,
+            run=self.run,
             index=None if self.holds_all else self.index.int(),
             **fields,  # type: ignore[arg-type]
         )
