@@ -14,6 +14,7 @@ Studies (a row's data set is "STUDY:SETTING", its method the rule):
 - heads: class directions by Laplace, at the start and after training, beside the means of the first study.
 - minilm: some of the methods on the pretrained MiniLM, tcga-brca at 9 skewed sites, a quarter of the steps.
 - anchor-batch: the default run on the tuning split of tcga-brca with 6, 32 or 128 anchors a step.
+- goals: sites that all label their rows, the product's own settings for each `goal`, before rounds ("start") and after.
 - consensus: the same sites; precision weights in the consensus of one-shot alignment, no training.
 
 Rows that are there are skipped; cells run in two processes of one thread each. Two hours on two cores.
@@ -26,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -40,6 +42,7 @@ from isogram.data.sites import load_sites
 from isogram.evaluation import evaluate
 from isogram.federation import Federation, align, train
 from isogram.files import append_lines
+from isogram.goal import Goal
 from isogram.methods import plain
 
 PATH = Path("results/adapters.jsonl")
@@ -48,6 +51,7 @@ SHUFFLES = range(1, 7)
 """A seed and rule; 30 different ones in all."""
 
 SITES = {"digits-4": 4, "digits-12": 12, "digits-48": 48, "tcga-brca-9": 9, "machines-8": 8, "pen-6": 18}
+LABELS = ("iid", "skewed")
 ANCHORS = {"digits": 5, "tcga-brca": 100, "machines": 100}
 ADAPTERS = ("geolora", "geodora", "fedit", "ffa-lora", "rolora", "dora", "full")
 PARTS = ("geolora no geometry", "fedit no geometry")
@@ -81,7 +85,7 @@ def cells(studies: Sequence[str]) -> Iterator[Cell]:
     for seed in SEEDS:
         if "adapters" in studies:
             for name in ("digits-4", "digits-12", "tcga-brca-9", "digits-48"):
-                for labels in ("iid", "skewed"):
+                for labels in LABELS:
                     for rule in ("start", *ADAPTERS, *PARTS, *(() if name == "digits-48" else REFRESHES)):
                         yield Cell("adapters", f"{name} {labels}", rule, seed)
         if "shift" in studies:
@@ -91,9 +95,14 @@ def cells(studies: Sequence[str]) -> Iterator[Cell]:
                         yield Cell("shift", name, rule + way, seed)
         if "heads" in studies:
             for name in ("digits-12", "tcga-brca-9"):
-                for labels in ("iid", "skewed"):
+                for labels in LABELS:
                     for rule in ("start laplace", "geolora laplace"):
                         yield Cell("adapters", f"{name} {labels}", rule, seed)
+        if "goals" in studies:
+            for setting in ("digits-12 iid", *(f"{n} {how}" for n in ("machines-8", "tcga-brca-9") for how in LABELS)):
+                for goal in get_args(Goal):
+                    yield Cell("goals", setting, f"start {goal}", seed)
+                    yield Cell("goals", setting, goal, seed)
         if "minilm" in studies:
             for rule in ("start", "geolora", "geodora", "fedit", "dora"):
                 yield Cell("minilm", "tcga-brca-9 skewed", rule, seed)
@@ -134,6 +143,8 @@ def config_of(cell: Cell) -> Config:
     word, *ways = cell.rule.split()
     if cell.study == "anchor-batch":
         return plain(Config(seed=cell.seed, train=TrainConfig(anchor_batch=6 if word == "start" else int(word))))
+    if cell.study == "goals":
+        return Config(data="digits", seed=cell.seed, goal=ways[0] if ways else word)
     adapter = word if cell.study != "doubt" and word in ADAPTERS else "geolora"
     rates = PATIENTS_RATES if cell.setting.startswith("tcga") else RATES
     weights = PLAIN if "geometry" in ways else GEOMETRY
@@ -178,7 +189,7 @@ def run_cell(cell: Cell) -> list[Row]:
     start = time.perf_counter()
     fed = solve(data, config, trained=cell.rule.split()[0] != "start" and cell.study != "consensus")
     seconds = time.perf_counter() - start
-    scores = evaluate(data, {node.name: node.embed for node in fed.nodes}, fed.head)
+    scores = evaluate(data, {node.name: node.embed for node in fed.nodes}, fed.heads or fed.head)
     figures = [(s.metric, s.direction, s.value) for s in scores]
     figures.append(("bytes_per_node", "", sum(fed.ledger.sent(node.name) for node in fed.nodes) / len(fed.nodes)))
     figures.append(("seconds", "", seconds))

@@ -174,13 +174,16 @@ def ranges(found: Sequence[Modality], data: FederatedData, clip: float) -> Itera
 
 def labels(data: FederatedData, config: Config) -> Iterable[Finding]:
     """Nodes whose labels teach nothing, and classes that too few rows speak for."""
-    rows = Counter(int(c) for node in data.nodes if node.labels is not None for c in node.labels if c != UNLABELLED)
+    of = {m: Counter[int]() for m in data.modalities}
+    for node in data.nodes:
+        of[node.modality].update(() if node.labels is None else node.labels[node.labels != UNLABELLED].tolist())
+    rows = sum(of.values(), Counter[int]())
     few = [data.classes[c] for c in sorted(rows) if rows[c] < MIN_EVIDENCE]
     if few:
         what = f"fewer than {MIN_EVIDENCE} rows over all nodes: {', '.join(few)}; their sums would speak of single rows"
         yield Finding("warning", "classes", what, "they are left out; label more rows")
     trained = config.train.rounds > 0 and config.train.weights.task > 0
-    yield from _goal(data, config, trained)
+    yield from _goal(data, config, of, {c for c in rows if rows[c] >= MIN_EVIDENCE}, trained)
     for node in sorted(data.nodes, key=lambda node: node.name):
         if len(node.classes) == 1:
             what = f"it labels one class only, {data.classes[node.classes[0]]}: its task loss has nothing to tell apart"
@@ -188,18 +191,19 @@ def labels(data: FederatedData, config: Config) -> Iterable[Finding]:
             yield Finding(level, f"node {node.name}", what, "drop its labels, or add rows of another class")
 
 
-def _goal(data: FederatedData, config: Config, trained: bool) -> Iterable[Finding]:
-    """Whether every modality labels rows of every class, which `goal = "classes"` lives on."""
-    of = {m: Counter[int]() for m in data.modalities}
-    for node in data.nodes:
-        of[node.modality].update(() if node.labels is None else node.labels[node.labels != UNLABELLED].tolist())
+def _goal(
+    data: FederatedData, config: Config, of: Mapping[str, Counter[int]], known: set[int], trained: bool
+) -> Iterable[Finding]:
+    """Whether every modality labels rows of every class, which `goal = "classes"` lives on.
+
+    of: labelled rows per modality and class; known: classes that enough rows speak for.
+    """
     other: Goal = "pairs" if config.goal == "classes" else "classes"
     if governed(config) == governed(Config(goal=other)):
         what = f"goal = {config.goal}, but all settings that follow from it are given, and are those of {other}"
         yield Finding(
             "warning", "goal", what, f"leave them out ({', '.join(sorted(GOVERNED)[:3])}, ...) or change goal"
         )
-    known = {c for rows in of.values() for c in rows if sum(r[c] for r in of.values()) >= MIN_EVIDENCE}
     lacks = {m: sorted(c for c in known if rows[c] < MIN_EVIDENCE) for m, rows in of.items()}
     if config.goal == "classes" and trained:
         remedy = "set goal = pairs, which takes classes by the anchors"

@@ -32,6 +32,13 @@ RULES = {
     "parameter": "parameter",
     "relative": "parameter, relative",
 }
+GOALS = {
+    "goals:digits-12 iid": "digits, 12, iid",
+    "goals:machines-8 iid": "machines, 8, iid",
+    "goals:machines-8 skewed": "machines, 8, skewed",
+    "goals:tcga-brca-9 iid": "TCGA, 9, iid",
+    "goals:tcga-brca-9 skewed": "TCGA, 9, skewed",
+}
 CONTROLLED = ("node", "parameter")
 
 
@@ -46,6 +53,7 @@ def adapter_blocks(results: Results) -> dict[str, str]:
         "adapters-bytes": _sizes(results),
         "adapters-minilm": _minilm(results),
         "adapters-shift": _shift(results),
+        "goals": _goals(results),
         "heads": _heads(results),
         "averages": _averages(results),
         "averages-controls": _controls(results),
@@ -149,6 +157,23 @@ def _heads(results: Results) -> str:
                     [title, when, figure(_mean(plain)), figure(_mean(laplace)), difference(_gain(laplace, plain))]
                 )
     return markdown(["sites", "", "means", "Laplace", "difference"], lines)
+
+
+def _goals(results: Results) -> str:
+    """Before and after rounds of each goal, and what they change."""
+    lines = []
+    for setting, title in GOALS.items():
+        line = [title]
+        for goal in ("pairs", "classes"):
+            before, after = (accuracy(results, setting, rule) for rule in (f"start {goal}", goal))
+            line += [figure(_mean(before)), difference(_gain(after, before))]
+        for goal in ("pairs", "classes"):
+            for anchors in results.anchors(setting):
+                line += [figure(results.mean(setting, f"start {goal}", anchors, "r1"))]
+                line += [difference(results.gain(setting, goal, f"start {goal}", anchors, "r1"))]
+        lines.append(line)
+    heads = [f"{metric}, {goal}" for metric in ("accuracy", "R@1") for goal in ("pairs", "classes")]
+    return markdown(["sites", *(text for head in heads for text in (head, "rounds"))], lines)
 
 
 def _averages(results: Results) -> str:
