@@ -38,6 +38,7 @@ LAYERS = (
     "methods",
     "bench",
     "run_folder",
+    "audit",
     "report",
     "progress",
     "run",

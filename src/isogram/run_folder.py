@@ -5,6 +5,7 @@ environment.json   versions, threads           metrics.jsonl      loss terms per
 doctor.json        the doctor's findings       results.jsonl      the table, as tidy rows
 run.json           how far it has come         evaluation.json    what the page shows of held-out rows
 checkpoints/       one file a round            model.safetensors  the final model; report.html: the page
+audit.jsonl        what attacks found          audit/             its replays
 """
 
 import hashlib
@@ -33,6 +34,7 @@ from isogram.files import temporary_files, write_atomic, writing
 CONFIG, ENVIRONMENT, DOCTOR, STATE = "config.toml", "environment.json", "doctor.json", "run.json"
 MESSAGES, METRICS, RESULTS, EVALUATION = "messages.jsonl", "metrics.jsonl", "results.jsonl", "evaluation.json"
 CHECKPOINTS, MODEL, REPORT = "checkpoints", "model.safetensors", "report.html"
+AUDIT, REPLAYS = "audit.jsonl", "audit"
 
 _PACKAGES = ("torch", "numpy", "scipy", "peft", "transformers", "safetensors", "scikit-learn", "pandas")
 

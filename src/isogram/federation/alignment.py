@@ -16,19 +16,20 @@ from isogram.local import Node
 from isogram.messages import Ledger, Up
 
 
-def align(data: FederatedData, config: Config, run: str = "") -> Federation:
+def align(data: FederatedData, config: Config, run: str = "", ledger: Ledger | None = None) -> Federation:
     """One-shot alignment: each node sends one Gram (two, if it learns a feature metric), gets the frame, fits its map.
 
     Args:
         data: nodes and anchors.
         config: settings.
         run: its name in all messages, see `messages.Message`.
+        ledger: that all messages go through.
 
     Raises:
         AnchorError: the anchors cannot carry it; see `alignment.consensus`.
         MessageError: a node that was set otherwise has no such way to fit.
     """
-    fed = gather(data, config, run)
+    fed = gather(data, config, run, ledger)
     grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
@@ -75,12 +76,12 @@ def learn_classes(fed: Federation) -> Federation:
     return fed
 
 
-def start_apart(data: FederatedData, config: Config) -> Federation:
+def start_apart(data: FederatedData, config: Config, ledger: Ledger | None = None) -> Federation:
     """Nodes in bases of their own (`Node.fit_apart`): the start of methods without a frame.
 
     Grams are sent only where the loss asks for their consensus.
     """
-    fed = gather(data, config)
+    fed = gather(data, config, ledger=ledger)
     for node in fed.nodes:
         node.fit_apart(data.anchors.items[node.modality], fed.width)
     consensus = None

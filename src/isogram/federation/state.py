@@ -149,10 +149,19 @@ class Federation:
         )
 
 
-def gather(data: FederatedData, config: Config, run: str = "") -> Federation:
-    """Nodes with their data and anchors; nothing is sent yet. run: its name in all messages, see `messages.Message`."""
+def gather(data: FederatedData, config: Config, run: str = "", ledger: Ledger | None = None) -> Federation:
+    """Nodes with their data and anchors; nothing is sent yet.
+
+    Args:
+        data: nodes and anchors.
+        config: settings.
+        run: its name in all messages, see `messages.Message`.
+        ledger: that all messages go through; a new one if not given.
+    """
     nodes = tuple(
         Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config, run)
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
-    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger(), run=run)
+    return Federation(
+        config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), ledger or Ledger(), run=run
+    )
