@@ -10,6 +10,7 @@ from isogram import sharing
 from isogram.alignment import DEFAULT_RANK, Fit
 from isogram.config import Config
 from isogram.data import FederatedData
+from isogram.egress import Oversight
 from isogram.local import Node
 from isogram.messages import Down, Ledger, Up
 from isogram.validation import Expected
@@ -149,10 +150,21 @@ class Federation:
         )
 
 
-def gather(data: FederatedData, config: Config, run: str = "") -> Federation:
-    """Nodes with their data and anchors; nothing is sent yet. run: its name in all messages, see `messages.Message`."""
+def gather(data: FederatedData, config: Config, run: str = "", oversight: Oversight | None = None) -> Federation:
+    """Nodes with their data and anchors; nothing is sent yet.
+
+    Args:
+        data: nodes and anchors.
+        config: settings.
+        run: its name in all messages, see `messages.Message`.
+        oversight: of what leaves the nodes; one of its own if not given.
+
+    Raises:
+        EgressError: `egress.allow` lacks what a node has to send.
+    """
+    oversight, size = oversight or Oversight(), len(data.anchors)
     nodes = tuple(
-        Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config, run)
+        Node(node, data.anchors_of(node), size, data.anchors.hash, config, run, len(data.classes), oversight)
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
-    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger(), run=run)
+    return Federation(config, nodes, size, data.anchors.hash, len(data.classes), Ledger(), run=run)
