@@ -94,9 +94,7 @@ def diagnose(data: FederatedData, config: Config, *, force: bool = False) -> Dia
     return diagnosis
 
 
-def run(
-    config: Config, watch: Watch, *, resume: bool = False, force: bool = False, ask: Ask | None = None
-) -> Outcome:
+def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = False, ask: Ask | None = None) -> Outcome:
     """Run, or go on with a run, in `config.output.folder / config.name`.
 
     With `resume`, from the last complete round on, to the same bits as without the interruption; from the beginning if
