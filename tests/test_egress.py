@@ -196,7 +196,7 @@ def test_no_public_method_of_a_node_returns_a_message_that_has_not_passed_the_ga
         if name.startswith("_") or "Up" not in str(hints.get("return")):
             continue
         made.append(name)
-        target = federation.targets(fed, node, 2) if name == "train_round" else base
+        target = fed.deliver(node, "targets", federation.targets(fed, node, 2)) if name == "train_round" else base
         needed = {p: given[p] for p in inspect.signature(method).parameters if p != "self"}
         closed = copy.copy(node)
         closed.gate = Closed()

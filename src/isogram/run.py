@@ -178,7 +178,7 @@ class Recorder:
         fed = federation.gather(self.data, self.config, run_id(self.folder), self._oversight)
         fed = checkpoint.restore_alignment(fed, tensors)
         last, position = read_tensors(self._checkpoint(done))
-        lines = self._cut({EGRESS: 0} | position["lines"])  # runs of version 0.4 have no log of what left
+        lines = self._cut({EGRESS: 0} | position["lines"])  # older versions had no log of what left
         sent = (json.loads(line) for line in lines[EGRESS])
         self._oversight.asked = {(line["node"], line["kind"]) for line in sent}
         fed.ledger.entries = [_entry(line) for line in lines[MESSAGES]]
