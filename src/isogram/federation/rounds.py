@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogram import aggregation, averaging, representations, sharing
+from isogram import aggregation, representations, sharing
 from isogram.alignment import canonical_frame, continue_frame, gram, pack
 from isogram.data import FederatedData
 from isogram.errors import ConfigError, MessageError
@@ -122,10 +122,8 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     adapters, apart = fed.adapters, fed.apart
     if adapters or apart:
         before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.nodes}
-        expected = before[fed.group(fed.nodes[0])]
-        updates, late = averaging.refuse(updates, expected, shared.about, shapes["sketches"])
         averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
-        refused += late + unknown
+        refused += unknown
         for node in fed.nodes:
             own = averages[fed.group(node)]
             down = fed.down(node, round, adapters=own)

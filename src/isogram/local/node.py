@@ -104,19 +104,6 @@ class AlignedNode:
         case = Case(config, labelled=bool(data.classes), lacking=not self.holds_all, weighted=weighted)
         self.gate = Gate(self.name, case, private, oversight)
 
-    def accept(self, down: Down) -> Down:
-        """The message, if it is for this node and its anchors.
-
-        Raises:
-            MessageError: another node's, or another anchor set's.
-        """
-        if (down.node, down.anchor_hash) != (self.name, self.anchor_hash):
-            raise MessageError(
-                f"node {self.name!r} got a message for {down.node!r} and anchors {down.anchor_hash[:8]}, its own are "
-                f"{self.anchor_hash[:8]}; server and nodes need the same anchor files"
-            )
-        return down
-
     # What leaves: by no other way than `_up`.
 
     def _up(self, kind: str, round: int, *, masked: bool = False, **fields: object) -> Up:
