@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice, product
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,8 +38,8 @@ GRIDS: dict[str, list[TermWeights]] = {
 def trial(name: str, lr: float, projector_lr: float, weights: TermWeights) -> methods.Run:
     """A method with these settings; those that start at the frame keep the other defaults."""
     if name not in ("isogram", "centralised"):
-        across = "attention" if name == "fedcola" else "all"
-        return partial(methods.without_frame, name, lr, projector_lr, weights, across=across)
+        across: Literal["all", "attention"] = "attention" if name == "fedcola" else "all"
+        return partial(methods.without_frame, name, methods.Peer(lr, projector_lr, weights, across))
     recipe = next(recipe for recipe in methods.RECIPES if name in recipe.names)
 
     def run(data: object, config: Config, progress: object) -> Iterator[methods.Solution]:

@@ -41,6 +41,7 @@ LAYERS = (
     "methods",
     "bench",
     "run_folder",
+    "audit",
     "report",
     "progress",
     "run",

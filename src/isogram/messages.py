@@ -177,10 +177,15 @@ class Entry:
 
 
 class Ledger:
-    """Counts every byte that crosses a boundary, by field, because it is the only way across: see `carry`."""
+    """Counts every byte that crosses a boundary, by field, because it is the only way across: see `carry`.
 
-    def __init__(self) -> None:
+    Args:
+        listen: is given every message as its receiver got it, for an audit.
+    """
+
+    def __init__(self, listen: Callable[[Message], None] | None = None) -> None:
         self.entries: list[Entry] = []
+        self._listen = listen
 
     def carry(self, message: M, read: Callable[[type[M], bytes], M] | None = None) -> M:
         """Serialise, count and parse: the receiver gets what the wire gives, never the sender's object.
@@ -197,10 +202,13 @@ class Ledger:
             payload += size
             self.entries.append(Entry(direction, message.node, message.round, name, tuple(value.shape), size))
         self.entries.append(Entry(direction, message.node, message.round, "header", (), len(blob) - payload))
-        return type(message).from_bytes(blob) if read is None else read(type(message), blob)
+        got = type(message).from_bytes(blob) if read is None else read(type(message), blob)
+        if self._listen is not None:
+            self._listen(got)
+        return got
 
     def __copy__(self) -> "Ledger":
-        twin = Ledger()
+        twin = Ledger(self._listen)
         twin.entries = list(self.entries)
         return twin
 

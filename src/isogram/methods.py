@@ -131,30 +131,42 @@ def _isogram(data: FederatedData, config: Config, progress: Progress | None) -> 
     yield solution("isogram+oneshot", fed, fell_back=tuple(fell_back))
 
 
-def without_frame(
-    name: str,
-    lr: float,
-    projector_lr: float,
-    weights: TermWeights,
-    data: FederatedData,
-    config: Config,
-    progress: Progress | None,
-    *,
-    across: Literal["all", "attention", "alone"] = "all",
-) -> Iterator[Solution]:
-    """Rounds without a frame, from bases of the modalities' own, A and B averaged each by itself as is usual.
+@dataclass(frozen=True)
+class Peer:
+    """Rounds without a frame: rates (benchmarks/tune.py, on held-out anchors), loss terms, who averages."""
 
-    Rates: benchmarks/tune.py, on held-out anchors; anchors in a step: as many as these methods are known with. Where
-    the goal is classes there is no teacher: docs/log.md.
-    """
-    if config.goal == "classes":
-        weights = weights.model_copy(update={"teacher": 0.0})
-    settings = {"weights": weights, "lr": lr, "projector_lr": projector_lr, "anchor_batch": 128, "refresh": 0}
-    train = config.train.model_copy(update=settings)
-    model = config.model.model_copy(update={"adapter": "fedit", "start": ""})
-    average = AverageConfig(across=across, head="means")
-    config = config.model_copy(update={"train": train, "model": model, "average": average})
-    fed = federation.train(federation.start_apart(data, config), progress)
+    lr: float
+    projector_lr: float
+    weights: TermWeights
+    across: Literal["all", "attention", "alone"] = "all"
+
+    def settings(self, config: Config) -> Config:
+        """A run's settings with those of this peer.
+
+        A and B are averaged each by itself as is usual; anchors in a step: as many as these methods are known with.
+        Where the goal is classes there is no teacher: docs/log.md.
+        """
+        weights = self.weights
+        if config.goal == "classes":
+            weights = weights.model_copy(update={"teacher": 0.0})
+        settings = {
+            "weights": weights,
+            "lr": self.lr,
+            "projector_lr": self.projector_lr,
+            "anchor_batch": 128,
+            "refresh": 0,
+        }
+        train = config.train.model_copy(update=settings)
+        model = config.model.model_copy(update={"adapter": "fedit", "start": ""})
+        average = AverageConfig(across=self.across, head="means")
+        return config.model_copy(update={"train": train, "model": model, "average": average})
+
+
+def without_frame(
+    name: str, peer: Peer, data: FederatedData, config: Config, progress: Progress | None
+) -> Iterator[Solution]:
+    """Rounds of a peer, from bases of the modalities' own."""
+    fed = federation.train(federation.start_apart(data, peer.settings(config)), progress)
     yield solution(name, fed)
     if name == "cka":
         yield solution("cka-frame", federation.read_through_frame(fed))
@@ -168,14 +180,20 @@ def _centralised(data: FederatedData, config: Config, progress: Progress | None)
     yield Solution("centralised", embed, heads or fed.head, sent)
 
 
-_FEDAVG = partial(without_frame, "fedavg-lora", 1e-3, 0.0, TermWeights.only(task=1, teacher=1))
-_LOCAL = partial(without_frame, "local-trained", 1e-3, 0.0, TermWeights.only(task=1, teacher=1), across="alone")
-_FEDCOLA = partial(without_frame, "fedcola", 1e-3, 0.0, TermWeights.only(task=1, teacher=1), across="attention")
-_CKA = partial(without_frame, "cka", 1e-4, 0.0, TermWeights.only(task=0.1, cka=1))
-_PROTOTYPES = partial(without_frame, "prototypes", 1e-3, 1e-2, TermWeights.only(task=0.1, prototype=1))
+PEERS = {
+    "local-trained": Peer(1e-3, 0.0, TermWeights.only(task=1, teacher=1), across="alone"),
+    "fedavg-lora": Peer(1e-3, 0.0, TermWeights.only(task=1, teacher=1)),
+    "fedcola": Peer(1e-3, 0.0, TermWeights.only(task=1, teacher=1), across="attention"),
+    "cka": Peer(1e-4, 0.0, TermWeights.only(task=0.1, cka=1)),
+    "prototypes": Peer(1e-3, 1e-2, TermWeights.only(task=0.1, prototype=1)),
+    "creamfl": Peer(1e-3, 1e-2, TermWeights.only(task=0.1, inter=1, intra=1)),
+    "fedmuscle": Peer(1e-3, 1e-2, TermWeights.only(task=0.1, muscle=1)),
+}
 
-_CREAMFL = partial(without_frame, "creamfl", 1e-3, 1e-2, TermWeights.only(task=0.1, inter=1, intra=1))
-_FEDMUSCLE = partial(without_frame, "fedmuscle", 1e-3, 1e-2, TermWeights.only(task=0.1, muscle=1))
+
+def _peer(name: str) -> Run:
+    return partial(without_frame, name, PEERS[name])
+
 
 RECIPES = (
     Recipe(("local",), _alone("local", baselines.local), False, "class sums"),
@@ -186,13 +204,13 @@ RECIPES = (
     Recipe(("oneshot-hsic",), _oneshot("oneshot-hsic", metric=True), False, "two Grams, class sums"),
     Recipe(("closed-form",), _closed_form, False, "two Grams, class directions"),
     *(Recipe((name,), partial(_pairwise, name), False, "anchor features, class sums") for name in baselines.PAIRWISE),
-    Recipe(("local-trained",), _LOCAL, True, "nothing"),
-    Recipe(("fedavg-lora",), _FEDAVG, True, "adapters, class sums"),
-    Recipe(("fedcola",), _FEDCOLA, True, "adapters, class sums"),
-    Recipe(("cka", "cka-frame"), _CKA, True, "adapters, Grams, class sums"),
-    Recipe(("prototypes",), _PROTOTYPES, True, "adapters, anchor embeddings, class sums"),
-    Recipe(("creamfl",), _CREAMFL, True, "adapters, anchor embeddings, class sums"),
-    Recipe(("fedmuscle",), _FEDMUSCLE, True, "adapters, anchor embeddings, class sums"),
+    Recipe(("local-trained",), _peer("local-trained"), True, "nothing"),
+    Recipe(("fedavg-lora",), _peer("fedavg-lora"), True, "adapters, class sums"),
+    Recipe(("fedcola",), _peer("fedcola"), True, "adapters, class sums"),
+    Recipe(("cka", "cka-frame"), _peer("cka"), True, "adapters, Grams, class sums"),
+    Recipe(("prototypes",), _peer("prototypes"), True, "adapters, anchor embeddings, class sums"),
+    Recipe(("creamfl",), _peer("creamfl"), True, "adapters, anchor embeddings, class sums"),
+    Recipe(("fedmuscle",), _peer("fedmuscle"), True, "adapters, anchor embeddings, class sums"),
     Recipe(("isogram", "isogram+oneshot"), _isogram, True, "adapters, Grams, class sums"),
     Recipe(("centralised",), _centralised, True, "all private rows and labels", bound=True),
     Recipe(

@@ -166,7 +166,7 @@ class Recorder:
             self._cut({MESSAGES: 0, METRICS: 0, EGRESS: 0})
             watch.say("one-shot alignment")
             clock = time.perf_counter()
-            fed = federation.align(self.data, self.config, run_id(self.folder), self._oversight)
+            fed = federation.align(self.data, self.config, run_id(self.folder), oversight=self._oversight)
             self._log(fed, [(0, "", "seconds", time.perf_counter() - clock)])
             write_tensors(start, checkpoint.alignment_state(fed), self._position(fed))
             self._state(fed)
@@ -175,7 +175,7 @@ class Recorder:
         done = max(int(path.stem.removeprefix("round-")) for path in start.parent.glob("round-*.safetensors"))
         watch.say(f"going on after round {done} of {self.config.train.rounds}")
         tensors, _ = read_tensors(start)
-        fed = federation.gather(self.data, self.config, run_id(self.folder), self._oversight)
+        fed = federation.gather(self.data, self.config, run_id(self.folder), oversight=self._oversight)
         fed = checkpoint.restore_alignment(fed, tensors)
         last, position = read_tensors(self._checkpoint(done))
         lines = self._cut({EGRESS: 0} | position["lines"])  # older versions had no log of what left

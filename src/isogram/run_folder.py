@@ -6,6 +6,7 @@ doctor.json        the doctor's findings       results.jsonl      the table, as 
 run.json           how far it has come         evaluation.json    what the page shows of held-out rows
 egress.jsonl       what left each node, hashed model.safetensors  the final model
 checkpoints/       one file a round            report.html        the page
+audit.jsonl        what attacks found          audit/             its replays
 """
 
 import hashlib
@@ -34,6 +35,7 @@ from isogram.files import temporary_files, write_atomic, writing
 CONFIG, ENVIRONMENT, DOCTOR, STATE = "config.toml", "environment.json", "doctor.json", "run.json"
 MESSAGES, METRICS, RESULTS, EVALUATION = "messages.jsonl", "metrics.jsonl", "results.jsonl", "evaluation.json"
 EGRESS, CHECKPOINTS, MODEL, REPORT = "egress.jsonl", "checkpoints", "model.safetensors", "report.html"
+AUDIT, REPLAYS = "audit.jsonl", "audit"
 
 _PACKAGES = ("torch", "numpy", "scipy", "peft", "transformers", "safetensors", "scikit-learn", "pandas")
 

@@ -7,7 +7,7 @@ import typer
 
 from isogram.cli.benchmarks import bench, table
 from isogram.cli.datasets import fetch_data, list_data
-from isogram.cli.runs import align, demo, doctor, export, init, run, write_report
+from isogram.cli.runs import align, audit, demo, doctor, export, init, run, write_report
 
 __all__ = ["app"]
 
@@ -40,6 +40,7 @@ app.command()(doctor)
 app.command()(align)
 app.command()(run)
 app.command("report")(write_report)
+app.command()(audit)
 app.command()(export)
 app.command()(demo)
 app.command()(bench)

@@ -140,6 +140,33 @@ def write_report(
             typer.echo(f"wrote {path}")
 
 
+def audit(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    replays: Annotated[int, typer.Option(min=3, help="Runs with half of the rows each.")] = 16,
+    canaries: Annotated[int, typer.Option(min=0, help="Rows of noise added to each node's.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of who is in, and of the attacks.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes side by side, one thread each.")] = 2,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Attack what a run sends: who was in it, what its rows were (resumes)."""
+    with explained("interrupted: replays that are finished are kept, and the same command goes on from there"):
+        from isogram.audit import audit_run
+        from isogram.progress import Steps
+        from isogram.report.page import write_page
+        from isogram.report.terminal import print_audit
+
+        console, progress = consoles(quiet, as_json)
+        with Steps(progress, ("replays",)) as steps:
+            steps.begin("replays", replays)
+            rows = audit_run(folder, replays, canaries, seed, jobs, steps.advance)
+            steps.end("attacked")
+        print_audit(rows, console)
+        console.print(f"page: {write_page(folder)}", highlight=False, soft_wrap=True)
+        if as_json:
+            print_json({"rows": row_records(rows)})
+
+
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or a model file.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="To write; new or empty.")],

@@ -238,6 +238,10 @@ class HeldOut:
             raise ConfigError("the anchors' classes are not known here; leave out what needs them: `anchor-labels+ssl`")
         return self._anchors
 
+    def knows_rows(self, node: str) -> bool:
+        """Whether the true classes of a node's private rows are among them."""
+        return node in self._private
+
     def private_labels(self, node: str) -> IntArray:
         """[N] true classes of one node's private rows."""
         self._check()

@@ -17,13 +17,20 @@ from isogram.local import Node
 from isogram.messages import Ledger, Up
 
 
-def align(data: FederatedData, config: Config, run: str = "", oversight: Oversight | None = None) -> Federation:
+def align(
+    data: FederatedData,
+    config: Config,
+    run: str = "",
+    ledger: Ledger | None = None,
+    oversight: Oversight | None = None,
+) -> Federation:
     """One-shot alignment: each node sends one Gram (two, if it learns a feature metric), gets the frame, fits its map.
 
     Args:
         data: nodes and anchors.
         config: settings.
         run: its name in all messages, see `messages.Message`.
+        ledger: that all messages go through.
         oversight: of what leaves the nodes.
 
     Raises:
@@ -31,7 +38,7 @@ def align(data: FederatedData, config: Config, run: str = "", oversight: Oversig
         EgressError: a node may not send what it has to.
         MessageError: a node that was set otherwise has no such way to fit.
     """
-    fed = gather(data, config, run, oversight)
+    fed = gather(data, config, run, ledger, oversight)
     grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
@@ -78,12 +85,13 @@ def learn_classes(fed: Federation) -> Federation:
     return fed
 
 
-def start_apart(data: FederatedData, config: Config) -> Federation:
+def start_apart(data: FederatedData, config: Config, ledger: Ledger | None = None) -> Federation:
     """Nodes in bases of their own (`Node.fit_apart`): the start of methods without a frame.
 
     Grams are sent only where the loss asks for their consensus; then nodes may be read through a frame afterwards.
     """
-    fed = gather(data, config, oversight=Oversight(more=("trained_gram",) if config.train.weights.cka else ()))
+    oversight = Oversight(more=("trained_gram",) if config.train.weights.cka else ())
+    fed = gather(data, config, ledger=ledger, oversight=oversight)
     for node in fed.nodes:
         node.fit_apart(data.anchors.items[node.modality], fed.width)
     consensus = None

@@ -215,7 +215,7 @@ def keep_better(fed: Federation, data: FederatedData, progress: Progress | None 
         return _fall_back(fed, [node.name for node in fed.nodes])  # too few anchors to spare any
     oversight = fed.nodes[0].gate.oversight
     oversight = replace(oversight, more=(*oversight.more, "blocks"))
-    trial = train(align(data.subset_anchors(rest), fed.config, fed.run, oversight), progress)
+    trial = train(align(data.subset_anchors(rest), fed.config, fed.run, oversight=oversight), progress)
     apart = data.subset_anchors(held_out)
     items = {node.name: apart.anchors_of(node) for node in apart.nodes}
     assert trial.frame is not None

@@ -150,13 +150,20 @@ class Federation:
         )
 
 
-def gather(data: FederatedData, config: Config, run: str = "", oversight: Oversight | None = None) -> Federation:
+def gather(
+    data: FederatedData,
+    config: Config,
+    run: str = "",
+    ledger: Ledger | None = None,
+    oversight: Oversight | None = None,
+) -> Federation:
     """Nodes with their data and anchors; nothing is sent yet.
 
     Args:
         data: nodes and anchors.
         config: settings.
         run: its name in all messages, see `messages.Message`.
+        ledger: that all messages go through; a new one if not given.
         oversight: of what leaves the nodes; one of its own if not given.
 
     Raises:
@@ -167,4 +174,4 @@ def gather(data: FederatedData, config: Config, run: str = "", oversight: Oversi
         Node(node, data.anchors_of(node), size, data.anchors.hash, config, run, len(data.classes), oversight)
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
-    return Federation(config, nodes, size, data.anchors.hash, len(data.classes), Ledger(), run=run)
+    return Federation(config, nodes, size, data.anchors.hash, len(data.classes), ledger or Ledger(), run=run)

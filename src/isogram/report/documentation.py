@@ -9,6 +9,7 @@ from isogram.methods import RECIPES
 from isogram.report.adapter_tables import adapter_blocks
 from isogram.report.anchor_picture import anchor_picture
 from isogram.report.anchor_tables import anchor_blocks
+from isogram.report.audit_tables import audit_blocks
 from isogram.report.doctor_tables import doctor_blocks
 from isogram.report.site_tables import site_blocks
 from isogram.report.tables import (
@@ -64,7 +65,8 @@ def blocks(results: Results) -> dict[str, str]:
     out["machines"] = directions(results, "machines", "accuracy", ("vibration", "vibration:elsewhere", "log"))
     out["costs"] = costs(results)
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))
-    return out | doctor_blocks(results) | adapter_blocks(results) | site_blocks(results) | anchor_blocks(results)
+    parts = (doctor_blocks, adapter_blocks, site_blocks, anchor_blocks, audit_blocks)
+    return out | {name: text for part in parts for name, text in part(results).items()}
 
 
 def fill(text: str, blocks: Mapping[str, str]) -> str:

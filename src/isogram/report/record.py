@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isogram.bench import read_rows
+from isogram.bench import Row, read_rows
 from isogram.errors import RunError
 from isogram.report.tables import Results
 from isogram.run_folder import (
+    AUDIT,
     CONFIG,
     DOCTOR,
     ENVIRONMENT,
@@ -37,6 +38,7 @@ class Record:
     messages: list[Json]
     metrics: list[Json]
     results: Results
+    audit: list[Row]
     dataset: str
     anchors: int
 
@@ -57,6 +59,7 @@ class Record:
             raise RunError(f"{folder / CONFIG} is not TOML: {error}; the run folder is damaged") from error
         table = folder / RESULTS
         rows = read_rows([table]) if table.exists() else []
+        audit = read_rows([folder / AUDIT]) if (folder / AUDIT).exists() else []
         return cls(
             config=config,
             environment=_json(folder / ENVIRONMENT),
@@ -66,6 +69,7 @@ class Record:
             messages=_lines(folder / MESSAGES),
             metrics=_lines(folder / METRICS),
             results=Results(rows),
+            audit=audit,
             dataset=rows[0].dataset if rows else str(run.get("data", "")),
             anchors=rows[0].anchors if rows else int(run.get("anchors", 0)),
         )

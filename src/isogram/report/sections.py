@@ -7,9 +7,9 @@ from statistics import fmean
 from markupsafe import Markup
 
 from isogram.doctor import LEVELS
-from isogram.report import figures, words
+from isogram.report import audit_tables, figures, words
 from isogram.report.record import Json, Record
-from isogram.report.tables import probability, short, size
+from isogram.report.tables import Results, probability, short, size
 
 MOST_POINTS, MOST_EXAMPLES, MOST_ENTRIES = 400, 12, 20
 """Points of a panel of the map, queries, and lines of one of the doctor's tables: the page shows no more."""
@@ -60,6 +60,21 @@ def results(run: Record) -> Json | None:
         "by_way": table("by-way", "", head, by_way) if len(ways) > 1 else None,
         "paired": bool(ways),
         "notes": run.run.get("notes", []),
+    }
+
+
+def audit(run: Record) -> Json | None:
+    """What attacks make of the messages, and how that compares with sharing prototypes."""
+    if not run.audit:
+        return None
+    attacked, dataset, anchors = Results(run.audit), run.audit[0].dataset, run.audit[0].anchors
+    found = audit_tables.lines(attacked, dataset, anchors, audit_tables.with_interval)
+    heads = {"what is attacked": False} | dict.fromkeys(audit_tables.COLUMNS, True)
+    against = audit_tables.claims(attacked, dataset, anchors)
+    return {
+        "table": table("audit-table", "", heads, found),
+        "columns": [(name, what) for name, (_, what) in audit_tables.COLUMNS.items()],
+        "claims": table("audit-claims", "", audit_tables.AGAINST, against) if against else None,
     }
 
 
@@ -275,6 +290,7 @@ def kilobytes(value: float) -> str:
 
 ALL: dict[str, Callable[[Record], Json | None]] = {
     "results": results,
+    "audit": audit,
     "doctor": doctor,
     "cka": cka,
     "plane": plane,

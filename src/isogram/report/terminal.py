@@ -10,6 +10,7 @@ from rich.text import Text
 from isogram.bench import QUICK, Cell, Row
 from isogram.doctor import LEVELS, Diagnosis
 from isogram.methods import METHODS
+from isogram.report import audit_tables
 from isogram.report.tables import COLUMNS, Results, figure, probability, short, size
 from isogram.report.words import count
 
@@ -37,6 +38,24 @@ def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
         table.add_row(method.partition("@")[0], *cells, size(sent), figure(seconds, 1))
     table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
+
+
+def print_audit(rows: Sequence[Row], console: Console) -> None:
+    """The table of an audit, with what its columns are; and how much of it is below prototype sharing."""
+    results, dataset, anchors = Results(rows), rows[0].dataset, rows[0].anchors
+    table = Table(box=SIMPLE_HEAD, title=f"{dataset}: what attacks make of the messages", title_justify="left")
+    table.add_column("what is attacked")
+    for name in audit_tables.COLUMNS:
+        table.add_column(name, justify="right")
+    for line in audit_tables.lines(results, dataset, anchors, figure):
+        table.add_row(*line)
+    told = [f"{name}: {what}" for name, (_, what) in audit_tables.COLUMNS.items()]
+    against = audit_tables.claims(results, dataset, anchors)
+    below = sum(line[-1] == "below" for line in against)
+    if against:
+        told.append(f"{below} of {len(against)} figures are below prototype sharing's, outside the 95% interval")
+    table.caption, table.caption_justify = "\n".join(told), "left"
+    console.print(table)
 
 
 OVERVIEW = {

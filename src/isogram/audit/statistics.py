@@ -1,0 +1,72 @@
+"""A number or some for each candidate row, out of the messages of one node: high or low where the row was in.
+
+Each function is an attack on one field. Which way a number points, and how far, is learnt from replays (`membership`).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from isogram.audit.attacker import Attacker, last_head
+from isogram.audit.game import Game
+from isogram.audit.protocols import Recording
+from isogram.messages import Up
+
+Statistics = dict[str, Tensor]
+""""FIELD/NODE" -> [n, features], n all candidates of the node's modality."""
+
+
+def statistics(game: Game, recording: Recording, attackers: dict[str, Attacker]) -> Statistics:
+    """Of every field that has something to attack."""
+    found: Statistics = {}
+    for node in game.data.nodes:
+        for field, value in _of_node(attackers[node.modality], recording, node.name):
+            found[f"{field}/{node.name}"] = value.nan_to_num(0.0, 0.0, 0.0)
+    return found
+
+
+def _of_node(attacker: Attacker, recording: Recording, node: str) -> Iterator[tuple[str, Tensor]]:
+    own = recording.of(node)
+    head = last_head([message for message in own if message.round < 2])
+    if head is not None and attacker.labels is not None:
+        yield "class directions", _near(attacker, head.double(), cosine=True)
+    if node in recording.prototypes:
+        yield "prototypes", _near(attacker, recording.prototypes[node], cosine=False)
+    rounds = [attacker.along(seen) for seen in attacker.follow(own)]
+    if rounds:
+        yield "updates", torch.cat(rounds, 1)
+        yield "final model", attacker.losses(last_head(own))
+    seen = [message for message in own if isinstance(message, Up) and message.embeddings is not None]
+    if seen:
+        final = last_head(own)
+        changes = [projector_change(attacker, up.embeddings) for up in seen if up.embeddings is not None]
+        yield "anchor embeddings", torch.cat([attacker.losses(final, change) for change in changes[1:]], 1)
+
+
+def _near(attacker: Attacker, places: Tensor, *, cosine: bool) -> Tensor:
+    """[n, 2] how near a row is to the place of its class (where that is known) and to the nearest one."""
+    z = attacker.coordinates
+    known = ~places.isnan().any(1)
+    near = cosine_similarity(z[:, None], places[None].nan_to_num(), dim=2) if cosine else -torch.cdist(z, places)
+    near = torch.where(known, near, -torch.inf)
+    best = near.max(1).values
+    own = best.clone()
+    if attacker.labels is not None and len(places) > int(attacker.labels.max()):
+        told = attacker.labels >= 0
+        own[told] = near[told].gather(1, attacker.labels[told][:, None])[:, 0]
+    return torch.stack([own, best], 1)
+
+
+def projector_change(attacker: Attacker, embeddings: Tensor) -> Tensor:
+    """[d, d] that best explains a node's anchor embeddings [k, d], by ridge: its projector, inverted from public items.
+
+    What the trunk adds is taken as it is without the change.
+    """
+    with torch.no_grad():
+        base = attacker.node.base_anchors
+        rest = embeddings.to(base) - attacker.embed(base)
+        x = base.sum(1).double()
+        ridge = 1e-6 * x.square().sum() / len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+        return torch.linalg.solve(x.T @ x + ridge, x.T @ rest.double()).float()
