@@ -60,12 +60,13 @@ def _standardised(
     seen, out = values[shadows], ~members[shadows]
     weight = out[:, :, None].astype(float)
     total, count = (seen * weight).sum(0), weight.sum(0)
-    middle = total.sum(0) / np.maximum(count.sum(0), 1)  # where a row was never out, rows' mean has to do
-    own = np.where(count > 0, total / np.maximum(count, 1), middle)
-    without = np.where(count - weight > 0, (total - seen * weight) / np.maximum(count - weight, 1), middle)
+    # Of a row that was never out nothing is known: it is taken to be where it is expected.
+    own = np.where(count > 0, total / np.maximum(count, 1), values[target])
+    without = np.where(count - weight > 0, (total - seen * weight) / np.maximum(count - weight, 1), seen)
     off = seen - without
     spread = np.sqrt(np.mean((off**2)[out], 0)) if out.any() else np.ones(values.shape[2])
-    spread = np.where(spread > 0, spread, 1.0)
+    # What varies by no more than rounding does not vary.
+    spread = np.where(spread > 1e-9 * np.abs(seen).max((0, 1), initial=0.0), spread, np.inf)
     samples = np.clip(off / spread, -20, 20).reshape(-1, values.shape[2])
     return samples, members[shadows].reshape(-1), np.clip((values[target] - own) / spread, -20, 20)
 

@@ -39,10 +39,10 @@ def _of_node(attacker: Attacker, recording: Recording, node: str) -> Iterator[tu
         yield "updates", torch.cat(rounds, 1)
         yield "final model", attacker.losses(last_head(own))
     seen = [message for message in own if isinstance(message, Up) and message.embeddings is not None]
-    if seen:
+    if len(seen) > 1:
         final = last_head(own)
-        changes = [projector_change(attacker, up.embeddings) for up in seen if up.embeddings is not None]
-        yield "anchor embeddings", torch.cat([attacker.losses(final, change) for change in changes[1:]], 1)
+        changes = [projector_change(attacker, up.embeddings) for up in seen[1:] if up.embeddings is not None]
+        yield "anchor embeddings", torch.cat([attacker.losses(final, change) for change in changes], 1)
 
 
 def _near(attacker: Attacker, places: Tensor, *, cosine: bool) -> Tensor:
