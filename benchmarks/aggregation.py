@@ -3,8 +3,8 @@
     python benchmarks/aggregation.py
 
 50 updates, each half values and half precisions, of tensors as the adapter of a layer of 8192 outputs has them at rank
-8. The average checks each update as a round does (`refuse`) and adds it (`WeightedSum`); the plain sum is numpy's
-`acc += x` over the same bytes as one array. One thread; medians of interleaved repetitions.
+8. The average checks an update's values as a round does (`validation`) and adds it (`WeightedSum`); the plain sum is
+numpy's `acc += x` over the same bytes as one array. One thread; medians of interleaved repetitions.
 
 - 50x10MB, 50x20MB: updates are read one after the other from files (in the page cache) into one buffer, both timed with
   the reading;
@@ -27,15 +27,18 @@ import numpy as np
 import torch
 import typer
 
-from isogram.averaging import WeightedSum, refuse
+from isogram.averaging import WeightedSum
 from isogram.bench import Row, replace_rows
 from isogram.config import AverageConfig
 from isogram.messages import Up
+from isogram.soundness import Bounds
+from isogram.validation import KINDS
 
 PATH = Path("results/perf.jsonl")
 NODES, LAYER, MODEL = 50, (8192, 8), "benchmark, rank 8"
 NUMBERS = LAYER[0] * LAYER[1]
 CONFIG = AverageConfig(rule="parameter")
+CHECKS, BOUNDS = KINDS[Up]["update"].groups, Bounds(rho=0.1, power=2.0, n_anchors=4, places=4)
 
 
 def random_update(megabytes: int, seed: int) -> np.ndarray:
@@ -80,7 +83,9 @@ def average(buffers: Iterator[np.ndarray], previous: dict[str, torch.Tensor]) ->
     """What a server does with a round's updates."""
     sums = WeightedSum(previous, CONFIG)
     for node, buffer in enumerate(buffers):
-        (update,), _ = refuse([as_update(buffer, node)], previous, MODEL)
+        update = as_update(buffer, node)
+        for name, value in update.arrays():
+            assert CHECKS[name.partition("/")[0]](value, BOUNDS) is None
         sums.add(update, 1 / NODES)
     return sums.result()[0]
 

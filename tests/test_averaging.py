@@ -1,4 +1,3 @@
-import re
 from dataclasses import replace
 from itertools import permutations
 
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isogram import averaging
-from isogram.averaging import WeightedSum, average, dealers, node_weights, refuse
+from isogram.averaging import WeightedSum, average, dealers, node_weights
 from isogram.config import AverageConfig
 from isogram.errors import MessageError
 from isogram.local import precision_of
@@ -461,84 +460,9 @@ def test_float32_sums_of_many_nodes_are_exact_to_a_millionth():
     assert (error / (size / below)).max() < 1e-6
 
 
-# What cannot be averaged is refused, with the node, the key and the remedy.
-
-GOOD = {"x": torch.ones(2, 3), "y": torch.ones(2)}
-
-
-def spoilt(group, key="y", value=None):
-    """GOOD adapters and precisions, but for one key of one of them; without a value the key is left out."""
-    fields = {"adapters": dict(GOOD), "precision": dict(GOOD)}
-    fields[group].pop(key, None)
-    if value is not None:
-        fields[group][key] = value
-    return fields
-
-
-@pytest.mark.parametrize("group", ["adapters", "precision"])
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("y", torch.tensor([0, float("nan")]), "NaN.*'y'"),
-        ("y", torch.tensor([0, float("inf")]), "infinity.*'y'"),
-        ("x", torch.full((2, 3), -float("inf")), "infinity.*'x'"),
-        ("y", torch.ones(2, dtype=torch.float64), "'y' as torch.float64"),
-        ("y", torch.ones(2, dtype=torch.int64), "'y' as torch.int64"),
-        ("y", torch.ones(2, dtype=torch.bfloat16), "'y' as torch.bfloat16"),
-        # (1,), (2, 1) and () would broadcast silently.
-        *(("y", torch.ones(shape), rf"'y' as \({'.*'}it is \(2,\).*rank") for shape in [(1,), (3,), (2, 1), ()]),
-        ("y", None, "lacks.*'y'"),
-        ("z", torch.ones(2), "unknown.*'z'"),
-    ],
-)
-def test_an_update_that_does_not_fit_is_left_out_with_node_and_key(group, key, value, said):
-    good, bad = update("a", samples=1, adapters=GOOD), update("b", samples=1, **spoilt(group, key, value))
-    kept, refused = refuse([bad, good], GOOD, MODEL)
-    assert kept == [good] and len(refused) == 1
-    assert "'b'" in refused[0] and ("precision" in refused[0]) == (group == "precision")
-    assert re.search(said, refused[0]), refused[0]
-
-
-def test_a_negative_precision_is_left_out_and_a_negative_zero_is_not():
-    bad = update("b", samples=1, **spoilt("precision", value=torch.tensor([1.0, -1e-30])))
-    good = update("a", samples=1, **spoilt("precision", value=torch.tensor([1.0, -0.0])))
-    kept, refused = refuse([good, bad], GOOD, MODEL)
-    assert kept == [good] and "'b'" in refused[0] and "negative" in refused[0] and "'y'" in refused[0]
-
-
-def test_large_numbers_whose_sum_overflows_are_not_infinite():
-    good = update("a", samples=1, **spoilt("adapters", value=torch.full((2,), 3e38)))
-    assert refuse([good], GOOD, MODEL) == ([good], [])
-
-
-def test_another_trunk_or_rank_is_left_out_with_both_names():
-    other = MODEL.replace("rank 8", "rank 4")
-    good, bad = update("a", samples=1, adapters=GOOD), update("b", samples=1, adapters=GOOD)
-    kept, refused = refuse([good, replace(bad, model=other)], GOOD, MODEL)
-    assert kept == [good]
-    assert all(text in refused[0] for text in ("'b'", MODEL, other))
-
-
-def test_adapters_with_no_rows_behind_them_are_left_out():
-    kept, refused = refuse([update("a", samples=3, adapters=GOOD), update("b", adapters=GOOD)], GOOD, MODEL)
-    assert [up.node for up in kept] == ["a"] and "'b'" in refused[0] and "0 rows" in refused[0]
-
-
-def test_when_nothing_is_left_all_reasons_are_given():
-    bad = [update("b", samples=1), update("a", adapters=GOOD)]
-    with pytest.raises(MessageError, match="(?s)'a'.*'b'") as caught:
-        refuse(bad, GOOD, MODEL)
-    assert len(caught.value.problems) == 2
-    with pytest.raises(MessageError, match="no node"):
-        refuse([], GOOD, MODEL)
-
-
-@pytest.mark.parametrize(
-    "function", [lambda ups: refuse(ups, {}, MODEL), lambda ups: node_weights(ups, AverageConfig())]
-)
-def test_one_node_twice_is_refused(function):
+def test_one_node_twice_is_refused():
     with pytest.raises(MessageError, match="two updates of one node"):
-        function([update("a", samples=1), update("a", samples=1)])
+        node_weights([update("a", samples=1), update("a", samples=1)], AverageConfig())
 
 
 # Why A is frozen: the average of functions.

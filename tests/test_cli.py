@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -289,6 +290,43 @@ def test_names_with_brackets_are_printed_as_they_are(file, folder):
     assert done.exit_code == 0, done.output
     assert "page: [/a]/own-align/report.html" in done.stdout
     assert "me[/th] – rna" in RUN.invoke(app, ["doctor", str(own)]).stdout
+
+
+def asked(command, *answers):
+    """The command with a terminal for its input, and what is typed there; its exit code and what it says."""
+    person, terminal = pty.openpty()
+    os.write(person, "".join(f"{answer}\n" for answer in answers).encode())
+    code = "from isogram.cli import app; app()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command], stdin=terminal, capture_output=True, text=True, check=False
+        )
+    finally:
+        os.close(person)
+        os.close(terminal)
+    return done.returncode, done.stderr
+
+
+def test_a_person_is_asked_before_anything_leaves_and_can_say_no(file, folder):
+    command = ["align", file, *SMALL, "-s", "output.folder=runs", "--ask"]
+    code, said = asked(command, "what?", "n")
+    assert code == 5 and said.count("send it? y: yes, n: no, a: all of this kind at all nodes") == 2
+    assert "node 'lab' is about to send a first message 'gram': similarities between the public anchors, made" in said
+    assert "  gram: 820 float32, 3280 bytes" in said and "go on by --resume" in said and "Traceback" not in said
+    run = Path("runs/own-align")
+    assert (run / "egress.jsonl").read_text() == "" and not (run / "messages.jsonl").exists()
+    code, said = asked([*command, "--resume"], "y", "a", "a", "a", "a")
+    assert code == 0, said
+    assert re.findall(r"node '(\w+)' is about to send a first message '(\w+)'", said) == [
+        *(("lab", "gram"), ("north", "gram"), ("north", "key"), ("north", "counts"), ("north", "sums"))
+    ]
+    assert "masked: only the total over nodes shows" in said
+
+
+def test_without_a_terminal_there_is_nobody_to_ask(file, folder):
+    done = RUN.invoke(app, ["align", file, *SMALL, "-s", "output.folder=runs", "--ask"])
+    assert done.exit_code == 5 and "--ask needs a terminal" in done.stderr and "egress.allow" in done.stderr
+    assert not Path("runs").exists()
 
 
 def test_a_refusal_says_how_to_go_on_and_a_forced_table_that_it_was_refused(file, folder):

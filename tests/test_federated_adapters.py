@@ -13,7 +13,7 @@ from resumed import put_back
 from rich.console import Console
 from torch.testing import assert_close
 
-from isogram import averaging, federation, methods
+from isogram import averaging, federation, methods, sharing
 from isogram.config import AlignConfig, AverageConfig, Config, ModelConfig, TermWeights, TrainConfig
 from isogram.data import evaluation
 from isogram.data.distort import corrupt
@@ -23,6 +23,7 @@ from isogram.local import Node
 from isogram.messages import Ledger, Up
 from isogram.model.adapters import METHODS
 from isogram.progress import Watch
+from isogram.validation import Expected
 
 CONFIG = Config(
     data="machines",
@@ -208,10 +209,12 @@ def test_a_foreign_sender_of_half_precision_is_left_out():
     size = int.from_bytes(blob[:8], "little")
     header = json.loads(blob[8 : 8 + size])["__metadata__"]
     half = safetensors.torch.save({"adapters/k": torch.ones(2).half()}, metadata=header)
-    other = replace(Up.from_bytes(half), node="b")
-    kept, refused = averaging.refuse([good, other], {"k": torch.ones(2)}, "x")
-    assert [up.node for up in kept] == ["a"]
-    assert refused == ["node 'b' sent the adapter 'k' as torch.float16: send float32; it is left out"]
+    shapes = {"adapters": {"k": (2,)}}
+    sizes = {"K": 4, "C": 0}
+    expected = Expected("update", "a", 2, "h", sizes, 0.1, 2.0, modality="m", model="x", groups=shapes)
+    assert expected.read(Up, blob).samples == 3
+    with pytest.raises(MessageError, match="node 'a' sent the adapter 'k' as F16: send F32"):
+        expected.read(Up, half)
 
 
 def test_nobody_can_set_a_nodes_own_magnitude(data):
@@ -233,16 +236,14 @@ def test_baselines_keep_to_their_own_settings(data):
 
 
 def test_a_node_left_out_is_as_good_as_absent_from_the_average(data, monkeypatch):
-    updates = []
-    refuse = averaging.refuse
-    monkeypatch.setattr(
-        averaging, "refuse", lambda ups, *rest: updates.append((list(ups), *rest)) or refuse(ups, *rest)
-    )
+    seen = []
+    average = sharing.average
+    monkeypatch.setattr(sharing, "average", lambda *given: seen.append(given) or average(*given))
     spoiling(monkeypatch, SPOILT["NaN"][0])
     fed = trained(data, CONFIG)
-    ups, before, *_ = updates[-1]
-    good = [up for up in ups if up.node != "b"]
-    expected, _ = averaging.average(good, before, CONFIG.average)
+    good, before, *_ = seen[-1]
+    assert [up.node for up in good] == ["a-1", "a-2", "c"]
+    expected, _ = averaging.average(good, next(iter(before.values())), CONFIG.average)
     for name, value in expected.items():
         assert_close(fed.adapters[name], value, rtol=0, atol=0)
 

@@ -15,7 +15,7 @@ from isogram.data.base import HeldOut
 from isogram.errors import AnchorError, ConfigError, HeldOutError, MessageError
 from isogram.evaluation import evaluate
 from isogram.local import Node
-from isogram.messages import Down, Up
+from isogram.messages import Up
 
 CONFIG = Config(
     data="machines",
@@ -295,12 +295,14 @@ def test_the_same_few_rows_count_within_a_sum_over_two_nodes(data):
 
 
 def test_a_message_for_another_node_or_other_anchors_is_refused(data):
-    node = federation.gather(data, CONFIG).nodes[0]
-    down = Down(node=node.name, round=1, anchor_hash=node.anchor_hash)
-    assert node.accept(down) is down
-    for wrong in (replace(down, node="b"), replace(down, anchor_hash="other")):
-        with pytest.raises(MessageError, match="same anchor files"):
-            node.accept(wrong)
+    fed = federation.gather(data, CONFIG)
+    node = fed.nodes[0]
+    down = fed.down(node, 1, head=torch.full((3, 5), torch.nan))
+    fed.deliver(node, "head", down)
+    with pytest.raises(MessageError, match="the server, to node 'a-1', sent a message of node 'b'"):
+        fed.deliver(node, "head", replace(down, node="b"))
+    with pytest.raises(MessageError, match="same anchor files"):
+        fed.deliver(node, "head", replace(down, anchor_hash="other"))
 
 
 def test_with_too_few_anchors_to_spare_any_all_nodes_fall_back():

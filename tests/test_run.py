@@ -26,7 +26,7 @@ from isogram.checkpoint import alignment_state, restore_alignment, restore_round
 from isogram.config import Config, ModelConfig, TrainConfig
 from isogram.config_file import read_config
 from isogram.data import open_data
-from isogram.errors import ConfigError, DataError, MessageError, RefusedError, RunError
+from isogram.errors import ConfigError, DataError, EgressError, MessageError, RefusedError, RunError
 from isogram.model import SavedModel
 from isogram.progress import Watch
 from isogram.run import Outcome, diagnose, run
@@ -57,9 +57,13 @@ def whole(file, tmp_path_factory):
 
 
 def logs(folder):
-    """The two logs, but for how long things took."""
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return (folder / "messages.jsonl").read_text(), [m for m in metrics if m["metric"] != "seconds"]
+    """The three logs, but for how long things took, and for hashes of what fresh keys mask."""
+    metrics, left = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("metrics.jsonl", "egress.jsonl")
+    )
+    left = [line | ({"sha256": ""} if line["masked"] else {}) for line in left]
+    return (folder / "messages.jsonl").read_text(), [m for m in metrics if m["metric"] != "seconds"], left
 
 
 def assert_same(folder, whole):
@@ -76,6 +80,7 @@ def test_a_run_leaves_all_its_files_and_nothing_half_written(whole):
     assert {str(p.relative_to(whole.folder)) for p in whole.folder.rglob("*") if p.is_file()} == {
         "config.toml",
         "doctor.json",
+        "egress.jsonl",
         "environment.json",
         "evaluation.json",
         "messages.jsonl",
@@ -113,6 +118,67 @@ def test_the_ledger_in_the_folder_is_that_of_the_federation(whole, file):
     metrics = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text().splitlines()]
     told = {(m["round"], m["metric"]): m["value"] for m in metrics if m["node"] == ""}
     assert [{n: told[i + 1, f"loss/{n}"] for n in terms} for i, terms in enumerate(fed.history)] == list(fed.history)
+
+
+def test_what_left_the_nodes_is_in_the_folder_by_hash(whole):
+    """The log of nodes is that of the server, but for headers, which have a line of rows alone."""
+    messages, left = (
+        [json.loads(line) for line in (whole.folder / name).read_text().splitlines()]
+        for name in ("messages.jsonl", "egress.jsonl")
+    )
+    keys = ("node", "round", "field", "shape", "bytes")
+    crossed = [[m[key] for key in keys] for m in messages if m["direction"] == "up" and m["field"] != "header"]
+    assert crossed == [[line[key] for key in keys] for line in left if line["field"] != "samples"]
+    assert all(len(line["sha256"]) == 64 for line in left)
+
+
+def test_a_run_that_needs_what_may_not_be_sent_writes_nothing(file, tmp_path):
+    with pytest.raises(EgressError, match="node 'lab' has to send 'adapters' in 'update' messages"):
+        run(settings(file, tmp_path, 'egress.allow=["gram", "key", "counts", "sums"]'), QUIET)
+    assert not list(tmp_path.iterdir())
+
+
+def test_methods_that_are_simulated_for_the_table_do_not_need_to_be_allowed(whole, file, tmp_path):
+    only = 'egress.allow=["gram", "trained_gram", "key", "counts", "sums", "update"]'
+    outcome = run(settings(file, tmp_path, only), QUIET)
+    assert {row.method for row in outcome.rows} == {row.method for row in whole.rows}
+    assert logs(outcome.folder) == logs(whole.folder)
+
+
+@pytest.mark.parametrize("kind", ["gram", "sums", "update"])
+def test_after_a_no_the_log_has_what_had_left_and_resume_asks_for_the_rest(whole, file, tmp_path, kind):
+    asked = []
+
+    def ask(question):
+        asked.append((question.node, question.kind))
+        return "no" if question.kind == kind and len(answers) else "all"
+
+    answers = ["no"]
+    with pytest.raises(EgressError, match=f"'{kind}' message"):
+        run(settings(file, tmp_path), QUIET, ask=ask)
+    folder = tmp_path / "own"
+    left = {json.loads(line)["kind"] for line in (folder / "egress.jsonl").read_text().splitlines()}
+    assert kind not in left and left == {k for _, k in asked} - {kind}
+    answers.clear()
+    before = len(asked)
+    run(settings(file, tmp_path), QUIET, resume=True, ask=ask)
+    assert_same(folder, whole.folder)
+    assert kind in {k for _, k in asked[before:]}
+    if kind == "update":  # alignment is complete, and what it sent is not asked for again by the nodes that sent it
+        assert not {k for _, k in asked[before:]} & {"gram", "key", "counts", "sums"}
+
+
+def test_a_run_of_a_version_without_the_log_goes_on(whole, file, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "own")
+    (tmp_path / "own" / "egress.jsonl").unlink()
+    for path in (tmp_path / "own" / "checkpoints").iterdir():
+        tensors, position = read_tensors(path)
+        del position["lines"]["egress.jsonl"]
+        write_tensors(path, tensors, position)
+    (tmp_path / "own" / "checkpoints" / "round-0006.safetensors").unlink()
+    assert run(settings(file, tmp_path), QUIET, resume=True).resumed_at == 5
+    lines = [json.loads(line) for line in (tmp_path / "own" / "egress.jsonl").read_text().splitlines()]
+    assert {line["round"] for line in lines} == {7}
 
 
 def test_every_run_has_a_name_of_its_own_that_its_messages_carry(whole, file):

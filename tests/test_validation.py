@@ -283,6 +283,31 @@ def _none(value, bounds):
     return None
 
 
+@pytest.mark.parametrize("group", ["adapters", "precision"])
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (4, 1), (1, 2), (2,), (), (4, 2, 1)])
+def test_adapters_that_would_broadcast_are_refused(group, shape):
+    message, expected = sample("update", **{group: {"x.lora_B": torch.ones(shape)}})
+    with pytest.raises(MessageError, match=r"as \(.*\), it is \(4, 2\): give all nodes the same trunk and rank"):
+        read(message, expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(-1e-30, "negative"), (-0.0, None), (0.0, None), (3e38, None), (INF, "infinity"), (NAN, "NaN")]
+)
+def test_a_precision_is_finite_and_not_negative(value, said):
+    message, expected = sample("update", precision={"x.lora_B": torch.full((4, 2), value)})
+    if said is None:
+        read(message, expected)
+        return
+    with pytest.raises(MessageError, match=f"{said}.* in the precision 'x.lora_B'"):
+        read(message, expected)
+
+
+def test_large_numbers_whose_sum_overflows_are_not_infinite():
+    message, expected = sample("update", adapters={"x.lora_B": torch.full((4, 2), 3e38)})
+    read(message, expected)
+
+
 @pytest.mark.parametrize("k", [0, 1])
 def test_a_gram_of_no_anchors_or_of_one_is_refused(k):
     message, expected = sample("gram", index=torch.arange(k).int(), gram=torch.zeros(k), quality=torch.ones(k))

@@ -1,4 +1,6 @@
-"""Averages of adapters: which updates can be averaged, what each weighs, and the weighted mean as they stream by.
+"""Averages of adapters: what each update weighs, and the weighted mean as they stream by.
+
+Updates are those that `validation` let through, so that none can spoil a sum by its shape or by NaN.
 
 theta = (prior theta_previous + sum_n L_n theta_n) / (prior + sum_n L_n): two plain sums over nodes n. L_n is a number,
 or for the rule "parameter" the diagonal of the node's precision: the mode of the product of the nodes' Gaussian
@@ -22,75 +24,6 @@ from isogram.soundness import is_finite
 
 _NO_EVIDENCE = 1e-30  # float32 sums lose digits below; it takes gradients of 1e-15
 _PIECE = 1 << 17  # numbers at a time, so that what is made on the way stays small
-_INFINITY = 0x7F800000  # as bits of a float32: those of finite positive numbers are below, of negative ones above
-
-
-def refuse(
-    updates: Sequence[Up],
-    expected: Mapping[str, Tensor],
-    model: str,
-    sketches: Mapping[str, tuple[int, ...]] | None = None,
-) -> tuple[list[Up], list[str]]:
-    """Split a round's updates into those that can be averaged, in node order, and a reason for each of the others.
-
-    Args:
-        updates: one per node.
-        expected: the adapters as they are now; updates need the same keys and shapes.
-        model: what they belong to, see `Up.model`.
-        sketches: shape of each layer's sketch of the gradient, if any are due.
-
-    Raises:
-        MessageError: as `in_order`; or none is left, with all reasons.
-    """
-    updates = in_order(updates)
-    reasons = {update.node: _problem(update, expected, model, sketches or {}) for update in updates}
-    kept = [update for update in updates if reasons[update.node] is None]
-    refused = [f"node {node!r} {text}; it is left out" for node, text in reasons.items() if text]
-    if not kept:
-        raise MessageError(*(refused or ["no node sent an update"]))
-    return kept, refused
-
-
-def _problem(
-    update: Up, expected: Mapping[str, Tensor], model: str, sketches: Mapping[str, tuple[int, ...]]
-) -> str | None:
-    if update.model != model:
-        return f"sent adapters of {update.model!r}, not of {model!r}: give all nodes the same trunk, adapter and rank"
-    if update.samples < 1:
-        return f"sent adapters trained on {update.samples} rows: give it rows, or take it out of the federation"
-    for what, values in (("adapter", update.adapters), ("precision", update.precision)):
-        if what == "precision" and not values:
-            continue
-        differing = sorted(expected.keys() ^ values.keys())
-        if differing:
-            verb = "lacks the" if differing[0] in expected else "sent the unknown"
-            return f"{verb} {what} {differing[0]!r}: give all nodes the same trunk and adapter"
-        for key, value in sorted(values.items()):
-            if value.shape != expected[key].shape:
-                return (
-                    f"sent the {what} {key!r} as {tuple(value.shape)}, it is {tuple(expected[key].shape)}: "
-                    "give all nodes the same trunk and rank"
-                )
-            if value.dtype != torch.float32:
-                return f"sent the {what} {key!r} as {value.dtype}: send float32"
-            if not (is_finite(value) if what == "adapter" else _is_finite_and_positive(value)):
-                if not torch.isfinite(value).all():
-                    return f"sent NaN or infinity in the {what} {key!r}: lower train.lr"
-                return f"sent negative numbers in the {what} {key!r}: send second moments"
-    for layer in sorted(sketches.keys() | update.sketches.keys()):
-        sketch, shape = update.sketches.get(layer), sketches.get(layer)
-        if sketch is None or shape is None or tuple(sketch.shape) != shape:
-            sent = "none" if sketch is None else f"one of {tuple(sketch.shape)}"
-            return f"should send a sketch {shape} of {layer!r} and sent {sent}: set train.refresh alike at all nodes"
-        if not is_finite(sketch):
-            return f"sent NaN or infinity in the sketch of {layer!r}: lower train.lr"
-    return None
-
-
-def _is_finite_and_positive(value: Tensor) -> bool:
-    if value.numpy().view(np.uint32).max(initial=0) < _INFINITY:
-        return True
-    return bool((torch.isfinite(value) & (value >= 0)).all())  # -0.0 has the bits of a negative number
 
 
 def node_weights(
@@ -102,7 +35,7 @@ def node_weights(
     cap bounds a node's share of the total, for the rule "parameter" that of the sum of all precisions.
 
     Args:
-        updates: that `refuse` let through.
+        updates: one per node.
         config: the rule.
         residuals: of `aggregation.node_residuals`, for the rule "node".
 
@@ -183,7 +116,7 @@ class WeightedSum:
         """Add L theta and L of each adapter that the update has.
 
         Args:
-            update: one that `refuse` let through, of a node whose name comes after those before.
+            update: of a node whose name comes after those before.
             weight: of `node_weights`.
 
         Raises:
@@ -240,7 +173,7 @@ def average(
     config: AverageConfig,
     residuals: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Average updates that `refuse` let through: see `node_weights` for the weights, `WeightedSum` for what it returns.
+    """Average updates: see `node_weights` for the weights, `WeightedSum` for what it returns.
 
     Raises:
         MessageError: as these two.

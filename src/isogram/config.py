@@ -99,6 +99,11 @@ class TermWeights(_Settings):
     intra: float = Field(0.0, ge=0, description="of peers: CreamFL's contrast within a modality, embeddings sent")
     muscle: float = Field(0.0, ge=0, description="of peers: FedMuscle's contrast with every node, embeddings sent")
 
+    @property
+    def of_peers(self) -> bool:
+        """Whether a term looks at other nodes' anchor embeddings."""
+        return bool(self.prototype or self.inter or self.intra or self.muscle)
+
     @classmethod
     def only(cls, **weights: float) -> Self:
         """These terms and no other."""
@@ -148,6 +153,24 @@ class AverageConfig(_Settings):
     )
     head_within: bool = Field(False, description="each modality's class directions from its own labels alone")
     shuffle: int = Field(0, ge=0, description="the control: deal weights to other nodes, in the n-th way; 0: do not")
+
+
+Sendable = Literal[
+    # kinds of messages
+    "gram", "trained_gram", "key", "counts", "sums", "embeddings", "blocks", "update",
+    # fields beside those that are called as their kind
+    "index", "quality", "head", "second", "block_start", "block_trained", "adapters", "precision", "sketches",
+    "samples",
+]  # fmt: skip
+"""What `isogram.egress` has rows for."""
+
+
+class EgressConfig(_Settings):
+    """What may leave a node, see docs/privacy.md."""
+
+    allow: tuple[Sendable, ...] = Field(
+        (), description="kinds of messages, or fields, that may be sent; empty: what the settings need, and no more"
+    )
 
 
 class NodeFiles(_Settings):
@@ -226,6 +249,7 @@ class Config(_Settings):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     average: AverageConfig = AverageConfig()
+    egress: EgressConfig = EgressConfig()
     output: OutputConfig = OutputConfig()
     files: FilesConfig = FilesConfig()
 

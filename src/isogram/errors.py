@@ -54,3 +54,9 @@ class StorageError(IsogramError):
     """The machine, not the input, is in the way: a full disk, a folder without permission, no network."""
 
     exit_code = 4
+
+
+class EgressError(IsogramError):
+    """A node keeps to itself what it was to send: not on its list, not in its shape, a private row, or refused."""
+
+    exit_code = 5

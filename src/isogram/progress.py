@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
@@ -117,6 +118,17 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._live is not None:
             self._live.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[Console]:
+        """The terminal for somebody else: what is drawn live would write over a question."""
+        if self._live is not None:
+            self._live.stop()
+        try:
+            yield self._console
+        finally:
+            if self._live is not None:
+                self._live.start()
 
     def say(self, text: str) -> None:
         """What is being done now."""

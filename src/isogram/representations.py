@@ -16,11 +16,6 @@ from isogram.errors import MessageError
 from isogram.messages import Up
 
 
-def needed(weights: TermWeights) -> bool:
-    """Whether a term of the loss looks at other nodes' anchor embeddings."""
-    return bool(weights.prototype or weights.inter or weights.intra or weights.muscle)
-
-
 def shared(
     updates: Sequence[Up], n_anchors: int, weights: TermWeights, temperature: float
 ) -> dict[str, dict[str, Tensor]]:

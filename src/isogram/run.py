@@ -1,7 +1,7 @@
 """One run in a folder of its own: diagnosed, aligned, trained, evaluated, reported; stopped anywhere, it goes on.
 
 The folder's files appear whole or not at all. A round is complete once its checkpoint exists; what was appended to the
-two logs after the last checkpoint is cut off when the run goes on.
+logs after the last checkpoint is cut off when the run goes on.
 """
 
 import json
@@ -19,9 +19,10 @@ import torch
 from isogram import checkpoint, federation
 from isogram.alignment import DEFAULT_RANK
 from isogram.bench import Row, score, solutions
-from isogram.config import Config
+from isogram.config import Config, EgressConfig
 from isogram.data import FederatedData, open_data
 from isogram.doctor import Diagnosis, examine
+from isogram.egress import Ask, Oversight
 from isogram.errors import ConfigError, DataError, IsogramError, RefusedError, RunError
 from isogram.federation import Federation, Tick
 from isogram.files import append_lines, keep_lines, make_folder, write_atomic
@@ -34,6 +35,7 @@ from isogram.run_folder import (
     CHECKPOINTS,
     CONFIG,
     DOCTOR,
+    EGRESS,
     EVALUATION,
     MESSAGES,
     METRICS,
@@ -92,15 +94,16 @@ def diagnose(data: FederatedData, config: Config, *, force: bool = False) -> Dia
     return diagnosis
 
 
-def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = False) -> Outcome:
+def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = False, ask: Ask | None = None) -> Outcome:
     """Run, or go on with a run, in `config.output.folder / config.name`.
 
     With `resume`, from the last complete round on, to the same bits as without the interruption; from the beginning if
-    there is nothing yet.
+    there is nothing yet. With `ask`, a node's first message of a kind leaves it if the answer is yes.
 
     Raises:
         RunError: the folder holds a run already, or one of another configuration, data or process.
         ConfigError, DataError, RefusedError: wrong settings or data; nothing is written then.
+        EgressError: `egress.allow` lacks what a node has to send, and nothing is written; or the answer is no.
         StorageError: the folder cannot be written; what is complete stays.
     """
     torch.set_num_threads(config.threads)
@@ -114,6 +117,7 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
     if not (folder / CONFIG).exists():
         watch.say("asking the doctor")
         diagnosis = diagnose(data, config, force=force)
+        federation.gather(data, config)  # fields that may not leave a node are told before anything is written
         if config.train.rounds and config.model.trunk != "none":
             watch.say("looking at the trunk")
             SharedModel(
@@ -131,13 +135,14 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
             for change in changes(folder, config):
                 watch.say(f"{change}: the last bits may differ from an uninterrupted run's")
         diagnosis = Diagnosis.from_json(read_json(folder / DOCTOR))
-        recorder = Recorder(folder, config, data)
+        recorder = Recorder(folder, config, data, ask)
         try:
             fed, resumed_at = recorder.aligned(watch)
             fed = recorder.trained(fed, watch)
             rows = recorder.evaluated(fed, watch)
         except BaseException:
             with suppress(IsogramError):  # what stopped the run is the news
+                recorder.log_egress()
                 write_page(folder)
             raise
         watch.say(f"writing {write_page(folder)}")
@@ -147,8 +152,9 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
 class Recorder:
     """Writes down what a federation does, and knows how far it had come."""
 
-    def __init__(self, folder: Path, config: Config, data: FederatedData) -> None:
+    def __init__(self, folder: Path, config: Config, data: FederatedData, ask: Ask | None = None) -> None:
         self.folder, self.config, self.data = folder, config, data
+        self._oversight = Oversight(ask)
         self._messages = 0
         self._lines: Counter[str] = Counter()
         self._seconds = 0.0
@@ -157,10 +163,10 @@ class Recorder:
         """The federation after alignment or the last complete round, and the number of that round."""
         start = self._checkpoint(0)
         if not start.exists():
-            self._cut({MESSAGES: 0, METRICS: 0})
+            self._cut({MESSAGES: 0, METRICS: 0, EGRESS: 0})
             watch.say("one-shot alignment")
             clock = time.perf_counter()
-            fed = federation.align(self.data, self.config, run_id(self.folder))
+            fed = federation.align(self.data, self.config, run_id(self.folder), oversight=self._oversight)
             self._log(fed, [(0, "", "seconds", time.perf_counter() - clock)])
             write_tensors(start, checkpoint.alignment_state(fed), self._position(fed))
             self._state(fed)
@@ -169,9 +175,12 @@ class Recorder:
         done = max(int(path.stem.removeprefix("round-")) for path in start.parent.glob("round-*.safetensors"))
         watch.say(f"going on after round {done} of {self.config.train.rounds}")
         tensors, _ = read_tensors(start)
-        fed = checkpoint.restore_alignment(federation.gather(self.data, self.config, run_id(self.folder)), tensors)
+        fed = federation.gather(self.data, self.config, run_id(self.folder), oversight=self._oversight)
+        fed = checkpoint.restore_alignment(fed, tensors)
         last, position = read_tensors(self._checkpoint(done))
-        lines = self._cut(position["lines"])
+        lines = self._cut({EGRESS: 0} | position["lines"])  # older versions had no log of what left
+        sent = (json.loads(line) for line in lines[EGRESS])
+        self._oversight.asked = {(line["node"], line["kind"]) for line in sent}
         fed.ledger.entries = [_entry(line) for line in lines[MESSAGES]]
         self._seconds = sum(m["value"] for m in map(json.loads, lines[METRICS]) if m["metric"] == "seconds")
         if done:
@@ -211,8 +220,10 @@ class Recorder:
         """Table, view and model; the run is complete."""
         watch.say("evaluating on held-out rows")
         rows: list[Row] = []
+        # Other methods are simulated here to be compared: what they would send, nobody sends.
+        compared = self.config.model_copy(update={"egress": EgressConfig()})
         for recipe in COMPARED:
-            for found, seconds in solutions(recipe, self.data, self.config, None):
+            for found, seconds in solutions(recipe, self.data, compared, None):
                 rows += score(found, self.data, self.config, seconds)
         if self.config.train.rounds:
             rows += score(solution("isogram", fed), self.data, self.config, self._seconds)
@@ -248,6 +259,14 @@ class Recorder:
         for name, added in lines.items():
             append_lines(self.folder / name, added)
             self._lines[name] += len(added)
+        self.log_egress()
+
+    def log_egress(self) -> None:
+        """What left the nodes since the last time, also of a round that is not complete."""
+        lines = [json.dumps(asdict(line)) for line in self._oversight.lines]
+        self._oversight.lines.clear()
+        append_lines(self.folder / EGRESS, lines)
+        self._lines[EGRESS] += len(lines)
 
     def _state(self, fed: Federation, *, complete: bool = False) -> None:
         found = state(self.config, self.data)

@@ -4,7 +4,8 @@ config.toml        every setting               messages.jsonl     every array th
 environment.json   versions, threads           metrics.jsonl      loss terms per node and round, seconds
 doctor.json        the doctor's findings       results.jsonl      the table, as tidy rows
 run.json           how far it has come         evaluation.json    what the page shows of held-out rows
-checkpoints/       one file a round            model.safetensors  the final model; report.html: the page
+egress.jsonl       what left each node, hashed model.safetensors  the final model
+checkpoints/       one file a round            report.html        the page
 audit.jsonl        what attacks found          audit/             its replays
 """
 
@@ -33,7 +34,7 @@ from isogram.files import temporary_files, write_atomic, writing
 
 CONFIG, ENVIRONMENT, DOCTOR, STATE = "config.toml", "environment.json", "doctor.json", "run.json"
 MESSAGES, METRICS, RESULTS, EVALUATION = "messages.jsonl", "metrics.jsonl", "results.jsonl", "evaluation.json"
-CHECKPOINTS, MODEL, REPORT = "checkpoints", "model.safetensors", "report.html"
+EGRESS, CHECKPOINTS, MODEL, REPORT = "egress.jsonl", "checkpoints", "model.safetensors", "report.html"
 AUDIT, REPLAYS = "audit.jsonl", "audit"
 
 _PACKAGES = ("torch", "numpy", "scipy", "peft", "transformers", "safetensors", "scikit-learn", "pandas")

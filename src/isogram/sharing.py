@@ -58,7 +58,7 @@ def average(
     """Averages of adapters for each group, by `averaging.average`; a group without an update keeps what it had.
 
     Args:
-        updates: that `averaging.refuse` let through.
+        updates: one per node.
         previous: group -> the adapters as they are now, of the same names in all groups.
         config: `across`, and the rule by which nodes weigh.
         residuals: for the rule "node".

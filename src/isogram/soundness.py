@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from torch import Tensor
@@ -18,6 +19,8 @@ TOLERANCE = 1e-5
 
 UNIT_TOLERANCE = 1e-4
 """Of the norms of directions and bases."""
+
+_INFINITY = 0x7F800000  # as bits of a float32: those of finite positive numbers are below, of negative ones above
 
 RIDGE_TOLERANCE = 1e-2
 """Of a Gram's ridge, relative; more where its eigenvalues are so close to 1 that float32 cannot tell."""
@@ -56,7 +59,10 @@ def finite(value: Tensor, bounds: Bounds) -> str | None:
 
 
 def positive(value: Tensor, bounds: Bounds) -> str | None:
-    """Second moments: finite, none below 0."""
+    """Second moments, float32: finite, none below 0."""
+    if value.numpy().view(np.uint32).max(initial=0) < _INFINITY:
+        return None
+    # Among what is left there may be -0.0, which has the bits of a negative number.
     return finite(value, bounds) or ("negative numbers" if bool((value < 0).any()) else None)
 
 

@@ -172,9 +172,13 @@ class Expected:
             total += size
         return total
 
+    def wrong_layout(self, of: type[Message], found: Layout) -> str | None:
+        """What is not as expected before values are looked at, and a remedy; the first, for others may build on it."""
+        return next(chain(self._wrong_texts(of, found.texts), self._wrong_arrays(of, found.arrays)), None)
+
     def _check_layout(self, of: type[Message], found: Layout) -> None:
-        for text in chain(self._wrong_texts(of, found.texts), self._wrong_arrays(of, found.arrays)):
-            raise _Unexpected(text)  # the first: those after it may build on it
+        if text := self.wrong_layout(of, found):
+            raise _Unexpected(text)
 
     def _wrong_texts(self, of: type[Message], texts: Mapping[str, str]) -> Iterator[str]:
         kind = KINDS[of][self.kind]

@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from isogram import federation
-from isogram.config import Config
+from isogram.config import Config, EgressConfig
 from isogram.data import FederatedData
 from isogram.errors import ConfigError
 from isogram.local import Node
@@ -63,7 +63,7 @@ def full_weights(data: FederatedData, config: Config) -> Recording:
 def representations(data: FederatedData, config: Config) -> Recording:
     """CreamFL's messages (arXiv 2302.08888): each round every node's embeddings of the public anchors, and adapters."""
     messages: list[Message] = []
-    config = PEERS["creamfl"].settings(config)
+    config = PEERS["creamfl"].settings(config.model_copy(update={"egress": EgressConfig()}))
     fed = federation.start_apart(data, config, ledger=Ledger(messages.append))
     federation.train(fed)
     return Recording(config, tuple(messages), framed=False)

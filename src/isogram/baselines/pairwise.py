@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from isogram.alignment import LinearMap, Standardizer, fit_map
 from isogram.config import Config
 from isogram.data import FederatedData
+from isogram.egress import Oversight
 from isogram.evaluation import retrieval
 from isogram.federation import Federation, class_directions, gather
 from isogram.local import MIN_ANCHORS, stream
@@ -101,7 +102,7 @@ def align_pairs(name: str, data: FederatedData, config: Config) -> dict[tuple[st
     Where two modalities have fewer than four anchors in common, nothing aligns them: nodes keep bases of their own, as
     in `local`.
     """
-    fed = gather(data, config)
+    fed = gather(data, config, oversight=Oversight(more=("embeddings",)))
     for node in fed.nodes:
         node.map = node.standardize
     sent = [fed.receive(node, "embeddings", 0, node.send_embeddings(0)) for node in fed.nodes]

@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Train one multimodal transformer across silos that share no sample.",
-    epilog="Exit: 0 done, 1 bug, 2 input, 3 refused, 4 disk or network, 130 interrupted.",
+    epilog="Exit: 0 ok, 1 bug, 2 input, 3 refused, 4 machine, 5 unsent, 130 interrupted.",
 )
 
 

@@ -31,6 +31,7 @@ Set = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result and errors.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on where the doctor refuses.")]
+AskFirst = Annotated[bool, typer.Option("--ask", help="Ask before a node sends a first message of a kind.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last complete round.")]
 
 

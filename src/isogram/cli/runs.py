@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isogram.cli.options import (
+    AskFirst,
     Data,
     File,
     Force,
@@ -78,13 +79,14 @@ def align(
     settings: Set = None,
     resume: Resume = False,
     force: Force = False,
+    ask: AskFirst = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """One-shot alignment without training, into a folder NAME-align."""
     with explained():
         config = read_settings(file, data, [*(settings or []), "train.rounds=0"])
-        _run(config.model_copy(update={"name": f"{config.name}-align"}), resume, force, as_json, quiet)
+        _run(config.model_copy(update={"name": f"{config.name}-align"}), resume, force, ask, as_json, quiet)
 
 
 def run(
@@ -93,15 +95,17 @@ def run(
     settings: Set = None,
     resume: Resume = False,
     force: Force = False,
+    ask: AskFirst = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Align, train and report, into a folder of its own."""
     with explained("interrupted: with --resume the same command goes on from the last complete round"):
-        _run(read_settings(file, data, settings), resume, force, as_json, quiet)
+        _run(read_settings(file, data, settings), resume, force, ask, as_json, quiet)
 
 
-def _run(config: Config, resume: bool, force: bool, as_json: bool, quiet: bool) -> None:
+def _run(config: Config, resume: bool, force: bool, ask: bool, as_json: bool, quiet: bool) -> None:
+    from isogram.cli.asking import asker
     from isogram.progress import Watch
     from isogram.report.terminal import print_findings, summary
     from isogram.run import run as run_config
@@ -109,7 +113,7 @@ def _run(config: Config, resume: bool, force: bool, as_json: bool, quiet: bool) 
 
     console, progress = consoles(quiet, as_json)
     with Watch(progress) as watch:
-        outcome = run_config(config, watch, resume=resume, force=force)
+        outcome = run_config(config, watch, resume=resume, force=force, ask=asker(watch) if ask else None)
     print_findings(outcome.diagnosis, progress)
     if outcome.rows:
         measured = any(row.metric not in ("bytes_per_node", "seconds") for row in outcome.rows)

@@ -11,12 +11,19 @@ from isogram import aggregation
 from isogram.alignment import as_kernel, canonical_frame, pack
 from isogram.config import Config
 from isogram.data import FederatedData
+from isogram.egress import Oversight
 from isogram.federation.state import Federation, gather
 from isogram.local import Node
 from isogram.messages import Ledger, Up
 
 
-def align(data: FederatedData, config: Config, run: str = "", ledger: Ledger | None = None) -> Federation:
+def align(
+    data: FederatedData,
+    config: Config,
+    run: str = "",
+    ledger: Ledger | None = None,
+    oversight: Oversight | None = None,
+) -> Federation:
     """One-shot alignment: each node sends one Gram (two, if it learns a feature metric), gets the frame, fits its map.
 
     Args:
@@ -24,12 +31,14 @@ def align(data: FederatedData, config: Config, run: str = "", ledger: Ledger | N
         config: settings.
         run: its name in all messages, see `messages.Message`.
         ledger: that all messages go through.
+        oversight: of what leaves the nodes.
 
     Raises:
         AnchorError: the anchors cannot carry it; see `alignment.consensus`.
+        EgressError: a node may not send what it has to.
         MessageError: a node that was set otherwise has no such way to fit.
     """
-    fed = gather(data, config, run, ledger)
+    fed = gather(data, config, run, ledger, oversight)
     grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
@@ -79,9 +88,10 @@ def learn_classes(fed: Federation) -> Federation:
 def start_apart(data: FederatedData, config: Config, ledger: Ledger | None = None) -> Federation:
     """Nodes in bases of their own (`Node.fit_apart`): the start of methods without a frame.
 
-    Grams are sent only where the loss asks for their consensus.
+    Grams are sent only where the loss asks for their consensus; then nodes may be read through a frame afterwards.
     """
-    fed = gather(data, config, ledger=ledger)
+    oversight = Oversight(more=("trained_gram",) if config.train.weights.cka else ())
+    fed = gather(data, config, ledger=ledger, oversight=oversight)
     for node in fed.nodes:
         node.fit_apart(data.anchors.items[node.modality], fed.width)
     consensus = None

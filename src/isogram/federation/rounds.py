@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogram import aggregation, averaging, representations, sharing
+from isogram import aggregation, representations, sharing
 from isogram.alignment import canonical_frame, continue_frame, gram, pack
 from isogram.data import FederatedData
 from isogram.errors import ConfigError, MessageError
@@ -89,7 +89,7 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     tell = progress or (lambda tick: None)
     refresh = number // config.train.refresh if config.train.refresh and number % config.train.refresh == 0 else 0
     anchors: dict[str, dict[str, Tensor]] = {}
-    if representations.needed(weights):
+    if weights.of_peers:
         sent = [fed.receive(node, "embeddings", round, node.send_embeddings(round)) for node in fed.nodes]
         anchors = representations.shared(sent, fed.n_anchors, weights, config.train.temperature)
     alone = config.average.across == "alone"
@@ -108,8 +108,9 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         down = fed.deliver(node, "targets", down)
         if alone and (head := fed.head_of(node)) is not None:
             down = replace(down, head=head.float())
-        up, values = node.train_round(down, sketch)
+        values: dict[str, float] = {}
         try:
+            up, values = node.train_round(down, sketch)
             updates.append(up if alone else fed.receive(node, "update", round, up, model=model, groups=shapes))
         except MessageError as error:
             refused.append(f"{error}; it is left out")
@@ -121,10 +122,8 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     adapters, apart = fed.adapters, fed.apart
     if adapters or apart:
         before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.nodes}
-        expected = before[fed.group(fed.nodes[0])]
-        updates, late = averaging.refuse(updates, expected, shared.about, shapes["sketches"])
         averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
-        refused += late + unknown
+        refused += unknown
         for node in fed.nodes:
             own = averages[fed.group(node)]
             down = fed.down(node, round, adapters=own)
@@ -214,7 +213,9 @@ def keep_better(fed: Federation, data: FederatedData, progress: Progress | None 
     fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), ledger=copy(fed.ledger))
     if min(np.isin(node.index, rest).sum() for node in fed.nodes) < MIN_ANCHORS:
         return _fall_back(fed, [node.name for node in fed.nodes])  # too few anchors to spare any
-    trial = train(align(data.subset_anchors(rest), fed.config, fed.run), progress)
+    oversight = fed.nodes[0].gate.oversight
+    oversight = replace(oversight, more=(*oversight.more, "blocks"))
+    trial = train(align(data.subset_anchors(rest), fed.config, fed.run, oversight=oversight), progress)
     apart = data.subset_anchors(held_out)
     items = {node.name: apart.anchors_of(node) for node in apart.nodes}
     assert trial.frame is not None

@@ -10,6 +10,7 @@ from isogram import sharing
 from isogram.alignment import DEFAULT_RANK, Fit
 from isogram.config import Config
 from isogram.data import FederatedData
+from isogram.egress import Oversight
 from isogram.local import Node
 from isogram.messages import Down, Ledger, Up
 from isogram.validation import Expected
@@ -113,7 +114,7 @@ class Federation:
             MessageError: it is something else; names the field.
         """
         expected = self._expected(node, kind, down.round, {"k": len(node.index)}, known)
-        return node.accept(self.ledger.carry(down, expected.read))
+        return self.ledger.carry(down, expected.read)
 
     def receive(self, node: Node, kind: str, round: int, up: Up, **known: Any) -> Up:
         """A node's message as the server gets it: over the ledger, and only if it is what was asked for.
@@ -149,7 +150,13 @@ class Federation:
         )
 
 
-def gather(data: FederatedData, config: Config, run: str = "", ledger: Ledger | None = None) -> Federation:
+def gather(
+    data: FederatedData,
+    config: Config,
+    run: str = "",
+    ledger: Ledger | None = None,
+    oversight: Oversight | None = None,
+) -> Federation:
     """Nodes with their data and anchors; nothing is sent yet.
 
     Args:
@@ -157,11 +164,14 @@ def gather(data: FederatedData, config: Config, run: str = "", ledger: Ledger | 
         config: settings.
         run: its name in all messages, see `messages.Message`.
         ledger: that all messages go through; a new one if not given.
+        oversight: of what leaves the nodes; one of its own if not given.
+
+    Raises:
+        EgressError: `egress.allow` lacks what a node has to send.
     """
+    oversight, size = oversight or Oversight(), len(data.anchors)
     nodes = tuple(
-        Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config, run)
+        Node(node, data.anchors_of(node), size, data.anchors.hash, config, run, len(data.classes), oversight)
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
-    return Federation(
-        config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), ledger or Ledger(), run=run
-    )
+    return Federation(config, nodes, size, data.anchors.hash, len(data.classes), ledger or Ledger(), run=run)

@@ -1,7 +1,5 @@
 """What a node does with classes: sums of its labelled rows for the head, and classes learnt from the head in turn."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -18,7 +16,7 @@ class LabelledNode(AlignedNode):
     def send_key(self, round: int) -> Up:
         """Public key for the secure sums of class counts and class sums."""
         self.party = SumParty()
-        return self._up(round, key=self.party.key)
+        return self._up("key", round, key=self.party.key, masked=True)
 
     def send_counts(self, down: Down, n_classes: int) -> Up:
         """Labelled rows per class, masked so that only the total over nodes shows.
@@ -29,7 +27,8 @@ class LabelledNode(AlignedNode):
         counts = self._one_hot(n_classes).sum(0)
         if len(down.keys) == 1:
             counts = torch.where(counts >= MIN_EVIDENCE, counts, 0)
-        return self._up(down.round, counts=self.party.masked(counts, down.keys, down.round, "counts"))
+        counts = self.party.masked(counts, down.keys, down.round, "counts")
+        return self._up("counts", down.round, counts=counts, masked=len(down.keys) > 1)
 
     def send_head(self, down: Down) -> Up:
         """Class sums [C, r] of private rows' unit coordinates, masked; 0 for classes that too few rows speak for.
@@ -39,11 +38,11 @@ class LabelledNode(AlignedNode):
         assert down.keys is not None and down.evidence is not None
         rows = normalize(self.embed(self.data.tokens), dim=1)
         counted = self._one_hot(len(down.evidence)) * down.evidence
-        up = self._up(down.round, head=self.party.masked(counted.T @ rows, down.keys, down.round))
+        head, second = self.party.masked(counted.T @ rows, down.keys, down.round), None
         if down.second:
             rows = rows[counted.any(1)]
-            up = replace(up, second=self.party.masked(pack(rows.T @ rows), down.keys, down.round, "second"))
-        return up
+            second = self.party.masked(pack(rows.T @ rows), down.keys, down.round, "second")
+        return self._up("sums", down.round, head=head, second=second, masked=len(down.keys) > 1)
 
     def send_scores(self, down: Down) -> Up:
         """Class directions [C, r] by what the node makes of the anchors, times its rows of each class, masked.
@@ -58,7 +57,8 @@ class LabelledNode(AlignedNode):
             x = self.standardize(flat_rows(self.data.tokens[rows.numpy()]))
             scores = classes.anchor_scores(x, counted[rows].argmax(1), self.standardize(self.anchors), len(own))
             directions = classes.evidence_head(scores, self.target) * counted.sum(0)[:, None]
-        return self._up(down.round, head=self.party.masked(directions, down.keys, down.round))
+        sums = self.party.masked(directions, down.keys, down.round)
+        return self._up("sums", down.round, head=sums, masked=len(down.keys) > 1)
 
     def learn_classes(self, down: Down) -> None:
         """Spread the classes of the head over the node's rows, and learn the map's part in their directions from them.

@@ -1,7 +1,7 @@
 """A node in one-shot alignment: its anchors and private rows, its map onto the frame, and its coordinates."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from isogram.alignment import (
     decorrelation,
     feature_metric,
     fit_map,
+    gram,
     left_out,
     pack,
     shrink,
@@ -28,9 +29,14 @@ from isogram.alignment.oneshot import metric_gram
 from isogram.config import Config
 from isogram.data import AnchorItems, NodeData
 from isogram.data.base import FloatArray
+from isogram.egress import Gate, Oversight
 from isogram.errors import AnchorError, MessageError
 from isogram.messages import Down, Up
 from isogram.model import NodeModel
+from isogram.private_rows import PrivateRows, same_points
+from isogram.releases import Case
+from isogram.soundness import TOLERANCE
+from isogram.validation import Expected
 
 MIN_ANCHORS = 4
 """That a node must hold: unbiased estimators do not exist with fewer."""
@@ -55,10 +61,19 @@ class AlignedNode:
 
     Raises:
         AnchorError: fewer than four anchors of this node's modality.
+        EgressError: `egress.allow` lacks a field that the node has to send.
     """
 
     def __init__(
-        self, data: NodeData, anchors: AnchorItems, n_anchors: int, anchor_hash: str, config: Config, run: str = ""
+        self,
+        data: NodeData,
+        anchors: AnchorItems,
+        n_anchors: int,
+        anchor_hash: str,
+        config: Config,
+        run: str = "",
+        n_classes: int = 0,
+        oversight: Oversight | None = None,
     ) -> None:
         if len(anchors.index) < MIN_ANCHORS:
             raise AnchorError(
@@ -69,6 +84,7 @@ class AlignedNode:
         self.data, self.anchor_hash, self.run = data, anchor_hash, run
         self.index = torch.from_numpy(anchors.index)
         self.holds_all = len(anchors.index) == n_anchors
+        self.n_anchors, self.n_classes = n_anchors, n_classes
         self.quality = None if (anchors.quality == 1).all() else torch.from_numpy(anchors.quality)
         self.anchors = flat_rows(anchors.tokens)
         self.standardize = Standardizer.fit(self.anchors, config.align.clip)
@@ -82,30 +98,69 @@ class AlignedNode:
         self.kept: Tensor | None = None
         self.model: NodeModel | None = None
         self.readout: LinearMap | None = None
+        self.trial: AnchorItems | None = None
+        private = PrivateRows(flat_rows(data.tokens), self.anchors)
+        weighted = self.quality is not None or config.align.robust
+        case = Case(config, labelled=bool(data.classes), lacking=not self.holds_all, weighted=weighted)
+        self.gate = Gate(self.name, case, private, oversight)
 
-    def accept(self, down: Down) -> Down:
-        """The message, if it is for this node and its anchors.
+    # What leaves: by no other way than `_up`.
+
+    def _up(self, kind: str, round: int, *, masked: bool = False, **fields: object) -> Up:
+        """A message that has passed the node's gate; nothing else in a node makes one.
+
+        masked: by keys of others, see `egress.Gate.let_out`. A field that is None or empty is absent.
 
         Raises:
-            MessageError: another node's, or another anchor set's.
+            EgressError, MessageError: as `egress.Gate` does.
         """
-        if (down.node, down.anchor_hash) != (self.name, self.anchor_hash):
-            raise MessageError(
-                f"node {self.name!r} got a message for {down.node!r} and anchors {down.anchor_hash[:8]}, its own are "
-                f"{self.anchor_hash[:8]}; server and nodes need the same anchor files"
-            )
-        return down
-
-    def _up(self, round: int, **fields: object) -> Up:
-        return Up(
+        fields = {"index": None if self.holds_all else self.index.int()} | fields
+        given = {name: v for name, v in fields.items() if v is not None and not (isinstance(v, Mapping) and not v)}
+        model = given.pop("model", "")
+        self.gate.admit(kind, round, given)
+        up = Up(
             node=self.name,
             modality=self.modality,
             round=round,
             anchor_hash=self.anchor_hash,
             run=self.run,
-            index=None if self.holds_all else self.index.int(),
-            **fields,  # type: ignore[arg-type]
+            model=str(model),
+            **given,  # type: ignore[arg-type]
         )
+        return self.gate.let_out(kind, up, self._expected(kind, round, given), self._made_of_rows, masked=masked)
+
+    def _expected(self, kind: str, round: int, given: Collection[str]) -> Expected:
+        """What a message has to be, by all sizes that the node knows; given: names of its fields."""
+        lengths = {"K": self.n_anchors, "C": self.n_classes, "k": len(self.index)}
+        if kind in ("sums", "embeddings"):
+            lengths |= dict.fromkeys("rd", self.coordinates)
+        if kind == "blocks":
+            lengths["k"] = 0 if self.trial is None else len(self.trial.index)
+        return Expected(
+            kind,
+            self.name,
+            round,
+            self.anchor_hash,
+            lengths,
+            self.config.align.rho,
+            self.config.align.power,
+            self.run,
+            modality=self.modality,
+            second="second" in given,
+        )
+
+    def _made_of_rows(self, up: Up) -> bool:
+        """Whether private rows stand in the place of anchors, where sizes would let them: in coordinates, in a Gram."""
+        if up.embeddings is not None:
+            rows = self.data.tokens[self.gate.private.secret]
+            return len(rows) > 0 and same_points(up.embeddings, self.embed(rows))
+        if up.gram is None or len(self.data.tokens) != len(self.anchors) or not self.gate.private.secret.any():
+            return False
+        own = [metric_gram(self.standardize(flat_rows(self.data.tokens)), self.metric)]
+        if self.map is not None:
+            own.append(gram(self.embed(self.data.tokens)))
+        rho = self.config.align.rho
+        return any(torch.allclose(up.gram.double(), pack(shrink(one, rho)), atol=TOLERANCE) for one in own)
 
     # One-shot alignment.
 
@@ -115,7 +170,7 @@ class AlignedNode:
 
     def send_gram(self, round: int) -> Up:
         """The shrunk Gram of the anchors' features: a function of public data alone."""
-        return self._up(round, gram=pack(self.features_gram()), quality=self.quality)
+        return self._up("gram", round, gram=pack(self.features_gram()), quality=self.quality)
 
     def learn_metric(self, down: Down) -> None:
         """Feature weights from the other modalities' consensus."""

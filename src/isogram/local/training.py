@@ -1,6 +1,6 @@
 """A node in rounds: the model that starts as its map, local steps, and the update that they end in."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -16,6 +16,7 @@ from isogram.messages import Down, Up
 from isogram.model import NodeModel, Projector, SharedModel
 from isogram.model.adapters import gradient_sketches
 from isogram.objective import Step, loss
+from isogram.validation import Expected
 
 
 class Node(LabelledNode):
@@ -114,6 +115,7 @@ class Node(LabelledNode):
             precision = {n: precision_of(m, len(self.data.tokens), self.config.average) for n, m in moments.items()}
             sent = {name: value * precision[name] for name, value in sent.items()}
         up = self._up(
+            "update",
             down.round,
             adapters=sent,
             precision=precision,
@@ -125,27 +127,44 @@ class Node(LabelledNode):
 
     def send_trained_gram(self, round: int) -> Up:
         """Shrunk Gram of the anchors' current coordinates."""
-        return self._up(
-            round, gram=pack(shrink(gram(self.embed_anchors()), self.config.align.rho)), quality=self.quality
-        )
+        own = shrink(gram(self.embed_anchors()), self.config.align.rho)
+        return self._up("gram", round, gram=pack(own), quality=self.quality)
 
     def send_embeddings(self, round: int) -> Up:
         """The anchors' coordinates themselves: only in peers that share them."""
-        return self._up(round, embeddings=self.embed_anchors())
+        return self._up("embeddings", round, embeddings=self.embed_anchors())
 
     def send_blocks(self, items: AnchorItems, frame: Tensor, round: int) -> Up:
         """Similarities of held-out anchors to the frame's anchors, under the starting map and under the trained model.
 
         The server needs them to say which of the two finds held-out anchors better.
+
+        Raises:
+            EgressError: the items are private rows.
         """
         assert self.map is not None
+        self.gate.refuse_rows("blocks", torch.from_numpy(items.tokens))
+        self.trial = items
         flat, frame = flat_rows(items.tokens), frame.double()
-        blocks = {"block_start": self.map(flat) @ frame.T, "block_trained": self.embed(items.tokens) @ frame.T}
-        return replace(self._up(round, **blocks), index=torch.from_numpy(items.index).int())
+        start, trained = self.map(flat) @ frame.T, self.embed(items.tokens) @ frame.T
+        index = torch.from_numpy(items.index).int()
+        return self._up("blocks", round, index=index, block_start=start, block_trained=trained)
 
     def fall_back(self) -> None:
         """Use the starting map again."""
         self.model = None
+
+    def _expected(self, kind: str, round: int, given: Collection[str]) -> Expected:
+        expected = super()._expected(kind, round, given)
+        if kind != "update":
+            return expected
+        shapes = {name: tuple(value.shape) for name, value in self.shared.update(round - 1).items()}
+        groups = {
+            "adapters": shapes,
+            "precision": shapes if self.config.average.rule == "parameter" else {},
+            "sketches": self.shared.sketch_shapes() if "sketches" in given else {},
+        }
+        return replace(expected, groups=groups, model=self.shared.about if shapes else "")
 
     def _step(self, down: Down, geometry: Tensor | None, previous: Tensor, draw: torch.Generator) -> Step:
         assert self.model is not None

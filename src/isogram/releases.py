@@ -1,0 +1,159 @@
+"""What may leave a node: every field of every kind of message, of what it is a function, and which settings need it.
+
+docs/privacy.md shows the list as a table.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from isogram.config import Config
+
+Source = Literal["public data alone", "private rows", "trained parameters", "a fresh key"]
+"""Of what a field is a function; private rows: with their labels."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a node may be, beside its settings: has labels, lacks anchors, has weights of its anchors."""
+
+    config: Config
+    labelled: bool
+    lacking: bool
+    weighted: bool
+
+
+@dataclass(frozen=True)
+class Release:
+    """One field of one kind of message.
+
+    kind: as in `validation.KINDS`, but that Grams of trained coordinates have a name of their own. when: in which runs;
+    remedy: how to do without; masked: by fresh keys, so that its bytes are others in each run.
+    """
+
+    kind: str
+    field: str
+    of: Source
+    when: str
+    remedy: str
+    needed: Callable[[Case], bool]
+    masked: bool = False
+
+
+def _trains(case: Case) -> bool:
+    return case.config.train.rounds > 0
+
+
+def _adapts(case: Case) -> bool:
+    return _trains(case) and case.config.model.trunk != "none"
+
+
+def _moves(case: Case) -> bool:
+    return _trains(case) and case.config.train.frame_update > 0
+
+
+def _peers(case: Case) -> bool:
+    return _trains(case) and case.config.train.weights.of_peers
+
+
+def _sketches(case: Case) -> bool:
+    train = case.config.train
+    return _adapts(case) and train.refresh > 0 and train.refresh_basis == "gradient"
+
+
+def _labels(case: Case) -> bool:
+    return case.labelled
+
+
+def _never(case: Case) -> bool:
+    return False
+
+
+_NO_ROUNDS = "set train.rounds = 0"
+_NO_LABELS = "give the node no labels"
+_TRIAL = "in a trial on held-out anchors alone (`federation.keep_better`)"
+_BY_PEERS = "a loss term of peers has a weight (prototype, inter, intra, muscle)"
+
+_SENT = (
+    Release("gram", "gram", "public data alone", "always", "nothing else aligns nodes", lambda case: True),
+    Release(
+        "trained_gram",
+        "gram",
+        "trained parameters",
+        "train.frame_update > 0",
+        "set train.frame_update = 0",
+        _moves,
+    ),
+    Release("key", "key", "a fresh key", "the node has labels", _NO_LABELS, _labels, masked=True),
+    Release("counts", "counts", "private rows", "the node has labels", _NO_LABELS, _labels, masked=True),
+    Release("sums", "head", "private rows", "the node has labels", _NO_LABELS, _labels, masked=True),
+    Release(
+        "sums",
+        "second",
+        "private rows",
+        'the node has labels, and average.head = "laplace"',
+        'set average.head = "anchors"',
+        lambda case: case.labelled and case.config.average.head == "laplace",
+        masked=True,
+    ),
+    Release("embeddings", "embeddings", "trained parameters", _BY_PEERS, "set these weights to 0", _peers),
+    Release("blocks", "block_start", "private rows", _TRIAL, "keep the trained model", _never),
+    Release("blocks", "block_trained", "trained parameters", _TRIAL, "keep the trained model", _never),
+    Release("update", "adapters", "trained parameters", "train.rounds > 0", _NO_ROUNDS, _adapts),
+    Release("update", "samples", "private rows", "train.rounds > 0", _NO_ROUNDS, _trains),
+    Release(
+        "update",
+        "precision",
+        "trained parameters",
+        'average.rule = "parameter"',
+        'set average.rule = "samples"',
+        lambda case: _adapts(case) and case.config.average.rule == "parameter",
+    ),
+    Release(
+        "update",
+        "sketches",
+        "trained parameters",
+        'train.refresh > 0 and train.refresh_basis = "gradient"',
+        'set train.refresh_basis = "random"',
+        _sketches,
+    ),
+)
+
+
+def _with_anchors(sent: Iterable[Release]) -> Iterator[Release]:
+    """With every kind, which anchors the node holds; with Grams, their weights."""
+    last = ""
+    for release in sent:
+        if release.kind != last:
+            when, remedy = "the node lacks some anchors", "give the node all anchors"
+            if release.kind == "blocks":
+                when, remedy = release.when, release.remedy
+            of, needed = release.needed, lambda case, of=release.needed: case.lacking and of(case)
+            yield Release(release.kind, "index", "public data alone", when, remedy, needed)
+            if release.field == "gram":
+                when, remedy = "anchors have weights, their own or by align.robust", "set align.robust = false"
+                weighted = lambda case, of=of: case.weighted and of(case)  # noqa: E731
+                yield Release(release.kind, "quality", "public data alone", when, remedy, weighted)
+        last = release.kind
+        yield release
+
+
+RELEASES = tuple(_with_anchors(_SENT))
+"""All that can leave a node, in the order in which a run sends it."""
+
+WORDS = {
+    "gram": "similarities between the public anchors, made from public data alone",
+    "trained_gram": "similarities between the public anchors as the trained model sees them",
+    "key": "a public key, made for one sum",
+    "counts": "how many rows of each class the node has",
+    "sums": "a sum over the node's labelled rows for each class",
+    "embeddings": "coordinates of the public anchors",
+    "blocks": "similarities of held-out public anchors to the others, before and after training",
+    "update": "adapters of the shared model after training on the node's rows, and how many rows these are",
+}
+"""What a message of each kind is, in a line."""
+
+
+def kind_in(kind: str, round: int) -> str:
+    """A kind's name on the list: a Gram after alignment is one of trained coordinates."""
+    return "trained_gram" if kind == "gram" and round > 1 else kind
