@@ -275,6 +275,7 @@ def test_audit_of_a_run_goes_on_and_lands_on_its_page(small: Path):
     found = [json.loads(line) for line in rows.splitlines()]
     assert {row["value"] for row in found if row["metric"] == "varies"} == {0.0}
     assert max(row["value"] for row in found if row["metric"] == "rebuilt-one-row") > 0.8
+    assert [row["value"] for row in found if row["metric"] == "repeated"] == [1.0]
 
 
 def test_audit_refuses_what_it_cannot_follow(tmp_path: Path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from isogram import federation
 from isogram.audit import attributes, grams, membership
 from isogram.audit.game import Game
 from isogram.audit.protocols import check
@@ -18,10 +19,11 @@ from isogram.bench import Row
 from isogram.config import Config
 from isogram.config_file import read_config
 from isogram.data import open_data
+from isogram.egress import Oversight
 from isogram.errors import RunError
 from isogram.files import make_folder, write_atomic
 from isogram.local.node import flat_rows
-from isogram.run_folder import AUDIT, CONFIG, REPLAYS, STATE, fingerprint, read_json
+from isogram.run_folder import AUDIT, CONFIG, EGRESS, REPLAYS, STATE, fingerprint, read_json, run_id
 from isogram.tensor_file import read_tensors, write_tensors
 
 EVERYTHING = f"{ISOGRAM}: all messages"
@@ -43,8 +45,33 @@ def audit_run(folder: Path, replays: int, canaries: int, seed: int, jobs: int, t
     if read_json(folder / STATE)["fingerprint"] != fingerprint(open_data(config)):
         raise RunError(f"{folder} was made with other data than {config.data} holds now; run it again")
     rows = audit(config, folder / REPLAYS, replays, canaries, seed, jobs, told)
+    share = repeated(config, folder)
+    if share is not None:
+        rows.append(Row(rows[0].dataset, "the run itself", config.anchors, 0, "repeated", "", round(share, 6)))
     write_atomic(folder / AUDIT, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
     return rows
+
+
+def repeated(config: Config, folder: Path) -> float | None:
+    """Share of the arrays that left the run's nodes which the same settings give again, bit for bit, by `egress.jsonl`.
+
+    Of 1, what the audit attacks is what the run sent, but for the rows left out. Masked arrays differ in every run and
+    are passed over. None for a run without that log.
+    """
+    if not (folder / EGRESS).exists():
+        return None
+    oversight = Oversight()
+    fed = federation.align(open_data(config), config, run_id(folder), oversight=oversight)
+    if config.train.rounds:
+        federation.train(fed)
+    again = {(line.node, line.round, line.kind, line.field): line.sha256 for line in oversight.lines}
+    sent = [json.loads(line) for line in (folder / EGRESS).read_text(encoding="utf-8").splitlines()]
+    same = [
+        again.get((line["node"], line["round"], line["kind"], line["field"])) == line["sha256"]
+        for line in sent
+        if not line["masked"]
+    ]
+    return sum(same) / max(1, len(same))
 
 
 def audit(

@@ -62,6 +62,16 @@ def lines(results: Results, dataset: str, anchors: int, show: Callable[[Mean | N
     return out
 
 
+def repeated(results: Results, dataset: str, anchors: int) -> str:
+    """Whether what was attacked is what the run sent."""
+    share = results.mean(dataset, "the run itself", anchors, "repeated")
+    if share is None:
+        return "the run has no log of what it sent: whether replays send the same is not known"
+    if share.mean == 1:
+        return "repeated with all rows, these settings sent the run's messages again, bit for bit"
+    return f"repeated with all rows, {share.mean:.0%} of the arrays were those of the run: another machine, or versions"
+
+
 def with_interval(value: Mean | None) -> str:
     """Mean and 95% interval over replays."""
     if value is None:

@@ -74,6 +74,7 @@ def audit(run: Record) -> Json | None:
     return {
         "table": table("audit-table", "", heads, found),
         "columns": [(name, what) for name, (_, what) in audit_tables.COLUMNS.items()],
+        "repeated": audit_tables.repeated(attacked, dataset, anchors),
         "claims": table("audit-claims", "", audit_tables.AGAINST, against) if against else None,
     }
 

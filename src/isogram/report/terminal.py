@@ -50,6 +50,7 @@ def print_audit(rows: Sequence[Row], console: Console) -> None:
     for line in audit_tables.lines(results, dataset, anchors, figure):
         table.add_row(*line)
     told = [f"{name}: {what}" for name, (_, what) in audit_tables.COLUMNS.items()]
+    told.append(audit_tables.repeated(results, dataset, anchors))
     against = audit_tables.claims(results, dataset, anchors)
     below = sum(line[-1] == "below" for line in against)
     if against:
