@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from isogram.alignment import Standardizer, gram, shrink
 from isogram.audit import attributes, audit, audit_run, grams, membership
 from isogram.audit.game import Game
-from isogram.audit.inversion import gain
+from isogram.audit.inversion import gain, likeness
 from isogram.audit.membership import Guesses, epsilon_at_least
 from isogram.cli import app
 from isogram.config import Config
@@ -132,6 +132,16 @@ def test_gain_is_of_members_alone():
     blind = [gain(torch.from_numpy(draw.standard_normal((5, 30))), rows, members, draw) for _ in range(50)]
     assert abs(np.mean(blind)) < 0.05
     assert gain(rows[:5], rows, np.ones(40, bool), draw) is None
+
+
+def test_likeness_is_of_a_kind_of_rows():
+    draw, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    rows = torch.from_numpy(draw.standard_normal((40, 30)) + 3 * np.eye(30)[0])
+    members = np.arange(40) < 20
+    kind = torch.eye(30)[:1] * 3
+    assert likeness(kind, rows, members, noise) > 0.2
+    assert likeness(torch.eye(30)[1:2], rows, members, noise) < 0.1
+    assert likeness(kind, rows, np.zeros(40, bool), noise) is None
 
 
 def test_sites_are_named_by_their_own_rows_and_at_chance_where_all_messages_are_alike():

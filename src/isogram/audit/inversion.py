@@ -34,6 +34,21 @@ def gain(guesses: Tensor, rows: Tensor, members: Bools, draw: np.random.Generato
     return float(best[0] - best[1])
 
 
+def likeness(guesses: Tensor, rows: Tensor, members: Bools, noise: torch.Generator) -> float | None:
+    """Mean over guesses [g, d] of the best cosine with rows [n, d] that were in, less that of noise in their spread.
+
+    What a guess tells of how a node's rows look, be it of single rows or of their kind; None where none was in.
+    """
+    inside = rows.double()[torch.from_numpy(members)]
+    if not len(inside):
+        return None
+    blind = rows.double().std(0) * torch.randn(guesses.shape, generator=noise, dtype=torch.float64)
+    near = [
+        cosine_similarity(of[:, None], inside[None], dim=2).max(1).values.mean() for of in (guesses.double(), blind)
+    ]
+    return float(near[0] - near[1])
+
+
 def invert_update(attacker: Attacker, messages: Sequence[Message], draw: torch.Generator) -> Tensor | None:
     """[g, d] coordinates of rows whose gradients explain a node's first update; None if it sent none.
 

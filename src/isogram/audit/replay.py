@@ -104,6 +104,7 @@ def _rebuilt(
         for name, value in guesses.items():
             if value is not None:
                 found[f"rebuilt/{name}/{modality}"] = inversion.gain(value, rows, own, draw)
+                found[f"likeness/{name}/{modality}"] = inversion.likeness(value, rows, own, noise)
         if protocol == ISOGRAM and number < CONTROLS:
             inside = place.start + int(np.flatnonzero(real & coins[node])[0])
             alone = inversion.one_row(attacker, inside, messages, noise)

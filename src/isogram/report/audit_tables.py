@@ -26,6 +26,7 @@ COLUMNS = {
     "canaries": ("canaries", "AUC on rows of noise"),
     "ε ≥": ("epsilon-rows", "lower bound on epsilon, 95%, by rows"),
     "rebuilt": ("rebuilt", "cosine of rebuilt rows with rows that were in, less that with rows that were not"),
+    "likeness": ("likeness", "cosine of rebuilt rows with rows that were in, less that of noise with them"),
     "site": ("site", "nodes whose site is told, among those of their modality"),
     "mix": ("mix", "correlation with the true class shares"),
 }
@@ -43,7 +44,7 @@ AGAINST = {
 """Columns of `claims`, and whether they hold numbers."""
 
 BASE = "prototypes"
-COMPARED = ("membership", "advantage", "rebuilt")
+COMPARED = ("membership", "advantage", "rebuilt", "likeness")
 
 
 def lines(results: Results, dataset: str, anchors: int, show: Callable[[Mean | None], str]) -> list[list[str]]:
