@@ -16,7 +16,7 @@ from isogram.errors import EgressError, MessageError
 from isogram.messages import Up
 from isogram.private_rows import PrivateRows
 from isogram.releases import RELEASES, WORDS, Case, Release, kind_in
-from isogram.validation import Expected
+from isogram.validation import KINDS, Expected
 from isogram.wire import layout
 
 
@@ -96,7 +96,7 @@ class Gate:
         """Whether these fields may stand in a message, before there is one.
 
         Raises:
-            EgressError: one of them may not, or is no tensor, mapping of tensors, number or text.
+            EgressError: one of them may not, or is no tensor, no mapping of tensors, and no number where there is one.
         """
         name = kind_in(kind, round)
         for of, value in sorted(fields.items()):
@@ -112,7 +112,8 @@ class Gate:
                     + "; send what the methods `send_*` return, or change the settings of server and nodes"
                 )
             parts = list(value.values()) if isinstance(value, Mapping) else [value]
-            if not all(isinstance(part, Tensor | int) for part in parts):
+            number = of in KINDS[Up][kind].numbers
+            if not all(isinstance(part, int if number else Tensor) for part in parts):
                 raise EgressError(
                     f"node {self.node!r} sends tensors alone, and {of!r} of its {name!r} message holds something else; "
                     "send what the methods `send_*` return"
@@ -121,7 +122,7 @@ class Gate:
     def let_out(
         self, kind: str, up: Up, expected: Expected, made_of_rows: Callable[[Up], bool], *, masked: bool = False
     ) -> Up:
-        """The message, once it is known to be what it should be and is written down.
+        """The message as the wire gives it, once it is known to be what it should be and is written down.
 
         Args:
             kind: of `validation.KINDS`.
@@ -150,12 +151,12 @@ class Gate:
             if value.is_floating_point():
                 self.refuse_rows(name, value)
         if made_of_rows(sent):
-            raise self._shows(kind)
+            raise self.shows_rows(kind)
         if kind not in self.stays:
             lines = tuple(_lines(sent, kind_in(kind, up.round), masked))
             self._ask(lines)
             self.oversight.lines.extend(lines)
-        return up
+        return sent
 
     def refuse_rows(self, name: str, value: Tensor) -> None:
         """Stop if a private row stands in an array as it is.
@@ -164,9 +165,10 @@ class Gate:
             EgressError: it does.
         """
         if self.private.are_in(value):
-            raise self._shows(name)
+            raise self.shows_rows(name)
 
-    def _shows(self, name: str) -> EgressError:
+    def shows_rows(self, name: str) -> EgressError:
+        """What is said of an array that shows private rows."""
         return EgressError(
             f"node {self.node!r} kept its message to itself: {name!r} holds private rows in the place of public items; "
             "send what the methods `send_*` return, of public items"

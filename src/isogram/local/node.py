@@ -152,8 +152,7 @@ class AlignedNode:
     def _made_of_rows(self, up: Up) -> bool:
         """Whether private rows stand in the place of anchors, where sizes would let them: in coordinates, in a Gram."""
         if up.embeddings is not None:
-            rows = self.data.tokens[self.gate.private.secret]
-            return len(rows) > 0 and same_points(up.embeddings, self.embed(rows))
+            return self._are_rows(up.embeddings)
         if up.gram is None or len(self.data.tokens) != len(self.anchors) or not self.gate.private.secret.any():
             return False
         own = [metric_gram(self.standardize(flat_rows(self.data.tokens)), self.metric)]
@@ -161,6 +160,11 @@ class AlignedNode:
             own.append(gram(self.embed(self.data.tokens)))
         rho = self.config.align.rho
         return any(torch.allclose(up.gram.double(), pack(shrink(one, rho)), atol=TOLERANCE) for one in own)
+
+    def _are_rows(self, points: Tensor) -> bool:
+        """Whether coordinates [n, r] hold those of a private row."""
+        rows = self.data.tokens[self.gate.private.secret]
+        return len(rows) > 0 and same_points(points, self.embed(rows))
 
     # One-shot alignment.
 

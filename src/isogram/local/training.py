@@ -140,10 +140,12 @@ class Node(LabelledNode):
         The server needs them to say which of the two finds held-out anchors better.
 
         Raises:
-            EgressError: the items are private rows.
+            EgressError: the items, or the frame, are private rows.
         """
         assert self.map is not None
         self.gate.refuse_rows("blocks", torch.from_numpy(items.tokens))
+        if self._are_rows(frame):
+            raise self.gate.shows_rows("blocks")
         self.trial = items
         flat, frame = flat_rows(items.tokens), frame.double()
         start, trained = self.map(flat) @ frame.T, self.embed(items.tokens) @ frame.T
