@@ -149,7 +149,7 @@ def audit(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Attack what a run sends: who was in it, what its rows were (resumes)."""
+    """Attack the messages of a run (resumes)."""
     with explained("interrupted: replays that are finished are kept, and the same command goes on from there"):
         from isogram.audit import audit_run
         from isogram.progress import Steps
