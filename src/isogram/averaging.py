@@ -30,6 +30,8 @@ def refuse(
     expected: Mapping[str, Tensor],
     model: str,
     sketches: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    counted: bool = True,
 ) -> tuple[list[Up], list[str]]:
     """Split a round's updates into those that can be averaged, in node order, and a reason for each of the others.
 
@@ -38,12 +40,13 @@ def refuse(
         expected: the adapters as they are now; updates need the same keys and shapes.
         model: what they belong to, see `Up.model`.
         sketches: shape of each layer's sketch of the gradient, if any are due.
+        counted: whether an update says of how many rows it is, see `AverageConfig.counts_rows`.
 
     Raises:
         MessageError: as `in_order`; or none is left, with all reasons.
     """
     updates = in_order(updates)
-    reasons = {update.node: _problem(update, expected, model, sketches or {}) for update in updates}
+    reasons = {update.node: _problem(update, expected, model, sketches or {}, counted) for update in updates}
     kept = [update for update in updates if reasons[update.node] is None]
     refused = [f"node {node!r} {text}; it is left out" for node, text in reasons.items() if text]
     if not kept:
@@ -52,11 +55,11 @@ def refuse(
 
 
 def _problem(
-    update: Up, expected: Mapping[str, Tensor], model: str, sketches: Mapping[str, tuple[int, ...]]
+    update: Up, expected: Mapping[str, Tensor], model: str, sketches: Mapping[str, tuple[int, ...]], counted: bool
 ) -> str | None:
     if update.model != model:
         return f"sent adapters of {update.model!r}, not of {model!r}: give all nodes the same trunk, adapter and rank"
-    if update.samples < 1:
+    if counted and update.samples < 1:
         return f"sent adapters trained on {update.samples} rows: give it rows, or take it out of the federation"
     for what, values in (("adapter", update.adapters), ("precision", update.precision)):
         if what == "precision" and not values:

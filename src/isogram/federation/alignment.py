@@ -14,21 +14,24 @@ from isogram.data import FederatedData
 from isogram.federation.state import Federation, gather
 from isogram.local import Node
 from isogram.messages import Ledger, Up
+from isogram.privacy import head_rank
 
 
-def align(data: FederatedData, config: Config, run: str = "") -> Federation:
+def align(data: FederatedData, config: Config, run: str = "", secret: bytes | None = None) -> Federation:
     """One-shot alignment: each node sends one Gram (two, if it learns a feature metric), gets the frame, fits its map.
 
     Args:
         data: nodes and anchors.
         config: settings.
         run: its name in all messages, see `messages.Message`.
+        secret: of the noise, see `noise`; one of its own if not given.
 
     Raises:
+        ConfigError: settings that differential privacy refuses.
         AnchorError: the anchors cannot carry it; see `alignment.consensus`.
         MessageError: a node that was set otherwise has no such way to fit.
     """
-    fed = gather(data, config, run)
+    fed = gather(data, config, run, secret)
     grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
@@ -113,10 +116,12 @@ def with_heads(fed: Federation, round: int) -> Federation:
 
     Those are all nodes, but with `average.head_within`, or without a frame, the nodes of one modality (without a frame
     all, if adapters are averaged over all); a node alone has those of its own rows, and sends nothing. Directions by
-    the anchors depend on the frame alone, not on what nodes have learnt: once made, they stay.
+    the anchors depend on the frame alone, not on what nodes have learnt: once made, they stay. So do those with noise,
+    for each release costs.
     """
     average = fed.config.average
-    if average.head == "anchors" and fed.frame is not None and (fed.head is not None or fed.heads):
+    once = fed.budget is not None or (average.head == "anchors" and fed.frame is not None)
+    if once and (fed.head is not None or fed.heads):
         return fed
     alone = average.across == "alone"
     common = average.across == "all" if fed.frame is None else not average.head_within
@@ -141,11 +146,13 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
     frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all
     and of two nodes or more.
     """
-    labelled = [node for node in fed.nodes if node.data.classes]
+    labelled = [node for node in fed.nodes if node.labelled]
     if not labelled:
         return None
     keys = aggregation.in_order([fed.receive(node, "key", round, node.send_key(round)) for node in labelled])
     listed = torch.stack([up.key for up in keys if up.key is not None])
+    if fed.budget is not None:
+        return _noisy_directions(fed, round, labelled, listed)
     counts: list[Up] = []
     for node in labelled:
         down = fed.send(node, "keys", round, keys=listed)
@@ -162,3 +169,15 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
         up = node.send_scores(down) if by_anchors else node.send_head(down)
         sums.append(fed.receive(node, "sums", round, up, second=bool(second)))
     return aggregation.merge_heads(sums, evidence)
+
+
+def _noisy_directions(fed: Federation, round: int, labelled: list[Node], keys: Tensor) -> Tensor:
+    """The same under differential privacy: no counts, and sums of all classes."""
+    assert fed.budget is not None and fed.frame is not None
+    evidence = torch.ones(fed.n_classes, dtype=torch.uint8)
+    sums: list[Up] = []
+    for node in labelled:
+        down = fed.send(node, "evidence", round, keys=keys, evidence=evidence)
+        sums.append(fed.receive(node, "sums", round, node.send_noisy_head(down)))
+    width = head_rank(fed.config.privacy, fed.n_classes, fed.frame.shape[1])
+    return aggregation.merge_noisy_heads(sums, fed.frame, fed.budget.head, width)

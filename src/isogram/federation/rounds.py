@@ -110,7 +110,8 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
             down = replace(down, head=head.float())
         up, values = node.train_round(down, sketch)
         try:
-            updates.append(up if alone else fed.receive(node, "update", round, up, model=model, groups=shapes))
+            known = {"model": model, "groups": shapes, "counted": config.average.counts_rows}
+            updates.append(up if alone else fed.receive(node, "update", round, up, **known))
         except MessageError as error:
             refused.append(f"{error}; it is left out")
         for name, value in values.items():
@@ -122,7 +123,9 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     if adapters or apart:
         before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.nodes}
         expected = before[fed.group(fed.nodes[0])]
-        updates, late = averaging.refuse(updates, expected, shared.about, shapes["sketches"])
+        updates, late = averaging.refuse(
+            updates, expected, shared.about, shapes["sketches"], counted=config.average.counts_rows
+        )
         averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
         refused += late + unknown
         for node in fed.nodes:
@@ -207,7 +210,12 @@ def keep_better(fed: Federation, data: FederatedData, progress: Progress | None 
 
     Returns:
         The federation, and the names of the nodes that fell back.
+
+    Raises:
+        ConfigError: under differential privacy, for a second run would release everything a second time.
     """
+    if fed.budget is not None:
+        raise ConfigError("with privacy.epsilon no second run decides what is kept; use the trained model as it is")
     order = torch.randperm(fed.n_anchors, generator=stream(fed.anchor_hash, "held-out"))
     held_out = order[: max(4, round(HELD_OUT_SHARE * fed.n_anchors))].sort().values.numpy()
     rest = np.setdiff1d(np.arange(fed.n_anchors), held_out)

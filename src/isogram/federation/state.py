@@ -6,12 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from isogram import sharing
+from isogram import privacy, sharing
+from isogram.accountant import Budget, budget_of
 from isogram.alignment import DEFAULT_RANK, Fit
 from isogram.config import Config
 from isogram.data import FederatedData
+from isogram.errors import ConfigError
 from isogram.local import Node
 from isogram.messages import Down, Ledger, Up
+from isogram.noise import Noise, secret_of
 from isogram.validation import Expected
 
 
@@ -64,6 +67,11 @@ class Federation:
     refused: tuple[str, ...] = ()
     way: int = 0
     run: str = ""
+
+    @property
+    def budget(self) -> Budget | None:
+        """Noise and what it spends; None without differential privacy."""
+        return budget_of(self.config)
 
     @property
     def width(self) -> int:
@@ -149,10 +157,31 @@ class Federation:
         )
 
 
-def gather(data: FederatedData, config: Config, run: str = "") -> Federation:
-    """Nodes with their data and anchors; nothing is sent yet. run: its name in all messages, see `messages.Message`."""
+def gather(data: FederatedData, config: Config, run: str = "", secret: bytes | None = None) -> Federation:
+    """Nodes with their data and anchors; nothing is sent yet.
+
+    Args:
+        data: nodes and anchors.
+        config: settings.
+        run: its name in all messages, see `messages.Message`.
+        secret: of the noise; it serves one run, see `noise`. One of its own if not given.
+
+    Raises:
+        ConfigError: settings that differential privacy refuses, also those of a copy that was never validated.
+    """
+    if refused := privacy.refusals(config):
+        raise ConfigError(*refused)
+    secret = secret or secret_of(config.privacy)
     nodes = tuple(
-        Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config, run)
+        Node(
+            node,
+            data.anchors_of(node),
+            len(data.anchors),
+            data.anchors.hash,
+            config,
+            run,
+            Noise(secret, node.name) if config.privacy.epsilon else None,
+        )
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
     return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger(), run=run)

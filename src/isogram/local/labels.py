@@ -6,14 +6,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from isogram.accountant import budget_of
 from isogram.alignment import LinearMap, classes, pack
 from isogram.local.node import AlignedNode, flat_rows, stream
 from isogram.messages import Down, Up
+from isogram.privacy import head_rank
 from isogram.secure_sum import MIN_EVIDENCE, SumParty
 
 
 class LabelledNode(AlignedNode):
     """An aligned silo that speaks of its classes, and learns those that others speak of."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the node speaks of classes. Under differential privacy no row may decide that, only its tables."""
+        return self.data.labels is not None if self.noise is not None else bool(self.data.classes)
 
     def send_key(self, round: int) -> Up:
         """Public key for the secure sums of class counts and class sums."""
@@ -44,6 +51,23 @@ class LabelledNode(AlignedNode):
             rows = rows[counted.any(1)]
             up = replace(up, second=self.party.masked(pack(rows.T @ rows), down.keys, down.round, "second"))
         return up
+
+    def send_noisy_head(self, down: Down) -> Up:
+        """Class sums of unit rows in the leading coordinates, each number with Gaussian noise, masked.
+
+        A row adds one vector of length 1 to one class's sum, so that is what one row changes them by at most. Of all
+        classes that there are: which of them the rows have is private, too. The node adds noise enough for itself; it
+        trusts neither the server nor the other nodes of the sum.
+        """
+        budget = budget_of(self.config)
+        assert down.keys is not None and down.evidence is not None and self.noise is not None and budget is not None
+        n_classes = len(down.evidence)
+        rows = self.embed(self.data.tokens)
+        width = head_rank(self.config.privacy, n_classes, rows.shape[1])
+        sums = torch.zeros(n_classes, rows.shape[1], dtype=torch.float64)
+        noise = self.noise.gaussian((n_classes, width), budget.head, "head", down.round)
+        sums[:, :width] = self._one_hot(n_classes).T @ normalize(rows[:, :width], dim=1) + noise
+        return self._up(down.round, head=self.party.masked(sums, down.keys, down.round))
 
     def send_scores(self, down: Down) -> Up:
         """Class directions [C, r] by what the node makes of the anchors, times its rows of each class, masked.

@@ -31,6 +31,7 @@ from isogram.data.base import FloatArray
 from isogram.errors import AnchorError, MessageError
 from isogram.messages import Down, Up
 from isogram.model import NodeModel
+from isogram.noise import Noise
 
 MIN_ANCHORS = 4
 """That a node must hold: unbiased estimators do not exist with fewer."""
@@ -58,7 +59,14 @@ class AlignedNode:
     """
 
     def __init__(
-        self, data: NodeData, anchors: AnchorItems, n_anchors: int, anchor_hash: str, config: Config, run: str = ""
+        self,
+        data: NodeData,
+        anchors: AnchorItems,
+        n_anchors: int,
+        anchor_hash: str,
+        config: Config,
+        run: str = "",
+        noise: Noise | None = None,
     ) -> None:
         if len(anchors.index) < MIN_ANCHORS:
             raise AnchorError(
@@ -66,7 +74,7 @@ class AlignedNode:
                 f"{MIN_ANCHORS} or more"
             )
         self.name, self.modality, self.config = data.name, data.modality, config
-        self.data, self.anchor_hash, self.run = data, anchor_hash, run
+        self.data, self.anchor_hash, self.run, self.noise = data, anchor_hash, run, noise
         self.index = torch.from_numpy(anchors.index)
         self.holds_all = len(anchors.index) == n_anchors
         self.quality = None if (anchors.quality == 1).all() else torch.from_numpy(anchors.quality)
@@ -168,7 +176,9 @@ class AlignedNode:
         self.target, self.turn, self.class_part, self.kept = target.double(), None, None, None
         self.map = self._fitted(slice(None))
         if self.way.decorrelate:
-            self.turn = decorrelation(torch.cat([self.map(flat_rows(self.data.tokens)), self._unseen(self.way)]))
+            # Under differential privacy by anchors alone: a turn by rows would let one row move all others.
+            rows = [self.map(flat_rows(self.data.tokens))] if self.noise is None else []
+            self.turn = decorrelation(torch.cat([*rows, self._unseen(self.way)]))
             self.map = self._fitted(slice(None))
         if self.way != self.ways[0] and way is not None:
             # A heavy ridge makes coordinates small, and rounds correct them in units that hardly know of it.
