@@ -49,6 +49,12 @@ def term_of(node, head, rows):
     return task(step, 0.1, "sum")
 
 
+def weighted(node, head, rows, weights):
+    """A term that gives each row's gradient a factor of its own."""
+    z = node.model.from_base(node.base_rows[rows].requires_grad_())
+    return (weights[:, None] * z * head[0].float()).sum()
+
+
 def naive(node, head, rows, parameters, clip):
     """Sum of clipped gradients, one row after the other, in float64; and the largest norm before clipping."""
     total, largest = [torch.zeros(p.shape, dtype=torch.float64) for p in parameters], 0.0
@@ -76,7 +82,7 @@ def test_clipped_sums_are_those_of_a_loop_over_rows(adapter, turn):
     for p in parameters:
         p.grad = torch.ones_like(p)  # what public terms left
     private = PrivateStep(node.model, optimiser, Drawn(), clip, 0.5, 0.25)
-    private.add_gradient(lambda: term_of(node, head, torch.tensor(rows)), ("step",))
+    private.add_gradient(lambda: term_of(node, head, torch.tensor(rows)), len(rows), ("step",))
     for p, sum_ in zip(parameters, expected, strict=True):
         assert float(sum_.norm()) > 1e-6 * clip  # of tensors without a gradient all would agree
         assert_close(p.grad.double(), 1 + 0.25 * (sum_ + 0.5 * clip), rtol=1e-4, atol=1e-5 * clip)
@@ -91,7 +97,7 @@ def test_one_row_more_or_less_moves_the_sum_by_the_clip_at_most():
         for p in parameters:
             p.grad = None
         private = PrivateStep(node.model, torch.optim.SGD(parameters, lr=1), Drawn(), 0.01, 1.0, 1.0)
-        private.add_gradient(lambda: term_of(node, head, torch.tensor(rows)), ("step",))
+        private.add_gradient(lambda: term_of(node, head, torch.tensor(rows)), len(rows), ("step",))
         return torch.cat([p.grad.flatten() for p in parameters])
 
     everything = list(range(9))
@@ -100,12 +106,50 @@ def test_one_row_more_or_less_moves_the_sum_by_the_clip_at_most():
         assert 0.0099 < moved < 0.01001
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), 1e30])
+def test_a_row_whose_gradient_is_not_finite_moves_nothing_by_more_than_the_clip(broken):
+    node, head = node_of("geolora")
+    parameters = [*node.shared.train_turn(1).values(), node.model.projector.change]
+    private = PrivateStep(node.model, torch.optim.SGD(parameters, lr=1), Drawn(), 0.01, 1.0, 1.0)
+    rows = torch.arange(3)
+    private.add_gradient(lambda: weighted(node, head, rows, torch.tensor([1.0, broken, 1.0])), 3, ("step",))
+    found = torch.cat([p.grad.flatten() for p in parameters])
+    for p in parameters:
+        p.grad = None
+    private.add_gradient(lambda: weighted(node, head, rows, torch.tensor([1.0, 0.0, 1.0])), 3, ("step",))
+    without = torch.cat([p.grad.flatten() for p in parameters])
+    assert found.isfinite().all() and float((found - without).norm()) < 0.01001
+
+
+def test_a_trunk_that_folds_rows_into_one_is_refused():
+    """Opacus would take each token for a row, clip it by itself, and no error would be seen."""
+    node, head = node_of("geolora")
+    parameters = list(node.shared.train_turn(1).values())
+    node.model.projector.change.requires_grad_(False)
+    trunk = node.shared.trunk.forward
+
+    def folded(tokens):
+        hidden = tokens.flatten(0, 1)
+        for layer in node.shared.layers.values():
+            if layer.weight.shape == (48, 48):
+                hidden = layer(hidden)
+        return hidden.reshape(tokens.shape).mean(1)
+
+    node.shared.trunk.forward = folded
+    try:
+        private = PrivateStep(node.model, torch.optim.SGD(parameters, lr=1), Drawn(), 0.01, 1.0, 1.0)
+        with pytest.raises(ConfigError, match="folds 3 rows into 12"):
+            private.add_gradient(lambda: term_of(node, head, torch.arange(3)), 3, ("step",))
+    finally:
+        node.shared.trunk.forward = trunk
+
+
 @pytest.mark.parametrize("empty", ["no row", "no class"])
 def test_noise_is_added_also_where_no_row_has_a_part(empty):
     node, _ = node_of("geolora")
     parameters = [*node.shared.train_turn(1).values(), node.model.projector.change]
     private = PrivateStep(node.model, torch.optim.SGD(parameters, lr=1), node.noise, 2.0, 3.0, 0.5)
-    private.add_gradient(lambda: None, ("step", empty))
+    private.add_gradient(lambda: None, 4, ("step", empty))
     drawn = torch.cat([p.grad.flatten() for p in parameters])
     assert len(drawn) > 2000
     assert float(drawn.std()) == pytest.approx(3.0, rel=0.05) and abs(float(drawn.mean())) < 0.2
@@ -137,4 +181,3 @@ def test_a_trunk_that_mixes_rows_is_refused():
     refuse_mixing(trunk, trunk.width, 4)
     with pytest.raises(ConfigError, match="mixes the rows of a batch"):
         refuse_mixing(Mixing(trunk), trunk.width, 4)
-

@@ -201,7 +201,7 @@ def _table(model: type[BaseModel], values: Mapping[str, Any], usual: Mapping[str
             table.add(key, _table(entry.annotation, value, usual[key], dotted))
         elif dotted in GOVERNED | FOLLOWS and value == usual[key]:
             line = tomlkit.document()
-            by = "goal" if dotted in GOVERNED else "privacy.epsilon"
+            by = "goal" if dotted in GOVERNED else "privacy"
             _add(line, key, f"by {by}: {entry.description}", value)
             table.add(tomlkit.comment(tomlkit.dumps(line).strip()))
         else:

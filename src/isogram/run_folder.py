@@ -119,7 +119,7 @@ def begin(folder: Path, config: Config, data: FederatedData, diagnosis: Diagnosi
 
 
 def state(config: Config, data: FederatedData) -> dict[str, Any]:
-    """What `run.json` says of a run before its first round; not how many rows and which classes if these are private."""
+    """What `run.json` says of a run before its first round; not rows and classes in numbers where these are private."""
     private = config.privacy.epsilon > 0
     return {
         "name": config.name,

@@ -54,12 +54,16 @@ class PrivateStep:
             if any(p.requires_grad for p in module.parameters(recurse=False)):
                 module.training = True  # hooks look at nothing else; there is no dropout
 
-    def add_gradient(self, term: Callable[[], Tensor | None], purpose: tuple[object, ...]) -> None:
+    def add_gradient(self, term: Callable[[], Tensor | None], rows: int, purpose: tuple[object, ...]) -> None:
         """Add the gradient of the rows of a sample, each clipped, and noise: also where there are no rows.
 
         Args:
             term: sum over the rows; None if none of them has a part in it.
+            rows: how many there are.
             purpose: what the noise is for, different for each step of a run.
+
+        Raises:
+            ConfigError: the trunk folds rows into one, so that parts of them would be clipped and not they.
         """
         parameters = self._clipper.params
         before = [p.grad for p in parameters]
@@ -72,8 +76,14 @@ class PrivateStep:
             value.backward()
         hooks.remove_hooks()
         for p in parameters:
-            if value is None:
-                p.grad_sample = p.new_zeros(0, *p.shape)
+            if value is None or p.grad_sample is None:  # nothing to learn from, or a layer that no row goes through
+                p.grad_sample = p.new_zeros(0 if value is None else rows, *p.shape)
+            if value is not None and len(p.grad_sample) != rows:
+                raise ConfigError(
+                    f"model.trunk folds {rows} rows into {len(p.grad_sample)}: no row has a gradient of its own then, "
+                    "and privacy.epsilon cannot be kept; choose another trunk, or another model.target"
+                )
+        _leave_out_broken([p.grad_sample for p in parameters])
         self._clipper.clip_and_accumulate()
         for number, (p, public) in enumerate(zip(parameters, before, strict=True)):
             noise = self._noise.gaussian(tuple(p.shape), self._deviation, *purpose, number)
@@ -82,6 +92,14 @@ class PrivateStep:
                 p.grad += public
             p.summed_grad = None
         hooks.cleanup()
+
+
+def _leave_out_broken(gradients: list[Tensor]) -> None:
+    """Set to 0 the gradient of a row that has NaN or infinity in it: no bound would hold, and the sum would show it."""
+    broken = torch.stack([~g.flatten(1).isfinite().all(1) for g in gradients]).any(0)
+    if broken.any():
+        for g in gradients:
+            g[broken] = 0
 
 
 def adapted_gradients(layer: AdaptedLinear, inputs: list[Tensor], gradient: Tensor) -> dict[nn.Parameter, Tensor]:

@@ -111,7 +111,8 @@ class Node(LabelledNode):
                     total.backward()
                 if private is not None:
                     purpose = ("round", down.round, number)
-                    private.add_gradient(self._sampled_task(down, purpose), purpose)
+                    rows = self._sample(purpose)
+                    private.add_gradient(self._task_of(rows, down), len(rows), purpose)
                 if terms or private is not None:
                     optimiser.step()
                 for name, value in terms.items():
@@ -208,11 +209,15 @@ class Node(LabelledNode):
         train, clip = self.config.train, self.config.privacy.clip
         return PrivateStep(self.model, optimiser, self.noise, clip, budget.step, train.weights.task / train.batch)
 
-    def _sampled_task(self, down: Down, purpose: tuple[object, ...]) -> Callable[[], Tensor | None]:
-        """The task term of a Poisson sample of private rows, summed over them; None if none has a class to learn."""
-        assert self.model is not None and self.noise is not None
-        model, rate, temperature = self.model, self.config.privacy.rate, self.config.train.temperature
-        rows = self.noise.sample(len(self.base_rows), rate, *purpose, "rows")
+    def _sample(self, purpose: tuple[object, ...]) -> Tensor:
+        """A Poisson sample of the private rows, by position."""
+        assert self.noise is not None
+        return self.noise.sample(len(self.base_rows), self.config.privacy.rate, *purpose, "rows")
+
+    def _task_of(self, rows: Tensor, down: Down) -> Callable[[], Tensor | None]:
+        """The task term of some private rows, summed over them; None if none has a class to learn."""
+        assert self.model is not None
+        model, temperature = self.model, self.config.train.temperature
 
         def term() -> Tensor | None:
             if down.head is None or not len(rows):
