@@ -10,8 +10,8 @@ Studies (a row's data set is "privacy:DATA", its method "STUDY EPSILON"):
 - dp-sgd: rounds learn from labelled rows, too (`train.weights.task`), with 0.8 of epsilon for class directions.
 
 EPSILON is a number; "inf": the same settings without noise and without clipping; "default": those of a run without
-privacy, which may do what it refuses. Noise has the seed of the split, so that rows can be made again: such runs keep no
-secret and guarantee nothing. Settings were chosen on tcga-brca-tuning and on digits, seeds from 100 on (docs/log.md).
+privacy, which may do what it refuses. Noise has the seed of the split, so that rows can be made again: such runs keep
+no secret and guarantee nothing. Settings were chosen on tcga-brca-tuning and on digits, seeds from 100 (docs/log.md).
 An hour on one core.
 """
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import fields, replace
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch.testing import assert_close
 
 from isogram import federation
 from isogram.accountant import budget_of
+from isogram.bench import Row
 from isogram.config import AlignConfig, AverageConfig, Config, ModelConfig, PrivacyConfig, TermWeights, TrainConfig
 from isogram.config_file import commented, read_config
 from isogram.errors import ConfigError, RunError
@@ -25,6 +27,8 @@ from isogram.model.peft_export import export_model
 from isogram.noise import Noise
 from isogram.privacy import FOLLOWS, REFUSED, refusals
 from isogram.progress import Watch
+from isogram.report.privacy_tables import privacy_blocks, refused
+from isogram.report.tables import Results
 from isogram.run import run
 
 SECRET = bytes(range(32))
@@ -290,3 +294,31 @@ def test_a_run_does_not_go_on_without_its_secret(tmp_path, monkeypatch):
         run(config, Watch(Console(quiet=True)), resume=True)
     secret.write_text(kept)
     run(config, Watch(Console(quiet=True)), resume=True)
+
+
+# The page.
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_what_is_refused_stands_in_the_documentation_as_in_the_code():
+    text = "".join(page.read_text() for page in (ROOT / "docs").glob("privacy*.md"))
+    assert refused() in text
+    for refusal in REFUSED:
+        assert f"| `{refusal.key}` | {refusal.remedy} |" in refused()
+    for key in FOLLOWS:
+        assert f"`{key} = " in text, f"{key} follows from epsilon, and the page does not say so"
+
+
+def test_losses_are_paired_with_what_they_are_losses_of():
+    def row(method, seed, value):
+        return Row("privacy:digits", method, 5, seed, "accuracy", "pen", value)
+
+    rows = [row("closed-form 8", s, 0.6 + 0.1 * s) for s in range(3)]
+    rows += [row("closed-form inf", s, 0.65 + 0.1 * s) for s in range(3)]
+    rows += [row("dp-sgd 8", 0, 0.5), row("dp-sgd inf", 0, 0.6), row("rounds default", 0, 0.8)]
+    tables = privacy_blocks(Results(rows))
+    assert "class directions alone, ε = 8 | – | – | – | – | – | – | −.050 ± .000 |" in tables["privacy-loss"]
+    assert "rounds with DP-SGD, ε = 8 | – | – | – | – | – | – | −.100 |" in tables["privacy-loss"]
+    assert "rounds with DP-SGD, ε = 8 | – | – | – | – | – | – | −.300 |" in tables["privacy-loss-default"]
+    assert "no noise | – | – | – | – | – | – | .750 |" in tables["privacy-utility"]

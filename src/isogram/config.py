@@ -49,7 +49,11 @@ class AlignConfig(_Settings):
     metric: bool = Field(True, description="learn feature weights by HSIC with the other modalities' Grams")
     robust: bool = Field(False, description="weigh anchor items by whether the other modalities' Grams confirm them")
     precision: bool = Field(False, description="weigh nodes and anchors in the consensus by their residuals")
-    decorrelate: bool = Field(True, description="make new rows' coordinates at a node uncorrelated, by its own rows")
+    decorrelate: bool = Field(
+        True, description="make new rows' coordinates uncorrelated: by own rows, or under privacy by anchors"
+    )
+        True, description="make new rows' coordinates uncorrelated: by its own rows, under privacy by anchors"
+    )
     choose: bool = Field(True, description="let left-out anchors overrule kernel, ridge, decorrelate where it is clear")
     propagate: bool = Field(True, description="spread classes from the frame over a node's own rows, and learn them")
 
