@@ -52,8 +52,6 @@ class AlignConfig(_Settings):
     decorrelate: bool = Field(
         True, description="make new rows' coordinates uncorrelated: by own rows, or under privacy by anchors"
     )
-        True, description="make new rows' coordinates uncorrelated: by its own rows, under privacy by anchors"
-    )
     choose: bool = Field(True, description="let left-out anchors overrule kernel, ridge, decorrelate where it is clear")
     propagate: bool = Field(True, description="spread classes from the frame over a node's own rows, and learn them")
 
