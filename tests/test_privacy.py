@@ -19,7 +19,7 @@ from isogram.accountant import budget_of
 from isogram.bench import Row
 from isogram.config import AlignConfig, AverageConfig, Config, ModelConfig, PrivacyConfig, TermWeights, TrainConfig
 from isogram.config_file import commented, read_config
-from isogram.errors import ConfigError, RunError
+from isogram.errors import ConfigError, MessageError, RunError
 from isogram.local.labels import LabelledNode
 from isogram.messages import Up
 from isogram.model import SavedModel
@@ -129,6 +129,7 @@ def test_a_row_moves_class_sums_by_one_and_noise_is_of_the_budget():
             if node.labelled:
                 keys = node.send_key(1).key[None]
                 down = fed.down(node, 1, keys=keys, evidence=torch.ones(3, dtype=torch.uint8))
+                node.released = frozenset()
                 up.append(node.send_noisy_head(down).head.double() / 2**24)
         return up
 
@@ -164,6 +165,21 @@ def test_class_directions_are_made_once():
     fed = federation.align(planted(), config_of(), secret=SECRET)
     trained = federation.train(fed)
     assert_close(trained.head, fed.head, rtol=0, atol=0)
+
+
+def test_a_node_releases_once_what_the_accountant_counts_once_whoever_asks():
+    """Another frame, the same noise: the difference of two answers would have none."""
+    fed = federation.align(planted(), config_of(), secret=SECRET)
+    node = fed.nodes[0]
+    down = fed.down(node, 1, keys=node.send_key(1).key[None], evidence=torch.ones(3, dtype=torch.uint8))
+    with pytest.raises(MessageError, match="class sums a second time"):
+        node.send_noisy_head(down)
+    trained = federation.train(fed)
+    with pytest.raises(MessageError, match="steps of round 2 a second time"):
+        trained.nodes[0].train_round(federation.targets(trained, trained.nodes[0], 3))
+    with pytest.raises(MessageError, match="trains 3 rounds; nobody may ask for another one"):
+        trained.nodes[0].train_round(federation.targets(trained, trained.nodes[0], 5))
+    federation.train(fed)  # copies of the nodes, with the same noise for the same steps
 
 
 def test_without_a_secret_noise_is_fresh_each_time():
@@ -214,9 +230,10 @@ def test_a_copy_that_was_never_validated_is_refused_before_anything_is_sent(monk
     config = config_of()
     wrong = config.model_copy(update={"average": AverageConfig(head="means", rule="samples")})
     monkeypatch.setattr(LabelledNode, "send_gram", lambda *_: pytest.fail("sent a message"))
-    for start in (federation.align, federation.start_apart):
-        with pytest.raises(ConfigError, match="average.rule = samples is refused"):
-            start(planted(), wrong)
+    with pytest.raises(ConfigError, match="average.rule = samples is refused"):
+        federation.align(planted(), wrong)
+    with pytest.raises(ConfigError, match="needs a frame"):
+        federation.start_apart(planted(), config)
 
 
 def test_a_second_run_to_decide_by_is_refused():
@@ -262,6 +279,7 @@ def test_a_run_says_what_it_spent(outcome, tmp_path):
     assert not [m for m in metrics if m["metric"] == "loss/task"]
     model = SavedModel.load(outcome.folder / "model.safetensors")
     assert model.privacy["epsilon"] == round(spent[-1], 4) and model.privacy["noise"] == "secret"
+    assert outcome.notes[-1] == "privacy: epsilon 5 of 5 is spent, at delta 1e-05"
     assert "ε spent" in (outcome.folder / "report.html").read_text()
     done = export_model(model, tmp_path / "adapter")
     for folder in done.folders.values():
@@ -286,7 +304,7 @@ def test_a_run_does_not_go_on_without_its_secret(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(config, Watch(Console(quiet=True)))
     secret = tmp_path / config.name / "noise.key"
-    assert len(bytes.fromhex(secret.read_text())) == 32
+    assert len(bytes.fromhex(secret.read_text())) == 32 and secret.stat().st_mode & 0o077 == 0
     assert secret.read_text() not in (tmp_path / config.name / "config.toml").read_text()
     kept = secret.read_text()
     secret.unlink()

@@ -146,7 +146,8 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
                 write_page(folder)
             raise
         watch.say(f"writing {write_page(folder)}")
-    return Outcome(folder, diagnosis, rows, data.notes, config.train.rounds, resumed_at if begun else None)
+    notes = data.notes if fed.budget is None else (*data.notes, _privacy(fed))
+    return Outcome(folder, diagnosis, rows, notes, config.train.rounds, resumed_at if begun else None)
 
 
 class Recorder:
@@ -302,10 +303,11 @@ def _spent(fed: Federation) -> list[tuple[int, str, str, float]]:
 
 
 def _privacy(fed: Federation) -> str:
+    """How much of epsilon is spent so far."""
     assert fed.budget is not None
-    now, privacy = fed.budget.spent(0), fed.config.privacy
+    now, privacy = fed.budget.spent(fed.round), fed.config.privacy
     seeded = "" if privacy.noise_seed is None else "; privacy.noise_seed is known, so there is NO guarantee"
-    return f"privacy: class sums spend epsilon {now:.3g} of {privacy.epsilon:g} at delta {privacy.delta:g}{seeded}"
+    return f"privacy: epsilon {now:.3g} of {privacy.epsilon:g} is spent, at delta {privacy.delta:g}{seeded}"
 
 
 def _fit(fed: Federation) -> str:

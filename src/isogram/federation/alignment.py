@@ -11,6 +11,7 @@ from isogram import aggregation
 from isogram.alignment import as_kernel, canonical_frame, pack
 from isogram.config import Config
 from isogram.data import FederatedData
+from isogram.errors import ConfigError
 from isogram.federation.state import Federation, gather
 from isogram.local import Node
 from isogram.messages import Ledger, Up
@@ -82,7 +83,12 @@ def start_apart(data: FederatedData, config: Config) -> Federation:
     """Nodes in bases of their own (`Node.fit_apart`): the start of methods without a frame.
 
     Grams are sent only where the loss asks for their consensus.
+
+    Raises:
+        ConfigError: under differential privacy, whose class directions are of a frame.
     """
+    if config.privacy.epsilon:
+        raise ConfigError("privacy.epsilon needs a frame, and this method has none; set it to 0, or align first")
     fed = gather(data, config)
     for node in fed.nodes:
         node.fit_apart(data.anchors.items[node.modality], fed.width)

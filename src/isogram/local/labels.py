@@ -58,7 +58,11 @@ class LabelledNode(AlignedNode):
         A row adds one vector of length 1 to one class's sum, so that is what one row changes them by at most. Of all
         classes that there are: which of them the rows have is private, too. The node adds noise enough for itself; it
         trusts neither the server nor the other nodes of the sum.
+
+        Raises:
+            MessageError: it is asked a second time.
         """
+        self._release("class sums")
         budget = budget_of(self.config)
         assert down.keys is not None and down.evidence is not None and self.noise is not None and budget is not None
         n_classes = len(down.evidence)

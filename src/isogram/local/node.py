@@ -75,6 +75,7 @@ class AlignedNode:
             )
         self.name, self.modality, self.config = data.name, data.modality, config
         self.data, self.anchor_hash, self.run, self.noise = data, anchor_hash, run, noise
+        self.released: frozenset[str] = frozenset()
         self.index = torch.from_numpy(anchors.index)
         self.holds_all = len(anchors.index) == n_anchors
         self.quality = None if (anchors.quality == 1).all() else torch.from_numpy(anchors.quality)
@@ -103,6 +104,19 @@ class AlignedNode:
                 f"{self.anchor_hash[:8]}; server and nodes need the same anchor files"
             )
         return down
+
+    def _release(self, what: str) -> None:
+        """Note that something with noise leaves the node: whoever asks, it does so once, as the accountant counts it.
+
+        Raises:
+            MessageError: it has left already, and under the same noise a second one could be told from it.
+        """
+        if what in self.released:
+            raise MessageError(
+                f"node {self.name!r} was asked for its {what} a second time, which would spend more of epsilon than "
+                "privacy.epsilon; leave the node as it is, or begin a new run"
+            )
+        self.released |= {what}
 
     def _up(self, round: int, **fields: object) -> Up:
         return Up(

@@ -84,6 +84,9 @@ class Node(LabelledNode):
         Args:
             down: frame, geometry, head, other nodes' anchor embeddings: what the loss needs.
             sketch: number of the refresh that these steps' gradients are sketched for, 0 for none.
+
+        Raises:
+            MessageError: under differential privacy, a round that was trained before or that the budget does not have.
         """
         assert self.model is not None
         train, shared = self.config.train, self.shared
@@ -103,6 +106,10 @@ class Node(LabelledNode):
         previous = self.last_seen
         values: dict[str, float] = {}
         private = self._private_step(optimiser)
+        if private is not None:
+            self._release(f"steps of round {down.round - 1}")
+            if not 1 <= down.round - 1 <= train.rounds:
+                raise MessageError(f"node {self.name!r} trains {train.rounds} rounds; nobody may ask for another one")
         with gradient_sketches(shared, sketch) as sketches:
             for number in range(train.steps):
                 total, terms = loss(self._step(down, geometry, previous, draw), train)
