@@ -30,7 +30,6 @@ def refuse(
     expected: Mapping[str, Tensor],
     model: str,
     sketches: Mapping[str, tuple[int, ...]] | None = None,
-    *,
     counted: bool = True,
 ) -> tuple[list[Up], list[str]]:
     """Split a round's updates into those that can be averaged, in node order, and a reason for each of the others.

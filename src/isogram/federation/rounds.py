@@ -124,7 +124,7 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.nodes}
         expected = before[fed.group(fed.nodes[0])]
         updates, late = averaging.refuse(
-            updates, expected, shared.about, shapes["sketches"], counted=config.average.counts_rows
+            updates, expected, shared.about, shapes["sketches"], config.average.counts_rows
         )
         averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
         refused += late + unknown
