@@ -92,10 +92,9 @@ def _texts(texts: dict[str, str], direction: str, e: Expected) -> str | None:
         if texts.get(name) != value:
             return f"{name} is {texts.get(name)!r}"
     rest = {name: value for name, value in texts.items() if name not in right}
-    if e.kind == "update" and not (texts["samples"].isdecimal() and 1 <= int(texts["samples"]) <= 2**48):
+    count = rest.pop("samples", "") if e.kind == "update" and e.counted else "1"
+    if not (count.isdecimal() and 1 <= int(count) <= 2**48):
         return "samples"
-    if e.kind == "update":
-        del rest["samples"]
     if e.kind == "frame" and not 0 <= int(rest.pop("fit", "0")) < e.ways:
         return "fit"
     if e.kind == "evidence" and rest.pop("second", "0") not in ("0", "1"):

@@ -160,6 +160,19 @@ def less_centred(packed):
     return pack(unpack(packed) + 0.05 * torch.eye(10, dtype=torch.float64))
 
 
+def test_rows_are_sent_where_a_rule_needs_them_and_nowhere_else():
+    message, expected = sample("update")
+    uncounted = replace(expected, counted=False)
+    with pytest.raises(MessageError, match="sent samples = '9', of 0 to 0"):
+        read(message, uncounted)
+    assert judge(message.to_bytes(), "Up", uncounted) == "texts ['samples']"
+    silent = replace(message, samples=0)
+    assert read(silent, uncounted).samples == 0
+    assert judge(silent.to_bytes(), "Up", uncounted) is None
+    with pytest.raises(MessageError, match="trained on 0 rows"):
+        read(silent, expected)
+
+
 NAN, INF = float("nan"), float("inf")
 LAYOUT = {
     # kind, field, change, what is said; seen before an array is made

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from isogram import alignment
-from isogram.alignment import Fit, anchor_residuals, canonical_frame, consensus, item_quality, sub_smoother, unpack
+from isogram.alignment import (
+    Fit,
+    anchor_residuals,
+    canonical_frame,
+    classes,
+    consensus,
+    item_quality,
+    sub_smoother,
+    unpack,
+)
 from isogram.errors import MessageError
 from isogram.messages import Up
 from isogram.secure_sum import MIN_EVIDENCE, total
@@ -286,6 +295,31 @@ def merge_heads(updates: Sequence[Up], evidence: Tensor) -> Tensor:
         sums = torch.linalg.solve(precision + HEAD_PRIOR * torch.eye(len(precision), dtype=torch.float64), sums.T).T
     directions = torch.nn.functional.normalize(sums, dim=1)
     return torch.where(evidence[:, None] > 0, directions, torch.nan)
+
+
+def merge_noisy_heads(updates: Sequence[Up], frame: Tensor, noise: float, width: int) -> Tensor:
+    """Class directions [C, r] from sums with Gaussian noise; NaN where noise alone would have as large a sum.
+
+    All of it is made of what was released and of the frame, which is public, so it costs nothing more. From unit sums
+    in the leading coordinates each anchor gets class scores, and from these come directions in all coordinates, which
+    noise moves less (`alignment.classes.evidence_head`).
+
+    Args:
+        updates: one per labelled node.
+        frame: [K, r].
+        noise: standard deviation of what each node added to each number.
+        width: coordinates that are not 0.
+
+    Raises:
+        MessageError: sums of different shapes; names the nodes.
+    """
+    sums = _total(updates, "head")
+    known = sums.square().sum(1) > len(updates) * noise**2 * width
+    directions = torch.full_like(sums, torch.nan)
+    if known.any():
+        scores = classes.anchor_classes(frame.double(), sums[known])
+        directions[known] = torch.nn.functional.normalize(classes.evidence_head(scores, frame.double()), dim=1)
+    return directions
 
 
 def _total(updates: Sequence[Up], field: str) -> Tensor:

@@ -1,7 +1,8 @@
 """A federation's state between two rounds as tensors, and back: an interrupted run goes on to the same bits.
 
 Nothing random has to be kept: every draw comes from a stream seeded by what it is for (`local.stream`), the optimiser
-starts anew in each round, and secure sums do not depend on their keys.
+starts anew in each round, and secure sums do not depend on their keys. Noise of differential privacy needs its secret,
+which stands in a file of its own (`run_folder`) and never in here.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from isogram import federation
+from isogram.accountant import card
 from isogram.alignment import LinearMap
 from isogram.errors import RunError
 from isogram.federation import Federation
@@ -142,4 +144,5 @@ def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
         kept={n.name: n.model.kept for n in fed.nodes if n.model is not None and n.model.kept is not None},
         adapters=fed.adapters if trained else None,
         fingerprint=trunk.fingerprint if trunk is not None else "",
+        privacy=card(fed.config, fed.round),
     )

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from isogram import privacy
 from isogram.goal import Goal, goal_of, with_defaults
 
 DATASETS = {
@@ -48,7 +49,9 @@ class AlignConfig(_Settings):
     metric: bool = Field(True, description="learn feature weights by HSIC with the other modalities' Grams")
     robust: bool = Field(False, description="weigh anchor items by whether the other modalities' Grams confirm them")
     precision: bool = Field(False, description="weigh nodes and anchors in the consensus by their residuals")
-    decorrelate: bool = Field(True, description="make new rows' coordinates at a node uncorrelated, by its own rows")
+    decorrelate: bool = Field(
+        True, description="make new rows' coordinates uncorrelated: by own rows, or under privacy by anchors"
+    )
     choose: bool = Field(True, description="let left-out anchors overrule kernel, ridge, decorrelate where it is clear")
     propagate: bool = Field(True, description="spread classes from the frame over a node's own rows, and learn them")
 
@@ -154,6 +157,27 @@ class AverageConfig(_Settings):
     head_within: bool = Field(False, description="each modality's class directions from its own labels alone")
     shuffle: int = Field(0, ge=0, description="the control: deal weights to other nodes, in the n-th way; 0: do not")
 
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the rule weighs nodes by their rows, so that their number has to be sent."""
+        return self.rule in ("samples", "node")
+
+
+class PrivacyConfig(_Settings):
+    """Differential privacy of each private row; what is guaranteed, and what is refused: docs/privacy.md."""
+
+    epsilon: float = Field(0.0, ge=0, description="bound for one row at one node, over all that is released; 0: off")
+    delta: float = Field(1e-5, gt=0, lt=1, description="probability with which the bound may fail")
+    clip: float = Field(1.0, gt=0, description="bound on the L2 norm of one row's gradient")
+    rate: float = Field(0.25, gt=0, le=1, description="probability with which a row is in a step; public")
+    head_share: float = Field(0.5, gt=0, le=1, description="of epsilon for class directions; rounds have the rest")
+    head_rank: int | None = Field(
+        None, ge=1, description="frame coordinates in class directions; if absent as many as there are classes"
+    )
+    noise_seed: int | None = Field(
+        None, ge=0, description="for experiments: whoever knows it can take the noise away; if absent it is secret"
+    )
+
 
 Sendable = Literal[
     # kinds of messages
@@ -250,6 +274,7 @@ class Config(_Settings):
     train: TrainConfig = TrainConfig()
     average: AverageConfig = AverageConfig()
     egress: EgressConfig = EgressConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     output: OutputConfig = OutputConfig()
     files: FilesConfig = FilesConfig()
 
@@ -259,6 +284,7 @@ class Config(_Settings):
         if not isinstance(found, Mapping):
             return found
         goal = found.get("goal", _default_goal(dict(found)))
+        found = privacy.with_defaults(found)
         return with_defaults(found, goal) if goal in get_args(Goal) else found
 
     @field_validator("name")
@@ -311,6 +337,7 @@ class Config(_Settings):
             )
         if self.average.across == "alone" and self.train.refresh and self.train.refresh_basis == "gradient":
             problems.append("train.refresh_basis = gradient needs all nodes' sketches; nodes alone have random")
+        problems += privacy.refusals(self)
         if self.files.labels == "id":
             problems.append("files.labels = 'id': that column has the names of rows; name the one that has classes")
         if self.files.classes and not self.files.labels:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from isogram.config import FILES, Config
 from isogram.errors import ConfigError
 from isogram.goal import GOVERNED
+from isogram.privacy import FOLLOWS
 
 
 def read_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
@@ -173,7 +174,7 @@ def commented(config: Config, *, files: bool = False) -> str:
     document.add(
         tomlkit.comment("Any key may be left out; what stands here is then used. Lines that begin with `# key =`")
     )
-    document.add(tomlkit.comment(f"follow from `goal`; the values shown are those of {config.goal}."))
+    document.add(tomlkit.comment(f"follow from `goal` or `privacy`; the values shown are those of {config.goal}."))
     document.add(tomlkit.nl())
     values = config.model_dump(mode="json") | ({"data": FILES, "anchors": 0} if files else {})
     usual = Config(goal=config.goal).model_dump(mode="json")
@@ -190,7 +191,7 @@ def commented(config: Config, *, files: bool = False) -> str:
 
 
 def _table(model: type[BaseModel], values: Mapping[str, Any], usual: Mapping[str, Any], group: str) -> Any:
-    """A group of settings. What the goal decides and is as `usual` is a comment: it is to change with the goal."""
+    """A group of settings. What another setting decides and is as `usual` is a comment: it is to change with that."""
     table = tomlkit.table()
     table.comment((model.__doc__ or "").split("\n")[0].rstrip("."))
     for key, entry in model.model_fields.items():
@@ -198,9 +199,10 @@ def _table(model: type[BaseModel], values: Mapping[str, Any], usual: Mapping[str
         if isinstance(entry.annotation, type) and issubclass(entry.annotation, BaseModel):
             table.add(tomlkit.nl())
             table.add(key, _table(entry.annotation, value, usual[key], dotted))
-        elif dotted in GOVERNED and value == usual[key]:
+        elif dotted in GOVERNED | FOLLOWS and value == usual[key]:
             line = tomlkit.document()
-            _add(line, key, f"by goal: {entry.description}", value)
+            by = "goal" if dotted in GOVERNED else "privacy"
+            _add(line, key, f"by {by}: {entry.description}", value)
             table.add(tomlkit.comment(tomlkit.dumps(line).strip()))
         else:
             _add(table, key, entry.description, value)

@@ -25,15 +25,16 @@ DEFAULTS: dict[Goal, dict[str, dict[str, Any]]] = {
 """Goal -> group -> settings in the place of the defaults, which are those of "pairs"."""
 
 
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting in nested groups: its dotted key, its value."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
 
-GOVERNED = frozenset(key for groups in DEFAULTS.values() for key, _ in _leaves(groups))
+GOVERNED = frozenset(key for groups in DEFAULTS.values() for key, _ in leaves(groups))
 """Every setting that a goal decides, dotted."""
 
 
@@ -49,8 +50,13 @@ def goal_of(data: object) -> Goal:
 
 def with_defaults(given: Mapping[str, Any], goal: Goal) -> dict[str, Any]:
     """Groups of settings as they are given, completed by what the goal has in the place of defaults."""
+    return completed(given, DEFAULTS[goal])
+
+
+def completed(given: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Groups of settings as they are given, and of `groups` what they do not say."""
     found = dict(given)
-    for group, settings in DEFAULTS[goal].items():
+    for group, settings in groups.items():
         found[group] = _completed(found.get(group, {}), settings)
     return found
 

@@ -5,6 +5,7 @@ Shape letters: k anchors at the node, a of them live in the step, b private rows
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,8 +49,11 @@ class Step:
         return replace(self, **{name: value.to(device) for name, value in found.items() if value is not None})
 
 
-def task(step: Step, temperature: float) -> Tensor | None:
-    """Cross-entropy of a cosine head, softmax over the classes that this node has labels of and the head knows."""
+def task(step: Step, temperature: float, reduction: Literal["mean", "sum"] = "mean") -> Tensor | None:
+    """Cross-entropy of a cosine head, softmax over the classes that this node has labels of and the head knows.
+
+    A row's own depends on no other row: with "sum" the gradient is the sum of theirs.
+    """
     if step.labels is None or step.head is None:
         return None
     known = ~step.head.isnan().any(1)
@@ -58,7 +62,7 @@ def task(step: Step, temperature: float) -> Tensor | None:
     if not keep.any() or known.sum() < 2:
         return None
     logits = normalize(step.rows[keep], dim=1) @ step.head[known].T / temperature
-    return cross_entropy(logits, normalize(labels[keep], p=1, dim=1))
+    return cross_entropy(logits, normalize(labels[keep], p=1, dim=1), reduction=reduction)
 
 
 def cka_term(step: Step, temperature: float) -> Tensor | None:

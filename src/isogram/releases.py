@@ -85,7 +85,15 @@ _SENT = (
         _moves,
     ),
     Release("key", "key", "a fresh key", "the node has labels", _NO_LABELS, _labels, masked=True),
-    Release("counts", "counts", "private rows", "the node has labels", _NO_LABELS, _labels, masked=True),
+    Release(
+        "counts",
+        "counts",
+        "private rows",
+        "the node has labels, and privacy.epsilon = 0",
+        _NO_LABELS,
+        lambda case: case.labelled and not case.config.privacy.epsilon,
+        masked=True,
+    ),
     Release("sums", "head", "private rows", "the node has labels", _NO_LABELS, _labels, masked=True),
     Release(
         "sums",
@@ -100,7 +108,14 @@ _SENT = (
     Release("blocks", "block_start", "private rows", _TRIAL, "keep the trained model", _never),
     Release("blocks", "block_trained", "trained parameters", _TRIAL, "keep the trained model", _never),
     Release("update", "adapters", "trained parameters", "train.rounds > 0", _NO_ROUNDS, _adapts),
-    Release("update", "samples", "private rows", "train.rounds > 0", _NO_ROUNDS, _trains),
+    Release(
+        "update",
+        "samples",
+        "private rows",
+        'train.rounds > 0, and average.rule = "samples" or "node"',
+        'set average.rule = "uniform"',
+        lambda case: _trains(case) and case.config.average.counts_rows,
+    ),
     Release(
         "update",
         "precision",

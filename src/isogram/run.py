@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from isogram import checkpoint, federation
+from isogram.accountant import budget_of, card
 from isogram.alignment import DEFAULT_RANK
 from isogram.bench import Row, score, solutions
 from isogram.config import Config, EgressConfig
@@ -46,7 +48,9 @@ from isogram.run_folder import (
     changes,
     check_folder,
     fingerprint,
+    forget_noise,
     locked,
+    noise_secret,
     read_json,
     run_id,
     state,
@@ -110,6 +114,7 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
     _check_device(config.train.device)
     if config.output.tensorboard:
         _summary_writer()  # told now rather than after the alignment, if it is missing
+    budget_of(config)  # so is a missing Opacus, or a privacy that no noise gives
     folder = config.output.folder / config.name
     check_folder(folder, config, resume)
     watch.say("reading data")
@@ -146,7 +151,8 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
                 write_page(folder)
             raise
         watch.say(f"writing {write_page(folder)}")
-    return Outcome(folder, diagnosis, rows, data.notes, config.train.rounds, resumed_at if begun else None)
+    notes = data.notes if fed.budget is None else (*data.notes, _privacy(fed))
+    return Outcome(folder, diagnosis, rows, notes, config.train.rounds, resumed_at if begun else None)
 
 
 class Recorder:
@@ -166,16 +172,22 @@ class Recorder:
             self._cut({MESSAGES: 0, METRICS: 0, EGRESS: 0})
             watch.say("one-shot alignment")
             clock = time.perf_counter()
-            fed = federation.align(self.data, self.config, run_id(self.folder), oversight=self._oversight)
-            self._log(fed, [(0, "", "seconds", time.perf_counter() - clock)])
+            fed = federation.align(
+                self.data, self.config, run_id(self.folder), noise_secret(self.folder), oversight=self._oversight
+            )
+            self._log(fed, [(0, "", "seconds", time.perf_counter() - clock), *_spent(fed)])
             write_tensors(start, checkpoint.alignment_state(fed), self._position(fed))
             self._state(fed)
             watch.say(f"fit: {_fit(fed)}")
+            if fed.budget is not None:
+                watch.say(_privacy(fed))
             return fed, 0
         done = max(int(path.stem.removeprefix("round-")) for path in start.parent.glob("round-*.safetensors"))
         watch.say(f"going on after round {done} of {self.config.train.rounds}")
         tensors, _ = read_tensors(start)
-        fed = federation.gather(self.data, self.config, run_id(self.folder), oversight=self._oversight)
+        fed = federation.gather(
+            self.data, self.config, run_id(self.folder), noise_secret(self.folder), oversight=self._oversight
+        )
         fed = checkpoint.restore_alignment(fed, tensors)
         last, position = read_tensors(self._checkpoint(done))
         lines = self._cut({EGRESS: 0} | position["lines"])  # older versions had no log of what left
@@ -208,7 +220,7 @@ class Recorder:
 
                 clock = time.perf_counter()
                 fed = federation.train_round(fed, tell)
-                metrics.append((fed.round, "", "seconds", time.perf_counter() - clock))
+                metrics += [(fed.round, "", "seconds", time.perf_counter() - clock), *_spent(fed)]
                 self._log(fed, metrics)
                 for round, node, name, value in metrics if board else ():
                     board.add_scalar(f"{name}/{node}" if node else name, value, round)
@@ -217,12 +229,17 @@ class Recorder:
         return fed
 
     def evaluated(self, fed: Federation, watch: Watch) -> tuple[Row, ...]:
-        """Table, view and model; the run is complete."""
+        """Table, view and model; the run is complete.
+
+        Under differential privacy no other method is beside it: what they release of private rows has no noise.
+        """
         watch.say("evaluating on held-out rows")
         rows: list[Row] = []
+        if fed.budget is not None:
+            rows += [row for row in self._start(fed) if not self.config.train.rounds or row.metric not in _COSTS]
         # Other methods are simulated here to be compared: what they would send, nobody sends.
         compared = self.config.model_copy(update={"egress": EgressConfig()})
-        for recipe in COMPARED:
+        for recipe in COMPARED if fed.budget is None else ():
             for found, seconds in solutions(recipe, self.data, compared, None):
                 rows += score(found, self.data, self.config, seconds)
         if self.config.train.rounds:
@@ -232,7 +249,15 @@ class Recorder:
         write_json(self.folder / EVALUATION, asdict(view(self.data, fed.nodes)))
         checkpoint.final_model(fed, self.data.classes).save(self.folder / MODEL)
         self._state(fed, complete=True)
+        forget_noise(self.folder)
         return tuple(rows)
+
+    def _start(self, fed: Federation) -> list[Row]:
+        """What the run's own alignment is worth; bytes and seconds are of the whole run."""
+        start = replace(fed, nodes=tuple(copy(node) for node in fed.nodes))
+        for node in start.nodes:
+            node.fall_back()
+        return score(solution("closed-form", start), self.data, self.config, self._seconds)
 
     def _checkpoint(self, round: int) -> Path:
         return self.folder / CHECKPOINTS / f"round-{round:04d}.safetensors"
@@ -272,6 +297,8 @@ class Recorder:
         found = state(self.config, self.data)
         now: dict[str, Any] = {"round": fed.round, "complete": complete, "seconds": round(self._seconds, 3)}
         now |= {"goal": self.config.goal, "fit": _fit(fed)}
+        if fed.budget is not None:
+            now["privacy"] = card(self.config, fed.round)
         if fed.refused:
             now["refused"] = list(fed.refused)
         write_json(self.folder / STATE, found | now)
@@ -287,6 +314,22 @@ def _before_and_after(rows: Sequence[Row]) -> str:
             means += [f"{fmean(values):.3f}"] if values else []
         found += [f"{name} {' -> '.join(means)}"] if len(means) == 2 else []
     return ", ".join(found) or "no held-out rows to measure them on"
+
+
+_COSTS = ("bytes_per_node", "seconds")
+
+
+def _spent(fed: Federation) -> list[tuple[int, str, str, float]]:
+    """Epsilon of all that was released so far, the same at each node that labels rows; others release nothing."""
+    return [] if fed.budget is None else [(fed.round, "", "epsilon", fed.budget.spent(fed.round))]
+
+
+def _privacy(fed: Federation) -> str:
+    """How much of epsilon is spent so far."""
+    assert fed.budget is not None
+    now, privacy = fed.budget.spent(fed.round), fed.config.privacy
+    seeded = "" if privacy.noise_seed is None else "; privacy.noise_seed is known, so there is NO guarantee"
+    return f"privacy: epsilon {now:.3g} of {privacy.epsilon:g} is spent, at delta {privacy.delta:g}{seeded}"
 
 
 def _fit(fed: Federation) -> str:

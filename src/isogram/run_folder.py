@@ -7,6 +7,7 @@ run.json           how far it has come         evaluation.json    what the page 
 egress.jsonl       what left each node, hashed model.safetensors  the final model
 checkpoints/       one file a round            report.html        the page
 audit.jsonl        what attacks found          audit/             its replays
+noise.key          secret of the noise under differential privacy; removed when the run is complete
 """
 
 import hashlib
@@ -25,17 +26,20 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from isogram.accountant import card
 from isogram.config import Config
 from isogram.config_file import read_config, to_toml
 from isogram.data import FederatedData
+from isogram.data.base import NodeData
 from isogram.doctor import Diagnosis
 from isogram.errors import RunError
 from isogram.files import temporary_files, write_atomic, writing
+from isogram.noise import secret_of
 
 CONFIG, ENVIRONMENT, DOCTOR, STATE = "config.toml", "environment.json", "doctor.json", "run.json"
 MESSAGES, METRICS, RESULTS, EVALUATION = "messages.jsonl", "metrics.jsonl", "results.jsonl", "evaluation.json"
 EGRESS, CHECKPOINTS, MODEL, REPORT = "egress.jsonl", "checkpoints", "model.safetensors", "report.html"
-AUDIT, REPLAYS = "audit.jsonl", "audit"
+AUDIT, REPLAYS, NOISE = "audit.jsonl", "audit", "noise.key"
 
 _PACKAGES = ("torch", "numpy", "scipy", "peft", "transformers", "safetensors", "scikit-learn", "pandas")
 
@@ -69,7 +73,7 @@ def check_folder(folder: Path, config: Config, resume: bool) -> None:
         raise RunError(f"{folder} is a run of another configuration: {told}; use another name, or the old settings")
 
 
-_OWN = {CHECKPOINTS, ENVIRONMENT, DOCTOR, STATE, ".lock"}
+_OWN = {CHECKPOINTS, ENVIRONMENT, DOCTOR, STATE, NOISE, ".lock"}
 """What may stand in a folder before its configuration: the traces of a run that was stopped while it began."""
 
 
@@ -112,11 +116,15 @@ def begin(folder: Path, config: Config, data: FederatedData, diagnosis: Diagnosi
     files = {ENVIRONMENT: _environment(config), DOCTOR: diagnosis.to_json(), STATE: state(config, data)}
     for name, value in files.items():
         write_json(folder / name, value)
+    if config.privacy.epsilon:
+        write_atomic(folder / NOISE, secret_of(config.privacy).hex().encode())
+        (folder / NOISE).chmod(0o600)
     write_atomic(folder / CONFIG, to_toml(config).encode())
 
 
 def state(config: Config, data: FederatedData) -> dict[str, Any]:
-    """What `run.json` says of a run before its first round."""
+    """What `run.json` says of a run before its first round; not rows and classes in numbers where these are private."""
+    private = config.privacy.epsilon > 0
     return {
         "name": config.name,
         "round": 0,
@@ -130,14 +138,20 @@ def state(config: Config, data: FederatedData) -> dict[str, Any]:
             {
                 "name": node.name,
                 "modality": node.modality,
-                "rows": len(node.tokens),
-                "classes": [data.classes[c] for c in node.classes],
+                "rows": None if private else len(node.tokens),
+                "classes": _classes(data, node, private),
             }
             for node in data.nodes
         ],
         "notes": list(data.notes),
         "fingerprint": fingerprint(data),
-    }
+    } | ({"privacy": card(config, 0)} if private else {})
+
+
+def _classes(data: FederatedData, node: NodeData, private: bool) -> list[str]:
+    if private:
+        return [] if node.labels is None else list(data.classes)
+    return [data.classes[c] for c in node.classes]
 
 
 def _environment(config: Config) -> dict[str, Any]:
@@ -165,6 +179,26 @@ def run_id(folder: Path) -> str:
         RunError: the folder is damaged.
     """
     return str(read_json(folder / ENVIRONMENT).get("run", ""))
+
+
+def noise_secret(folder: Path) -> bytes | None:
+    """The secret of the noise, or None where there is no more to be drawn or never was.
+
+    Raises:
+        RunError: the file is damaged, or is gone from a run that is not complete: drawn anew, noise would be another.
+    """
+    if not read_config(folder / CONFIG).privacy.epsilon or read_json(folder / STATE)["complete"]:
+        return None
+    try:
+        return bytes.fromhex((folder / NOISE).read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {folder / NOISE}: {error}; the run cannot go on, use another name") from error
+
+
+def forget_noise(folder: Path) -> None:
+    """Remove the secret: with it and the messages somebody could take the noise away."""
+    with writing(folder):
+        (folder / NOISE).unlink(missing_ok=True)
 
 
 def changes(folder: Path, config: Config) -> list[str]:

@@ -124,7 +124,8 @@ class Expected:
     kind: of `KINDS`. node: whose message it is, the sender's on the way up and the receiver's on the way down. Of the
     settings, rho and power as in `config.AlignConfig`, and ways: how many ways to fit there are. lengths: by the
     letters of shapes, those known; K and C at least, and k on the way down. places: of an index, K if not given.
-    second: whether second moments were asked for. model and the shapes of each group: of what trains in this round.
+    second: whether second moments were asked for. counted: whether an update says of how many rows it is. model and
+    the shapes of each group: of what trains in this round.
     """
 
     kind: str
@@ -139,6 +140,7 @@ class Expected:
     places: int | None = None
     ways: int = 1
     second: bool = False
+    counted: bool = True
     model: str = ""
     groups: Mapping[str, Shapes] = field(default_factory=dict)
 
@@ -203,14 +205,14 @@ class Expected:
                 f"sent adapters of {told.get('model', '')!r}, not of {self.model!r}: "
                 "give all nodes the same trunk, adapter and rank"
             )
-        ranges = {"samples": (1, MOST_SAMPLES), "fit": (0, self.ways - 1), "second": (0, 1)}
+        ranges = {"samples": (1, MOST_SAMPLES) if self.counted else (0, 0), "fit": (0, self.ways - 1), "second": (0, 1)}
         for entry in fields(of):
             if entry.type is not int or entry.name == "round":
                 continue
             least, most = ranges[entry.name] if entry.name in kind.numbers else (0, 0)
             text = told.get(entry.name, "0")
             if not text.isascii() or not text.isdigit() or str(int(text)) != text or not least <= int(text) <= most:
-                if entry.name == "samples":
+                if entry.name == "samples" and self.counted:
                     yield f"sent adapters trained on {text} rows: give it rows, or take it out of the federation"
                 yield f"sent {entry.name} = {text!r}, of {least} to {most}: {_VERSION}"
 

@@ -12,15 +12,19 @@ from isogram.alignment import as_kernel, canonical_frame, pack
 from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.egress import Oversight
+from isogram.errors import ConfigError
 from isogram.federation.state import Federation, gather
 from isogram.local import Node
 from isogram.messages import Ledger, Up
+from isogram.privacy import head_rank
 
 
 def align(
     data: FederatedData,
     config: Config,
     run: str = "",
+    secret: bytes | None = None,
+    *,
     ledger: Ledger | None = None,
     oversight: Oversight | None = None,
 ) -> Federation:
@@ -30,15 +34,17 @@ def align(
         data: nodes and anchors.
         config: settings.
         run: its name in all messages, see `messages.Message`.
+        secret: of the noise, see `noise`; one of its own if not given.
         ledger: that all messages go through.
         oversight: of what leaves the nodes.
 
     Raises:
+        ConfigError: settings that differential privacy refuses.
         AnchorError: the anchors cannot carry it; see `alignment.consensus`.
         EgressError: a node may not send what it has to.
         MessageError: a node that was set otherwise has no such way to fit.
     """
-    fed = gather(data, config, run, ledger, oversight)
+    fed = gather(data, config, run, secret, ledger=ledger, oversight=oversight)
     grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
@@ -89,7 +95,12 @@ def start_apart(data: FederatedData, config: Config, ledger: Ledger | None = Non
     """Nodes in bases of their own (`Node.fit_apart`): the start of methods without a frame.
 
     Grams are sent only where the loss asks for their consensus; then nodes may be read through a frame afterwards.
+
+    Raises:
+        ConfigError: under differential privacy, whose class directions are of a frame.
     """
+    if config.privacy.epsilon:
+        raise ConfigError("privacy.epsilon needs a frame, and this method has none; set it to 0, or align first")
     oversight = Oversight(more=("trained_gram",) if config.train.weights.cka else ())
     fed = gather(data, config, ledger=ledger, oversight=oversight)
     for node in fed.nodes:
@@ -124,10 +135,12 @@ def with_heads(fed: Federation, round: int) -> Federation:
 
     Those are all nodes, but with `average.head_within`, or without a frame, the nodes of one modality (without a frame
     all, if adapters are averaged over all); a node alone has those of its own rows, and sends nothing. Directions by
-    the anchors depend on the frame alone, not on what nodes have learnt: once made, they stay.
+    the anchors depend on the frame alone, not on what nodes have learnt: once made, they stay. So do those with noise,
+    for each release costs.
     """
     average = fed.config.average
-    if average.head == "anchors" and fed.frame is not None and (fed.head is not None or fed.heads):
+    once = fed.budget is not None or (average.head == "anchors" and fed.frame is not None)
+    if once and (fed.head is not None or fed.heads):
         return fed
     alone = average.across == "alone"
     common = average.across == "all" if fed.frame is None else not average.head_within
@@ -152,11 +165,13 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
     frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all
     and of two nodes or more.
     """
-    labelled = [node for node in fed.nodes if node.data.classes]
+    labelled = [node for node in fed.nodes if node.labelled]
     if not labelled:
         return None
     keys = aggregation.in_order([fed.receive(node, "key", round, node.send_key(round)) for node in labelled])
     listed = torch.stack([up.key for up in keys if up.key is not None])
+    if fed.budget is not None:
+        return _noisy_directions(fed, round, labelled, listed)
     counts: list[Up] = []
     for node in labelled:
         down = fed.send(node, "keys", round, keys=listed)
@@ -173,3 +188,15 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
         up = node.send_scores(down) if by_anchors else node.send_head(down)
         sums.append(fed.receive(node, "sums", round, up, second=bool(second)))
     return aggregation.merge_heads(sums, evidence)
+
+
+def _noisy_directions(fed: Federation, round: int, labelled: list[Node], keys: Tensor) -> Tensor:
+    """The same under differential privacy: no counts, and sums of all classes."""
+    assert fed.budget is not None and fed.frame is not None
+    evidence = torch.ones(fed.n_classes, dtype=torch.uint8)
+    sums: list[Up] = []
+    for node in labelled:
+        down = fed.send(node, "evidence", round, keys=keys, evidence=evidence)
+        sums.append(fed.receive(node, "sums", round, node.send_noisy_head(down)))
+    width = head_rank(fed.config.privacy, fed.n_classes, fed.frame.shape[1])
+    return aggregation.merge_noisy_heads(sums, fed.frame, fed.budget.head, width)

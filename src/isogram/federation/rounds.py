@@ -111,7 +111,8 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         values: dict[str, float] = {}
         try:
             up, values = node.train_round(down, sketch)
-            updates.append(up if alone else fed.receive(node, "update", round, up, model=model, groups=shapes))
+            known = {"model": model, "groups": shapes, "counted": config.average.counts_rows}
+            updates.append(up if alone else fed.receive(node, "update", round, up, **known))
         except MessageError as error:
             refused.append(f"{error}; it is left out")
         for name, value in values.items():
@@ -206,7 +207,12 @@ def keep_better(fed: Federation, data: FederatedData, progress: Progress | None 
 
     Returns:
         The federation, and the names of the nodes that fell back.
+
+    Raises:
+        ConfigError: under differential privacy, for a second run would release everything a second time.
     """
+    if fed.budget is not None:
+        raise ConfigError("with privacy.epsilon no second run decides what is kept; use the trained model as it is")
     order = torch.randperm(fed.n_anchors, generator=stream(fed.anchor_hash, "held-out"))
     held_out = order[: max(4, round(HELD_OUT_SHARE * fed.n_anchors))].sort().values.numpy()
     rest = np.setdiff1d(np.arange(fed.n_anchors), held_out)

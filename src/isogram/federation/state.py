@@ -6,13 +6,16 @@ from typing import Any
 
 from torch import Tensor
 
-from isogram import sharing
+from isogram import privacy, sharing
+from isogram.accountant import Budget, budget_of
 from isogram.alignment import DEFAULT_RANK, Fit
 from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.egress import Oversight
+from isogram.errors import ConfigError
 from isogram.local import Node
 from isogram.messages import Down, Ledger, Up
+from isogram.noise import Noise, secret_of
 from isogram.validation import Expected
 
 
@@ -65,6 +68,11 @@ class Federation:
     refused: tuple[str, ...] = ()
     way: int = 0
     run: str = ""
+
+    @property
+    def budget(self) -> Budget | None:
+        """Noise and what it spends; None without differential privacy."""
+        return budget_of(self.config)
 
     @property
     def width(self) -> int:
@@ -154,6 +162,8 @@ def gather(
     data: FederatedData,
     config: Config,
     run: str = "",
+    secret: bytes | None = None,
+    *,
     ledger: Ledger | None = None,
     oversight: Oversight | None = None,
 ) -> Federation:
@@ -163,15 +173,30 @@ def gather(
         data: nodes and anchors.
         config: settings.
         run: its name in all messages, see `messages.Message`.
+        secret: of the noise; it serves one run, see `noise`. One of its own if not given.
         ledger: that all messages go through; a new one if not given.
         oversight: of what leaves the nodes; one of its own if not given.
 
     Raises:
+        ConfigError: settings that differential privacy refuses, also those of a copy that was never validated.
         EgressError: `egress.allow` lacks what a node has to send.
     """
+    if refused := privacy.refusals(config):
+        raise ConfigError(*refused)
+    secret = secret or secret_of(config.privacy)
     oversight, size = oversight or Oversight(), len(data.anchors)
     nodes = tuple(
-        Node(node, data.anchors_of(node), size, data.anchors.hash, config, run, len(data.classes), oversight)
+        Node(
+            node,
+            data.anchors_of(node),
+            size,
+            data.anchors.hash,
+            config,
+            run,
+            len(data.classes),
+            Noise(secret, node.name) if config.privacy.epsilon else None,
+            oversight,
+        )
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
     return Federation(config, nodes, size, data.anchors.hash, len(data.classes), ledger or Ledger(), run=run)

@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from isogram.accountant import budget_of
 from isogram.alignment import LinearMap, classes, pack
 from isogram.local.node import AlignedNode, flat_rows, stream
 from isogram.messages import Down, Up
+from isogram.privacy import head_rank
 from isogram.secure_sum import MIN_EVIDENCE, SumParty
 
 
@@ -43,6 +45,28 @@ class LabelledNode(AlignedNode):
             rows = rows[counted.any(1)]
             second = self.party.masked(pack(rows.T @ rows), down.keys, down.round, "second")
         return self._up("sums", down.round, head=head, second=second, masked=len(down.keys) > 1)
+
+    def send_noisy_head(self, down: Down) -> Up:
+        """Class sums of unit rows in the leading coordinates, each number with Gaussian noise, masked.
+
+        A row adds one vector of length 1 to one class's sum, so that is what one row changes them by at most. Of all
+        classes that there are: which of them the rows have is private, too. The node adds noise enough for itself; it
+        trusts neither the server nor the other nodes of the sum.
+
+        Raises:
+            MessageError: it is asked a second time.
+        """
+        self._release("class sums")
+        budget = budget_of(self.config)
+        assert down.keys is not None and down.evidence is not None and self.noise is not None and budget is not None
+        n_classes = len(down.evidence)
+        rows = self.embed(self.data.tokens)
+        width = head_rank(self.config.privacy, n_classes, rows.shape[1])
+        sums = torch.zeros(n_classes, rows.shape[1], dtype=torch.float64)
+        noise = self.noise.gaussian((n_classes, width), budget.head, "head", down.round)
+        sums[:, :width] = self._one_hot(n_classes).T @ normalize(rows[:, :width], dim=1) + noise
+        head = self.party.masked(sums, down.keys, down.round)
+        return self._up("sums", down.round, head=head, masked=len(down.keys) > 1)
 
     def send_scores(self, down: Down) -> Up:
         """Class directions [C, r] by what the node makes of the anchors, times its rows of each class, masked.

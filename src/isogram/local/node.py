@@ -33,6 +33,7 @@ from isogram.egress import Gate, Oversight
 from isogram.errors import AnchorError, MessageError
 from isogram.messages import Down, Up
 from isogram.model import NodeModel
+from isogram.noise import Noise
 from isogram.private_rows import PrivateRows, same_points
 from isogram.releases import Case
 from isogram.soundness import TOLERANCE
@@ -73,6 +74,7 @@ class AlignedNode:
         config: Config,
         run: str = "",
         n_classes: int = 0,
+        noise: Noise | None = None,
         oversight: Oversight | None = None,
     ) -> None:
         if len(anchors.index) < MIN_ANCHORS:
@@ -81,7 +83,8 @@ class AlignedNode:
                 f"{MIN_ANCHORS} or more"
             )
         self.name, self.modality, self.config = data.name, data.modality, config
-        self.data, self.anchor_hash, self.run = data, anchor_hash, run
+        self.data, self.anchor_hash, self.run, self.noise = data, anchor_hash, run, noise
+        self.released: frozenset[str] = frozenset()
         self.index = torch.from_numpy(anchors.index)
         self.holds_all = len(anchors.index) == n_anchors
         self.n_anchors, self.n_classes = n_anchors, n_classes
@@ -101,21 +104,39 @@ class AlignedNode:
         self.trial: AnchorItems | None = None
         private = PrivateRows(flat_rows(data.tokens), self.anchors)
         weighted = self.quality is not None or config.align.robust
-        case = Case(config, labelled=bool(data.classes), lacking=not self.holds_all, weighted=weighted)
+        case = Case(config, labelled=self.labelled, lacking=not self.holds_all, weighted=weighted)
         self.gate = Gate(self.name, case, private, oversight)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the node speaks of classes. Under differential privacy no row may decide that, only its tables."""
+        return self.data.labels is not None if self.noise is not None else bool(self.data.classes)
+
+    def _release(self, what: str) -> None:
+        """Note that something with noise leaves the node: whoever asks, it does so once, as the accountant counts it.
+
+        Raises:
+            MessageError: it has left already, and under the same noise a second one could be told from it.
+        """
+        if what in self.released:
+            raise MessageError(
+                f"node {self.name!r} was asked for its {what} a second time, which would spend more of epsilon than "
+                "privacy.epsilon; leave the node as it is, or begin a new run"
+            )
+        self.released |= {what}
 
     # What leaves: by no other way than `_up`.
 
     def _up(self, kind: str, round: int, *, masked: bool = False, **fields: object) -> Up:
         """A message that has passed the node's gate; nothing else in a node makes one.
 
-        masked: by keys of others, see `egress.Gate.let_out`. A field that is None or empty is absent.
+        masked: by keys of others, see `egress.Gate.let_out`. A field that is None, empty or 0 is absent.
 
         Raises:
             EgressError, MessageError: as `egress.Gate` does.
         """
         fields = {"index": None if self.holds_all else self.index.int()} | fields
-        given = {name: v for name, v in fields.items() if v is not None and not (isinstance(v, Mapping) and not v)}
+        given = {name: v for name, v in fields.items() if v is not None and not (isinstance(v, Mapping | int) and not v)}
         model = given.pop("model", "")
         self.gate.admit(kind, round, given)
         up = Up(
@@ -227,7 +248,9 @@ class AlignedNode:
         self.target, self.turn, self.class_part, self.kept = target.double(), None, None, None
         self.map = self._fitted(slice(None))
         if self.way.decorrelate:
-            self.turn = decorrelation(torch.cat([self.map(flat_rows(self.data.tokens)), self._unseen(self.way)]))
+            # Under differential privacy by anchors alone: a turn by rows would let one row move all others.
+            rows = [self.map(flat_rows(self.data.tokens))] if self.noise is None else []
+            self.turn = decorrelation(torch.cat([*rows, self._unseen(self.way)]))
             self.map = self._fitted(slice(None))
         if self.way != self.ways[0] and way is not None:
             # A heavy ridge makes coordinates small, and rounds correct them in units that hardly know of it.

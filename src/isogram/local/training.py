@@ -1,21 +1,23 @@
 """A node in rounds: the model that starts as its map, local steps, and the update that they end in."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from isogram.accountant import budget_of
 from isogram.alignment import LinearMap, center, gram, pack, shrink, unpack
 from isogram.config import AverageConfig
 from isogram.data import AnchorItems
 from isogram.errors import MessageError
 from isogram.local.labels import LabelledNode
 from isogram.local.node import flat_rows, stream
+from isogram.local.private_step import PrivateStep, refuse_mixing
 from isogram.messages import Down, Up
 from isogram.model import NodeModel, Projector, SharedModel
 from isogram.model.adapters import gradient_sketches
-from isogram.objective import Step, loss
+from isogram.objective import Step, loss, task
 from isogram.validation import Expected
 
 
@@ -36,6 +38,8 @@ class Node(LabelledNode):
         n_tokens = self.data.tokens.shape[1]
         learnt = self.class_part is not None
         self.model = NodeModel(self.map, n_tokens, shared, self.kept if learnt else None).to(self.device)
+        if self.noise is not None and shared.trunk is not None:
+            refuse_mixing(shared.trunk, shared.trunk.width, n_tokens)
         self.base_rows = self.model.projector.base(self._standard_tokens(flat_rows(self.data.tokens)))
         self.teacher = self.base_rows.sum(1) + self.model.bias
         self.base_anchors = torch.empty(len(self.anchors), *self.base_rows.shape[1:], device=self.device)
@@ -81,10 +85,16 @@ class Node(LabelledNode):
         Args:
             down: frame, geometry, head, other nodes' anchor embeddings: what the loss needs.
             sketch: number of the refresh that these steps' gradients are sketched for, 0 for none.
+
+        Raises:
+            MessageError: under differential privacy, a round that was trained before or that the budget does not have.
         """
         assert self.model is not None
         train, shared = self.config.train, self.shared
         turn = shared.train_turn(down.round - 1)
+        if self.noise is not None:
+            # What does not train has no part in a row's gradient, which is clipped as a whole.
+            self.model.projector.change.requires_grad_(train.projector_lr > 0)
         optimiser = torch.optim.AdamW(
             [
                 {"params": list(turn.values()), "lr": train.lr},
@@ -96,12 +106,22 @@ class Node(LabelledNode):
         geometry = None if down.geometry is None else center(unpack(down.geometry)[self.index][:, self.index])
         previous = self.last_seen
         values: dict[str, float] = {}
+        private = self._private_step(optimiser)
+        if private is not None:
+            self._release(f"steps of round {down.round - 1}")
+            if not 1 <= down.round - 1 <= train.rounds:
+                raise MessageError(f"node {self.name!r} trains {train.rounds} rounds; nobody may ask for another one")
         with gradient_sketches(shared, sketch) as sketches:
-            for _ in range(train.steps):
+            for number in range(train.steps):
                 total, terms = loss(self._step(down, geometry, previous, draw), train)
+                optimiser.zero_grad()
                 if terms:  # a node without labels has nothing to learn from the task term alone
-                    optimiser.zero_grad()
                     total.backward()
+                if private is not None:
+                    purpose = ("round", down.round, number)
+                    rows = self._sample(purpose)
+                    private.add_gradient(self._task_of(rows, down), len(rows), purpose)
+                if terms or private is not None:
                     optimiser.step()
                 for name, value in terms.items():
                     values[name] = values.get(name, 0.0) + value / train.steps
@@ -121,7 +141,7 @@ class Node(LabelledNode):
             precision=precision,
             sketches={name: value.cpu() for name, value in sketches.items()},
             model=shared.about if sent else "",
-            samples=len(self.data.tokens),
+            samples=len(self.data.tokens) if self.config.average.counts_rows else 0,
         )
         return up, values
 
@@ -166,12 +186,16 @@ class Node(LabelledNode):
             "precision": shapes if self.config.average.rule == "parameter" else {},
             "sketches": self.shared.sketch_shapes() if "sketches" in given else {},
         }
-        return replace(expected, groups=groups, model=self.shared.about if shapes else "")
+        counted = self.config.average.counts_rows
+        return replace(expected, groups=groups, model=self.shared.about if shapes else "", counted=counted)
 
     def _step(self, down: Down, geometry: Tensor | None, previous: Tensor, draw: torch.Generator) -> Step:
         assert self.model is not None
         train = self.config.train
-        rows = torch.randperm(len(self.base_rows), generator=draw)[: train.batch]
+        # Under differential privacy terms of private rows have a gradient of their own, see `private_step`; and a draw
+        # of anchors that came after one of rows would tell how many these are.
+        n_rows = len(self.base_rows) if self.noise is None else 0
+        rows = torch.randperm(n_rows, generator=draw)[: train.batch]
         live = torch.randperm(len(self.base_anchors), generator=draw)[: train.anchor_batch]
         targets = {
             "frame": down.frame,
@@ -188,7 +212,7 @@ class Node(LabelledNode):
         anchors = self.last_seen.index_copy(0, live.to(self.device), now)
         self.last_seen = anchors.detach()
         labels = head = None
-        if down.head is not None and self.data.classes and self.class_part is None:
+        if down.head is not None and self.noise is None and self.data.classes and self.class_part is None:
             own = torch.tensor(self.data.classes)
             head, labels = down.head[own], self._one_hot(len(down.head))[rows][:, own].float()
         step = Step(
@@ -204,6 +228,36 @@ class Node(LabelledNode):
             head=head,
         )
         return step.to(self.device)
+
+    def _private_step(self, optimiser: torch.optim.Optimizer) -> PrivateStep | None:
+        """What adds the gradient of the task term under differential privacy; None where there is none to add."""
+        budget = None if self.noise is None else budget_of(self.config)
+        if budget is None or budget.step is None or not self.labelled:
+            return None
+        assert self.model is not None and self.noise is not None
+        train, clip = self.config.train, self.config.privacy.clip
+        return PrivateStep(self.model, optimiser, self.noise, clip, budget.step, train.weights.task / train.batch)
+
+    def _sample(self, purpose: tuple[object, ...]) -> Tensor:
+        """A Poisson sample of the private rows, by position."""
+        assert self.noise is not None
+        return self.noise.sample(len(self.base_rows), self.config.privacy.rate, *purpose, "rows")
+
+    def _task_of(self, rows: Tensor, down: Down) -> Callable[[], Tensor | None]:
+        """The task term of some private rows, summed over them; None if none has a class to learn."""
+        assert self.model is not None
+        model, temperature = self.model, self.config.train.temperature
+
+        def term() -> Tensor | None:
+            if down.head is None or not len(rows):
+                return None
+            z = model.from_base(self.base_rows[rows.to(self.device)].requires_grad_())  # as a hook needs it
+            labels, nothing = self._one_hot(len(down.head))[rows].float(), z.new_zeros(0, z.shape[1])
+            live = torch.zeros(0, dtype=torch.int64)
+            step = Step(anchors=nothing, live=live, rows=z, teacher=z, labels=labels, head=down.head)
+            return task(step.to(self.device), temperature, "sum")
+
+        return term
 
 
 def precision_of(moment: Tensor, samples: int, config: AverageConfig) -> Tensor:

@@ -8,7 +8,7 @@ Shape letters: o outputs, i inputs, r rank, R rank merged by refreshes.
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from isogram.model.node_model import SharedModel
     from isogram.model.saved import SavedModel
 
+CARD = "README.md"
 BASE = "base"
 """Folder inside an export with the transformer of a built-in trunk, which has no name on the hub."""
 
@@ -45,6 +46,8 @@ class Export:
 
 def export_model(model: "SavedModel", folder: Path, node: str | None = None) -> Export:
     """Write a trained model's adapters: one folder, or where not all nodes share them one per node inside `folder`.
+
+    Beside adapters trained under differential privacy stands a model card that says what is guaranteed.
 
     A node's folder is its name, odd characters as %XX. For a built-in trunk `folder/base` holds the transformer.
 
@@ -71,9 +74,16 @@ def export_model(model: "SavedModel", folder: Path, node: str | None = None) -> 
     with _appears_whole(folder) as temporary:
         for name, place in folders.items():
             _write(model.shared(name) if name else shared, temporary / place.relative_to(folder), base)
+            if model.privacy:
+                write_atomic(temporary / place.relative_to(folder) / CARD, _card(model.privacy).encode())
         if own_base:
             base_model(model.config).save_pretrained(temporary / BASE)
     return Export(folders, _python(transformer_of(shared), next(iter(folders.values())), base, full))
+
+
+def _card(privacy: Mapping[str, Any]) -> str:
+    lines = "".join(f"- {name}: {value}\n" for name, value in privacy.items())
+    return f"---\nlibrary_name: peft\n---\n\n# Differential privacy of this adapter\n\n{lines}"
 
 
 def _file_name(node: str) -> str:

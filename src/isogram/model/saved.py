@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class SavedModel:
     `NodeModel`; only nodes that keep something.
     nodes: name -> modality; tokens: modality -> tokens per row; frame [K, r]; head [C, r], NaN for a class without
     evidence, None without labels or where nodes have `heads` of their own; adapters: that all share, None if the model
-    was not trained; fingerprint: of the trunk's base.
+    was not trained; fingerprint: of the trunk's base; privacy: see `accountant.card`.
     """
 
     config: ModelConfig
@@ -48,6 +49,7 @@ class SavedModel:
     kept: Mapping[str, Tensor] = field(default_factory=dict)
     adapters: Mapping[str, Tensor] | None = None
     fingerprint: str = ""
+    privacy: Mapping[str, Any] = field(default_factory=dict)
 
     def embed(self, node: str, tokens: ArrayLike) -> Tensor:
         """[n, r] coordinates of raw tokens [n, T, c], as the node itself computes them; see `data.sheets.read_tokens`.
@@ -133,7 +135,7 @@ class SavedModel:
             "trained": self.adapters is not None,
             "fingerprint": self.fingerprint,
         }
-        write_tensors(path, tensors, about)
+        write_tensors(path, tensors, about | ({"privacy": dict(self.privacy)} if self.privacy else {}))
 
     @classmethod
     def load(cls, path: Path) -> "SavedModel":
@@ -176,6 +178,7 @@ class SavedModel:
             kept=under("kept/"),
             homes=nested_homes(under("home/"), about["nodes"]) if about["trained"] else None,
             adapters=under("adapters/") if about["trained"] else None,
+            privacy=about.get("privacy", {}),
         )
 
 

@@ -93,8 +93,9 @@ def keys(run: Record) -> list[Json]:
     """The strip under the headline: value, name, what to compare it with."""
     modality, out = run.modality, [*_judged(run)]
     if modality:
-        rows = sum(node["rows"] for node in run.run["nodes"])
-        beside = f"{words.count(len(set(modality.values())), 'modality', 'modalities')}, {rows:,} private rows"
+        beside = words.count(len(set(modality.values())), "modality", "modalities")
+        if all(node["rows"] is not None for node in run.run["nodes"]):
+            beside += f", {sum(node['rows'] for node in run.run['nodes']):,} private rows"
         out.append(_key(str(len(modality)), "node" if len(modality) == 1 else "nodes", beside))
     if "anchors" in run.run:
         beside = f"{len(run.doctor.get('suspects', [])) or 'none'} suspicious" if run.doctor else ""
@@ -105,6 +106,9 @@ def keys(run: Record) -> list[Json]:
         beside = f"{first / len(sent) / 1000:,.1f} kB of it for alignment"
         name = "sent by a node" if run.run.get("complete") else "sent by a node so far"
         out.append(_key(f"{sum(sent.values()) / len(sent) / 1000:,.0f} kB", name, beside))
+    if privacy := run.run.get("privacy"):
+        beside = f"at δ = {privacy['delta']:g}, for {privacy['unit']}; noise {privacy['noise']}"
+        out.append(_key(f"{privacy['epsilon']:.2f}", "ε spent", beside))
     if run.doctor:
         out.append(_key(sections.verdict(run.doctor), "from the doctor", "before the run"))
     return out

@@ -266,7 +266,8 @@ def nodes(run: Record) -> Json | None:
     rows = []
     for name, modality in run.modality.items():
         node, sizes = by_name[name], [kilobytes(total[name]) for total in (sent, received)]
-        rows.append([name, modality, f"{node['rows']:,}", *sizes, ", ".join(node["classes"]) or "none"])
+        count = "–" if node["rows"] is None else f"{node['rows']:,}"
+        rows.append([name, modality, count, *sizes, ", ".join(node["classes"]) or "none"])
     numbers = {"private rows": True, "kB sent": True, "kB received": True}
     columns = {"node": False, "modality": False, **numbers, "classes that it labels": False}
     return table("who", "", columns, rows) if rows else None
