@@ -19,16 +19,17 @@ from isogram.model import SavedModel
 from isogram.model.saved import OWN_MAP, flat_homes, nested_homes
 
 _ADAPTERS, _APART, _HEADS, _METRIC, _RESIDUAL = "adapters/", "apart/", "heads/", "metric/", "residual/"
-_QUALITY, _WAY = "quality/", "way"
+_QUALITY, _WAY, _LEFT_OUT = "quality/", "way", "left-out/"
 _CHANGE, _HOME, _SEEN = "change/", "home/", "seen/"
 """What is a node's own: its projector's change, what its adapters keep at home, its anchors as last seen."""
 
 
 def alignment_state(fed: Federation) -> dict[str, Tensor]:
-    """What one-shot alignment left: frame, consensus, head, the way to fit, nodes' metrics, weights, residuals."""
+    """What one-shot alignment left: frame, consensus, head, the way to fit, nodes left out, metrics, weights, residuals."""
     metrics = {_METRIC + node.name: node.metric for node in fed.nodes if node.metric is not None}
     metrics |= {_QUALITY + node.name: node.quality for node in fed.nodes if node.quality is not None}
     residuals = {_RESIDUAL + name: torch.tensor(value, dtype=torch.float64) for name, value in fed.residuals.items()}
+    metrics |= {_LEFT_OUT + name: torch.tensor(True) for name in sorted(fed.left_out)}
     return _server_state(fed) | metrics | residuals | {_WAY: torch.tensor(fed.way)}
 
 
@@ -52,6 +53,7 @@ def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federatio
         head=state.get("head"),
         heads=_under(_HEADS, state),
         residuals=residuals,
+        left_out=frozenset(_under(_LEFT_OUT, state)),
         way=way,
     )
     return federation.learn_classes(fed)

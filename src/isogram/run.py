@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -165,11 +165,14 @@ class Recorder:
             write_tensors(start, checkpoint.alignment_state(fed), self._position(fed))
             self._state(fed)
             watch.say(f"fit: {_fit(fed)}")
+            for line in fed.refused:
+                watch.say(line)
             return fed, 0
         done = max(int(path.stem.removeprefix("round-")) for path in start.parent.glob("round-*.safetensors"))
         watch.say(f"going on after round {done} of {self.config.train.rounds}")
-        tensors, _ = read_tensors(start)
+        tensors, begun = read_tensors(start)
         fed = checkpoint.restore_alignment(federation.gather(self.data, self.config, run_id(self.folder)), tensors)
+        fed = replace(fed, refused=tuple(begun["refused"]))
         last, position = read_tensors(self._checkpoint(done))
         lines = self._cut(position["lines"])
         fed.ledger.entries = [_entry(line) for line in lines[MESSAGES]]

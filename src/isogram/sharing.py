@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from isogram import averaging
+from isogram import averaging, robust
 from isogram.config import AverageConfig
 from isogram.messages import Up
 from isogram.model.node_model import OUT
@@ -57,6 +57,8 @@ def average(
 ) -> tuple[Groups, list[str]]:
     """Averages of adapters for each group, by `averaging.average`; a group without an update keeps what it had.
 
+    With `config.robust`, of changes that are `robust.bounded` over all groups first.
+
     Args:
         updates: that `averaging.refuse` let through.
         previous: group -> the adapters as they are now, of the same names in all groups.
@@ -69,6 +71,10 @@ def average(
     Raises:
         MessageError: as `averaging.average` does.
     """
+    if config.robust != "none":
+        before = {u.node: previous[group_of(u.node, u.modality, config.across)] for u in updates}
+        cut = robust.bounded({u.node: u.adapters for u in updates}, before)
+        updates = [replace(u, adapters=cut[u.node]) for u in updates]
     names = list(next(iter(previous.values())))
     common = [name for name in names if is_common(name, config.across)]
     own = [name for name in names if name not in common]

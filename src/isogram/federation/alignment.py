@@ -16,23 +16,24 @@ from isogram.local import Node
 from isogram.messages import Ledger, Up
 
 
-def align(data: FederatedData, config: Config, run: str = "") -> Federation:
+def align(data: FederatedData, config: Config, run: str = "", ledger: Ledger | None = None) -> Federation:
     """One-shot alignment: each node sends one Gram (two, if it learns a feature metric), gets the frame, fits its map.
 
     Args:
         data: nodes and anchors.
         config: settings.
         run: its name in all messages, see `messages.Message`.
+        ledger: that carries them; a new one if not given.
 
     Raises:
         AnchorError: the anchors cannot carry it; see `alignment.consensus`.
         MessageError: a node that was set otherwise has no such way to fit.
     """
-    fed = gather(data, config, run)
-    grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
+    fed = gather(data, config, run, ledger)
+    fed, grams = _grams(fed, 0)
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
-        for node in fed.nodes:
+        for node in fed.heard:
             node.weigh(fed.send(node, "weights", 0, quality=quality[node.name]))
         grams = [replace(up, quality=quality[up.node]) for up in grams]
     plain = grams
@@ -40,7 +41,8 @@ def align(data: FederatedData, config: Config, run: str = "") -> Federation:
         for node in fed.nodes:
             others = aggregation.merge_other_grams(grams, fed.n_anchors, node.modality)
             node.learn_metric(fed.send(node, "others", 0, others=pack(others)))
-        grams = [fed.receive(node, "gram", 1, node.send_gram(1)) for node in fed.nodes]
+        fed, grams = _grams(fed, 1)
+        plain = [up for up in plain if up.node not in fed.left_out]
     residuals: dict[str, float] = {}
     precision = None
     if config.align.precision or config.average.rule == "node":
@@ -65,6 +67,16 @@ def align(data: FederatedData, config: Config, run: str = "") -> Federation:
         node.fit(down.frame.double()[node.index], node.way_of(down.fit))
     fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals, way=way)
     return learn_classes(with_heads(fed, 1))
+
+
+def _grams(fed: Federation, round: int) -> tuple[Federation, list[Up]]:
+    """The nodes' Grams, without those of outliers where `align.outliers` asks for it: these are not heard any more."""
+    grams = [fed.receive(node, "gram", round, node.send_gram(round)) for node in fed.heard]
+    if not fed.config.align.outliers:
+        return fed, grams
+    told = aggregation.outliers(grams, fed.n_anchors)
+    fed = replace(fed, left_out=fed.left_out | told.keys(), refused=(*fed.refused, *told.values()))
+    return fed, [up for up in grams if up.node not in told]
 
 
 def learn_classes(fed: Federation) -> Federation:
@@ -121,16 +133,29 @@ def with_heads(fed: Federation, round: int) -> Federation:
     alone = average.across == "alone"
     common = average.across == "all" if fed.frame is None else not average.head_within
     if common and not alone:
-        return replace(fed, head=class_directions(fed, round), heads={})
+        head, told = _directions(fed, round)
+        return replace(fed, head=head, heads={}, refused=(*fed.refused, *told))
     heads: dict[str, Tensor] = {}
+    lines: list[str] = []
     groups: dict[str, list[Node]] = {}
     for node in fed.nodes:
         groups.setdefault(node.name if alone else node.modality, []).append(node)
     for members in groups.values():
         ledger = Ledger() if alone else fed.ledger
-        head = class_directions(replace(fed, nodes=tuple(members), ledger=ledger), round)
+        head, told = _directions(replace(fed, nodes=tuple(members), ledger=ledger), round)
         heads |= {node.name: head for node in members if head is not None}
-    return replace(fed, head=None, heads=heads)
+        lines += told
+    return replace(fed, head=None, heads=heads, refused=(*fed.refused, *lines))
+
+
+def _directions(fed: Federation, round: int) -> tuple[Tensor | None, list[str]]:
+    """Class directions, from votes with `average.robust` and else from sums; and a line for each vote left out."""
+    rule = fed.config.average.robust
+    if rule == "none" or fed.frame is None:
+        return class_directions(fed, round), []
+    labelled = [node for node in fed.heard if node.data.classes]
+    sent = [fed.receive(n, "directions", round, n.send_directions(round, fed.n_classes)) for n in labelled]
+    return aggregation.merge_directions(sent, rule) if sent else (None, [])
 
 
 def class_directions(fed: Federation, round: int) -> Tensor | None:
@@ -141,7 +166,7 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
     frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all
     and of two nodes or more.
     """
-    labelled = [node for node in fed.nodes if node.data.classes]
+    labelled = [node for node in fed.heard if node.data.classes]
     if not labelled:
         return None
     keys = aggregation.in_order([fed.receive(node, "key", round, node.send_key(round)) for node in labelled])

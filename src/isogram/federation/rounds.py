@@ -78,7 +78,8 @@ def _split(fed: Federation) -> tuple[dict[str, Tensor], sharing.Groups]:
 def train_round(fed: Federation, progress: Progress | None = None) -> Federation:
     """One round: local steps at every node, then averages of adapters, frame and head. The nodes move on in place.
 
-    An update that cannot be averaged is left out, and the round goes on with the others.
+    An update that cannot be averaged is left out, and the round goes on with the others. A node that alignment has left
+    out is not asked for one: it takes the others' average.
 
     Raises:
         MessageError: no update that fits is left.
@@ -100,7 +101,7 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     updates: list[Up] = []
     refused: list[str] = []
     terms: dict[str, list[float]] = {}
-    for node in fed.nodes:
+    for node in fed.heard:
         tell(Tick(number, rounds, node.name, {}))
         down = replace(targets(fed, node, round), **anchors.get(node.name, {}))  # type: ignore[arg-type]
         node.reset(fed.adapters_of(node))
@@ -135,7 +136,7 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     frame, consensus = fed.frame, fed.consensus
     share = config.train.frame_update
     if share and frame is not None and fed.start_consensus is not None:
-        grams = [fed.receive(node, "gram", round, node.send_trained_gram(round)) for node in fed.nodes]
+        grams = [fed.receive(node, "gram", round, node.send_trained_gram(round)) for node in fed.heard]
         now = aggregation.merge_grams(grams, fed.n_anchors)
         consensus = (1 - share) * fed.start_consensus + share * now
         frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)

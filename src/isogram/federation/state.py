@@ -41,7 +41,9 @@ class Federation:
     `sharing`), the rounds that are complete, and each one's mean loss terms. heads: node -> class directions, where
     nodes do not have `head` in common.
     start_consensus: that of one-shot alignment, which `frame_update` moves away from. residuals: how far each node's
-    anchors are from where the other modalities place them, for precision weights. refused: updates left out so far.
+    anchors are from where the other modalities place them, for precision weights. left_out: nodes that get all that
+    the others get and whose answers count for nothing (`align.outliers`). refused: what was left out so far, a line
+    each.
     run: of `messages.Message`.
     """
 
@@ -61,9 +63,15 @@ class Federation:
     round: int = 0
     history: tuple[dict[str, float], ...] = ()
     residuals: dict[str, float] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
     refused: tuple[str, ...] = ()
     way: int = 0
     run: str = ""
+
+    @property
+    def heard(self) -> tuple[Node, ...]:
+        """The nodes whose answers count."""
+        return tuple(node for node in self.nodes if node.name not in self.left_out)
 
     @property
     def width(self) -> int:
@@ -149,10 +157,13 @@ class Federation:
         )
 
 
-def gather(data: FederatedData, config: Config, run: str = "") -> Federation:
-    """Nodes with their data and anchors; nothing is sent yet. run: its name in all messages, see `messages.Message`."""
+def gather(data: FederatedData, config: Config, run: str = "", ledger: Ledger | None = None) -> Federation:
+    """Nodes with their data and anchors; nothing is sent yet. run: its name in all messages, see `messages.Message`.
+
+    ledger: that carries them; a new one if not given.
+    """
     nodes = tuple(
         Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config, run)
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
-    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), Ledger(), run=run)
+    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), ledger or Ledger(), run=run)

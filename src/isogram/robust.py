@@ -1,0 +1,102 @@
+"""Means that a few nodes cannot move far: coordinate by coordinate, and of changes that are no longer than most.
+
+Every node counts alike, whatever it says of itself: a node that lies also lies about its number of rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import median, median_high
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+Rule = Literal["median", "trimmed"]
+
+AGREE = 0.5
+"""Of the median agreement: below it a vote does not count. Chosen at seeds 100-105."""
+
+
+def middle(values: Sequence[Tensor], rule: Rule) -> Tensor:
+    """Median or trimmed mean of each coordinate, float64 (Yin et al. 2018, arXiv 1803.01498).
+
+    With t = n // 3 values that are anything, every coordinate of either lies between the least and the largest of the
+    other n - t. "trimmed" leaves out the t least and the t largest; of 3 or 4 values both are the same, and of 2 they
+    are the mean, which withstands nothing.
+
+    Args:
+        values: one tensor per node, all of one shape, without NaN. Their order is of no account.
+        rule: which of the two.
+    """
+    ordered = torch.stack([value.double() for value in values]).sort(dim=0).values
+    cut = (len(values) - 1) // 2 if rule == "median" else len(values) // 3
+    return ordered[cut : len(values) - cut].mean(0)
+
+
+def bounded(
+    values: Mapping[str, Mapping[str, Tensor]], before: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, dict[str, Tensor]]:
+    """Every node's adapters, their change cut to the median length of all nodes' changes (Sun et al. 2019, 1911.07963).
+
+    The length is that of all adapters together. It is what protects groups so small that a third of all nodes may be
+    half of one: there a coordinate's middle value is nobody's to hold, but nobody can carry it far.
+
+    Args:
+        values: node -> adapters.
+        before: node -> the same adapters as the round began with.
+    """
+    changes = {
+        node: {name: value.double() - before[node][name].double() for name, value in found.items()}
+        for node, found in values.items()
+    }
+    length = {
+        node: float(torch.stack([change.norm() for change in found.values()]).norm()) if found else 0.0
+        for node, found in changes.items()
+    }
+    most = median(length.values()) if length else 0.0
+    return {
+        node: {
+            name: before[node][name].double() + (most / length[node] if length[node] > most else 1.0) * change
+            for name, change in found.items()
+        }
+        for node, found in changes.items()
+    }
+
+
+def agreement(votes: Sequence[Tensor]) -> list[float]:
+    """How far each node's class directions are those of the others: the median over these of the mean cosine.
+
+    Of an even number the larger of the two in the middle: of three nodes, one of them hostile, either of the honest
+    ones agrees with one other. Nodes without a class in common do not judge each other; one that nobody judges has 1.
+
+    Args:
+        votes: [C, r] per node, unit rows, NaN for classes that it does not speak of.
+    """
+    found = []
+    for place, vote in enumerate(votes):
+        cosines = [(vote * other).sum(1) for number, other in enumerate(votes) if number != place]
+        known = [float(cosine.nanmean()) for cosine in cosines if not cosine.isnan().all()]
+        found.append(median_high(known) if known else 1.0)
+    return found
+
+
+def vote(votes: Sequence[Tensor], rule: Rule) -> tuple[Tensor, list[bool]]:
+    """Class directions [C, r], float64, and whose votes count.
+
+    A node that agrees with the others less than half as far as the median node does tells other classes than they do:
+    its whole vote is left out. Of the rest, of each class, the middle by coordinate, as a unit row; NaN where nobody
+    speaks of the class.
+
+    Args:
+        votes: as in `agreement`.
+        rule: of `middle`.
+    """
+    votes = [one.double() for one in votes]
+    found = agreement(votes)
+    counts = [value >= AGREE * median(found) for value in found]
+    head = torch.full(votes[0].shape, torch.nan, dtype=torch.float64)
+    for c in range(len(head)):
+        rows = [one[c] for one, count in zip(votes, counts, strict=True) if count and not one[c].isnan().any()]
+        if rows:
+            head[c] = normalize(middle(rows, rule), dim=0)
+    return head, counts
