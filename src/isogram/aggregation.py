@@ -308,20 +308,19 @@ def merge_heads(updates: Sequence[Up], evidence: Tensor) -> Tensor:
     return torch.where(evidence[:, None] > 0, directions, torch.nan)
 
 
-def merge_directions(updates: Sequence[Up], rule: robust.Rule) -> tuple[Tensor, list[str]]:
-    """Class directions [C, r] by `robust.vote`, and a line for each node whose vote does not count.
+def merge_directions(updates: Sequence[Up], rule: robust.Rule) -> tuple[Tensor, dict[str, str]]:
+    """Class directions [C, r] by `robust.vote`; and the nodes whose votes do not count, each with a line that says so.
 
     Raises:
         MessageError: directions of different shapes; names the nodes.
     """
-    senders = [update for update in in_order(updates) if update.directions is not None]
+    senders = [update.node for update in in_order(updates) if update.directions is not None]
     head, counts = robust.vote(_sent(updates, "directions"), rule)
-    told = [
-        f"node {update.node!r} tells other classes than the other nodes do: its class directions are left out; "
-        "look at its labels"
-        for update, count in zip(senders, counts, strict=True)
+    told = {
+        node: f"node {node!r} tells other classes than the other nodes do: it is left out; look at its labels"
+        for node, count in zip(senders, counts, strict=True)
         if not count
-    ]
+    }
     return head, told
 
 

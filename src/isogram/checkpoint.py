@@ -25,11 +25,10 @@ _CHANGE, _HOME, _SEEN = "change/", "home/", "seen/"
 
 
 def alignment_state(fed: Federation) -> dict[str, Tensor]:
-    """What one-shot alignment left: frame, consensus, head, the way to fit, nodes left out, metrics, weights, residuals."""
+    """What one-shot alignment left: what the server knows, the way to fit, nodes' metrics, weights, residuals."""
     metrics = {_METRIC + node.name: node.metric for node in fed.nodes if node.metric is not None}
     metrics |= {_QUALITY + node.name: node.quality for node in fed.nodes if node.quality is not None}
     residuals = {_RESIDUAL + name: torch.tensor(value, dtype=torch.float64) for name, value in fed.residuals.items()}
-    metrics |= {_LEFT_OUT + name: torch.tensor(True) for name in sorted(fed.left_out)}
     return _server_state(fed) | metrics | residuals | {_WAY: torch.tensor(fed.way)}
 
 
@@ -99,6 +98,7 @@ def restore_round(fed: Federation, state: Mapping[str, Tensor], position: Mappin
         consensus=state["consensus"],
         head=state.get("head"),
         heads=_under(_HEADS, state),
+        left_out=frozenset(_under(_LEFT_OUT, state)),
         round=position["round"],
         history=tuple(position["history"]),
         refused=tuple(position["refused"]),
@@ -112,7 +112,8 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _server_state(fed: Federation) -> dict[str, Tensor]:
     found = {"frame": fed.frame, "consensus": fed.consensus, "head": fed.head}
     heads = {_HEADS + node: head for node, head in fed.heads.items()}
-    return {name: value for name, value in found.items() if value is not None} | heads
+    left_out = {_LEFT_OUT + node: torch.tensor(True) for node in sorted(fed.left_out)}
+    return {name: value for name, value in found.items() if value is not None} | heads | left_out
 
 
 def _homes(fed: Federation) -> dict[str, dict[str, Tensor]]:

@@ -318,7 +318,9 @@ class Config(_Settings):
         if average.rule in ("node", "parameter"):
             problems.append(f"{robust} counts all nodes alike: take average.rule = uniform, not {average.rule}")
         if average.across == "pooled":
-            problems.append(f"{robust} does without variances, which one node can blow up: average.across = none or all")
+            problems.append(
+                f"{robust} does without variances, which one node can blow up: average.across = none or all"
+            )
         if self.train.refresh and self.train.refresh_basis == "gradient":
             problems.append(f"{robust} cannot protect a sum of sketches: take train.refresh_basis = random")
         return problems

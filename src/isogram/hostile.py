@@ -59,9 +59,8 @@ def scaled(up: Up, known: Known, factor: float = FACTOR) -> Up:
 
 
 def sign_flipped(up: Up, known: Known) -> Up:
-    """The opposite of what the node has learnt, ten times; and of its class directions where they are sent bare."""
-    turned = replace(scaled(up, known, TURNED), samples=up.samples)
-    return turned if up.directions is None else replace(turned, directions=-up.directions)
+    """The opposite of what the node has learnt, ten times."""
+    return replace(scaled(up, known, TURNED), samples=up.samples)
 
 
 def a_little(up: Up, known: Known) -> Up:

@@ -33,34 +33,51 @@ def middle(values: Sequence[Tensor], rule: Rule) -> Tensor:
     return ordered[cut : len(values) - cut].mean(0)
 
 
-def bounded(
-    values: Mapping[str, Mapping[str, Tensor]], before: Mapping[str, Mapping[str, Tensor]]
-) -> dict[str, dict[str, Tensor]]:
-    """Every node's adapters, their change cut to the median length of all nodes' changes (Sun et al. 2019, 1911.07963).
+Adapters = Mapping[str, Tensor]
+
+
+def changes(values: Mapping[str, Adapters], before: Mapping[str, Adapters]) -> dict[str, dict[str, Tensor]]:
+    """Node -> what a round has changed of its adapters, float64. before: node -> adapters as the round began."""
+    return {
+        node: {name: value.double() - before[node][name].double() for name, value in found.items()}
+        for node, found in values.items()
+    }
+
+
+def opposed(changed: Mapping[str, Adapters]) -> list[str]:
+    """Nodes whose change points against the others': its median cosine with theirs is negative.
+
+    Of all adapters together, over all nodes, also those that do not average with it. Honest nodes' cosines fall towards
+    0 as rounds go on, and stay above it (docs/log.md). Fewer than 3 nodes cannot tell.
+
+    Args:
+        changed: node -> change of its adapters, of the same names.
+    """
+    if len(changed) < 3 or not next(iter(changed.values())):
+        return []
+    rows = torch.stack([torch.cat([found[name].flatten() for name in sorted(found)]) for found in changed.values()])
+    rows = normalize(rows, dim=1)
+    cosine = rows @ rows.T
+    others = ~torch.eye(len(rows), dtype=torch.bool)
+    return [node for node, row, there in zip(changed, cosine, others, strict=True) if median(row[there].tolist()) < 0]
+
+
+def bounded(changed: Mapping[str, Adapters]) -> dict[str, dict[str, Tensor]]:
+    """Every node's change cut to the median length of all nodes' changes (Sun et al. 2019, arXiv 1911.07963).
 
     The length is that of all adapters together. It is what protects groups so small that a third of all nodes may be
     half of one: there a coordinate's middle value is nobody's to hold, but nobody can carry it far.
 
     Args:
-        values: node -> adapters.
-        before: node -> the same adapters as the round began with.
+        changed: node -> change of its adapters.
     """
-    changes = {
-        node: {name: value.double() - before[node][name].double() for name, value in found.items()}
-        for node, found in values.items()
-    }
     length = {
         node: float(torch.stack([change.norm() for change in found.values()]).norm()) if found else 0.0
-        for node, found in changes.items()
+        for node, found in changed.items()
     }
     most = median(length.values()) if length else 0.0
-    return {
-        node: {
-            name: before[node][name].double() + (most / length[node] if length[node] > most else 1.0) * change
-            for name, change in found.items()
-        }
-        for node, found in changes.items()
-    }
+    share = {node: most / own if own > most else 1.0 for node, own in length.items()}
+    return {node: {name: share[node] * change for name, change in found.items()} for node, found in changed.items()}
 
 
 def agreement(votes: Sequence[Tensor]) -> list[float]:

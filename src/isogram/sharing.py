@@ -57,7 +57,7 @@ def average(
 ) -> tuple[Groups, list[str]]:
     """Averages of adapters for each group, by `averaging.average`; a group without an update keeps what it had.
 
-    With `config.robust`, of changes that are `robust.bounded` over all groups first.
+    With `config.robust` updates that are `robust.opposed` to the others are left out first, and changes `bounded`.
 
     Args:
         updates: that `averaging.refuse` let through.
@@ -66,25 +66,24 @@ def average(
         residuals: for the rule "node".
 
     Returns:
-        Group -> adapters, and a line for each that no node had evidence for.
+        Group -> adapters, and a line for each that no node had evidence for, and for each update left out.
 
     Raises:
         MessageError: as `averaging.average` does.
     """
+    notes: list[str] = []
     if config.robust != "none":
-        before = {u.node: previous[group_of(u.node, u.modality, config.across)] for u in updates}
-        cut = robust.bounded({u.node: u.adapters for u in updates}, before)
-        updates = [replace(u, adapters=cut[u.node]) for u in updates]
+        updates, notes = _withstanding(updates, previous, config.across)
     names = list(next(iter(previous.values())))
     common = [name for name in names if is_common(name, config.across)]
     own = [name for name in names if name not in common]
     found: Groups = {group: dict(before) for group, before in previous.items()}
-    notes: list[str] = []
     if common:
         before = next(iter(previous.values()))
-        values, notes = averaging.average(
+        values, more = averaging.average(
             [_only(u, common) for u in updates], {name: before[name] for name in common}, config, residuals
         )
+        notes += more
         for state in found.values():
             state |= values
     if own and config.across == "pooled":
@@ -96,6 +95,23 @@ def average(
             found[group] |= values
             notes += more
     return found, notes
+
+
+def _withstanding(
+    updates: Sequence[Up], previous: Mapping[str, Mapping[str, Tensor]], across: str
+) -> tuple[list[Up], list[str]]:
+    """Updates that do not point against the others, none of them longer than most; and a line for each left out."""
+    before = {u.node: previous[group_of(u.node, u.modality, across)] for u in updates}
+    changed = robust.changes({u.node: u.adapters for u in updates}, before)
+    against = robust.opposed(changed)
+    told = [f"node {node!r} sent an update that points against the others': it is left out" for node in against]
+    cut = robust.bounded({node: change for node, change in changed.items() if node not in against})
+    kept = [
+        replace(u, adapters={name: before[u.node][name].double() + change for name, change in cut[u.node].items()})
+        for u in updates
+        if u.node in cut
+    ]
+    return kept, told
 
 
 def _only(update: Up, names: Iterable[str]) -> Up:

@@ -1,5 +1,6 @@
 """One-shot alignment: Grams up, the frame down, class directions from secure sums; and the same without a frame."""
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -75,8 +76,7 @@ def _grams(fed: Federation, round: int) -> tuple[Federation, list[Up]]:
     if not fed.config.align.outliers:
         return fed, grams
     told = aggregation.outliers(grams, fed.n_anchors)
-    fed = replace(fed, left_out=fed.left_out | told.keys(), refused=(*fed.refused, *told.values()))
-    return fed, [up for up in grams if up.node not in told]
+    return _without(fed, told), [up for up in grams if up.node not in told]
 
 
 def learn_classes(fed: Federation) -> Federation:
@@ -134,9 +134,9 @@ def with_heads(fed: Federation, round: int) -> Federation:
     common = average.across == "all" if fed.frame is None else not average.head_within
     if common and not alone:
         head, told = _directions(fed, round)
-        return replace(fed, head=head, heads={}, refused=(*fed.refused, *told))
+        return replace(_without(fed, told), head=head, heads={})
     heads: dict[str, Tensor] = {}
-    lines: list[str] = []
+    out: dict[str, str] = {}
     groups: dict[str, list[Node]] = {}
     for node in fed.nodes:
         groups.setdefault(node.name if alone else node.modality, []).append(node)
@@ -144,18 +144,23 @@ def with_heads(fed: Federation, round: int) -> Federation:
         ledger = Ledger() if alone else fed.ledger
         head, told = _directions(replace(fed, nodes=tuple(members), ledger=ledger), round)
         heads |= {node.name: head for node in members if head is not None}
-        lines += told
-    return replace(fed, head=None, heads=heads, refused=(*fed.refused, *lines))
+        out |= told
+    return replace(_without(fed, out), head=None, heads=heads)
 
 
-def _directions(fed: Federation, round: int) -> tuple[Tensor | None, list[str]]:
-    """Class directions, from votes with `average.robust` and else from sums; and a line for each vote left out."""
+def _without(fed: Federation, told: Mapping[str, str]) -> Federation:
+    """The federation that does not hear some nodes any more; told: each with a line that says why."""
+    return replace(fed, left_out=fed.left_out | told.keys(), refused=(*fed.refused, *told.values()))
+
+
+def _directions(fed: Federation, round: int) -> tuple[Tensor | None, dict[str, str]]:
+    """Class directions, from votes with `average.robust` and else from sums; and nodes whose votes do not count."""
     rule = fed.config.average.robust
     if rule == "none" or fed.frame is None:
-        return class_directions(fed, round), []
+        return class_directions(fed, round), {}
     labelled = [node for node in fed.heard if node.data.classes]
     sent = [fed.receive(n, "directions", round, n.send_directions(round, fed.n_classes)) for n in labelled]
-    return aggregation.merge_directions(sent, rule) if sent else (None, [])
+    return aggregation.merge_directions(sent, rule) if sent else (None, {})
 
 
 def class_directions(fed: Federation, round: int) -> Tensor | None:

@@ -41,9 +41,9 @@ class Federation:
     `sharing`), the rounds that are complete, and each one's mean loss terms. heads: node -> class directions, where
     nodes do not have `head` in common.
     start_consensus: that of one-shot alignment, which `frame_update` moves away from. residuals: how far each node's
-    anchors are from where the other modalities place them, for precision weights. left_out: nodes that get all that
-    the others get and whose answers count for nothing (`align.outliers`). refused: what was left out so far, a line
-    each.
+    anchors are from where the other modalities place them, for precision weights. left_out: nodes that get all that the
+    others get and whose answers count for nothing (`align.outliers`, votes of `average.robust`). refused: what was left
+    out so far, a line each.
     run: of `messages.Message`.
     """
 
@@ -166,4 +166,6 @@ def gather(data: FederatedData, config: Config, run: str = "", ledger: Ledger | 
         Node(node, data.anchors_of(node), len(data.anchors), data.anchors.hash, config, run)
         for node in sorted(data.nodes, key=lambda node: node.name)
     )
-    return Federation(config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), ledger or Ledger(), run=run)
+    return Federation(
+        config, nodes, len(data.anchors), data.anchors.hash, len(data.classes), ledger or Ledger(), run=run
+    )
