@@ -16,6 +16,9 @@ Rule = Literal["median", "trimmed"]
 AGREE = 0.5
 """Of the median agreement: below it a vote does not count. Chosen at seeds 100-105."""
 
+CLEAR = 0.1
+"""Median cosine between nodes, of changes or of votes, below which nobody is blamed: there is nothing to agree with."""
+
 
 def middle(values: Sequence[Tensor], rule: Rule) -> Tensor:
     """Median or trimmed mean of each coordinate, float64 (Yin et al. 2018, arXiv 1803.01498).
@@ -48,7 +51,8 @@ def opposed(changed: Mapping[str, Adapters]) -> list[str]:
     """Nodes whose change points against the others': its median cosine with theirs is negative.
 
     Of all adapters together, over all nodes, also those that do not average with it. Honest nodes' cosines fall towards
-    0 as rounds go on, and stay above it (docs/log.md). Fewer than 3 nodes cannot tell.
+    0 as rounds go on (docs/log.md), so that nobody is blamed once the median node's is below `CLEAR`. Fewer than 3
+    nodes cannot tell.
 
     Args:
         changed: node -> change of its adapters, of the same names.
@@ -59,7 +63,8 @@ def opposed(changed: Mapping[str, Adapters]) -> list[str]:
     rows = normalize(rows, dim=1)
     cosine = rows @ rows.T
     others = ~torch.eye(len(rows), dtype=torch.bool)
-    return [node for node, row, there in zip(changed, cosine, others, strict=True) if median(row[there].tolist()) < 0]
+    found = [median(row[there].tolist()) for row, there in zip(cosine, others, strict=True)]
+    return [node for node, value in zip(changed, found, strict=True) if value < 0 and median(found) >= CLEAR]
 
 
 def bounded(changed: Mapping[str, Adapters]) -> dict[str, dict[str, Tensor]]:
@@ -101,8 +106,8 @@ def vote(votes: Sequence[Tensor], rule: Rule) -> tuple[Tensor, list[bool]]:
     """Class directions [C, r], float64, and whose votes count.
 
     A node that agrees with the others less than half as far as the median node does tells other classes than they do:
-    its whole vote is left out. Of the rest, of each class, the middle by coordinate, as a unit row; NaN where nobody
-    speaks of the class.
+    its whole vote is left out, unless even the median node hardly agrees. Of the rest, of each class, the middle by
+    coordinate, as a unit row; NaN where nobody speaks of the class.
 
     Args:
         votes: as in `agreement`.
@@ -110,7 +115,8 @@ def vote(votes: Sequence[Tensor], rule: Rule) -> tuple[Tensor, list[bool]]:
     """
     votes = [one.double() for one in votes]
     found = agreement(votes)
-    counts = [value >= AGREE * median(found) for value in found]
+    usual = median(found)
+    counts = [value >= AGREE * usual or usual < CLEAR for value in found]
     head = torch.full(votes[0].shape, torch.nan, dtype=torch.float64)
     for c in range(len(head)):
         rows = [one[c] for one, count in zip(votes, counts, strict=True) if count and not one[c].isnan().any()]
