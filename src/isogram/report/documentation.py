@@ -10,6 +10,7 @@ from isogram.report.adapter_tables import adapter_blocks
 from isogram.report.anchor_picture import anchor_picture
 from isogram.report.anchor_tables import anchor_blocks
 from isogram.report.doctor_tables import doctor_blocks
+from isogram.report.hostile_tables import hostile_blocks
 from isogram.report.site_tables import site_blocks
 from isogram.report.tables import (
     BASES,
@@ -64,7 +65,8 @@ def blocks(results: Results) -> dict[str, str]:
     out["machines"] = directions(results, "machines", "accuracy", ("vibration", "vibration:elsewhere", "log"))
     out["costs"] = costs(results)
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))
-    return out | doctor_blocks(results) | adapter_blocks(results) | site_blocks(results) | anchor_blocks(results)
+    out |= doctor_blocks(results) | adapter_blocks(results) | site_blocks(results)
+    return out | anchor_blocks(results) | hostile_blocks(results)
 
 
 def fill(text: str, blocks: Mapping[str, str]) -> str:
