@@ -439,10 +439,8 @@ def sources():
 
 def test_no_message_reaches_a_receiver_but_through_what_it_expects():
     calls = {path: re.findall(r"\.carry\(.*", text) for path, text in sources().items()}
-    assert {path: len(found) for path, found in calls.items() if found} == {
-        "src/isogram/federation/state.py": 2,
-        "src/isogram/hostile.py": 1,
-    }
+    assert calls.pop("src/isogram/hostile.py") == [".carry(message, read)"], "a ledger that passes on what it is given"
+    assert {path: len(found) for path, found in calls.items() if found} == {"src/isogram/federation/state.py": 2}
     assert all(".read)" in call or "_expected(" in call for found in calls.values() for call in found)
     parsed = {path for path, text in sources().items() if re.search(r"(?<!int)\.from_bytes\(", text)}
     assert parsed == {"src/isogram/messages.py", "src/isogram/validation.py"}
