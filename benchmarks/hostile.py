@@ -3,8 +3,8 @@
     python benchmarks/hostile.py tune SOURCE          # seeds 100-101; prints, for docs/log.md
     python benchmarks/hostile.py run SOURCE           # rows that are missing, seeds 0-4, to results/hostile.jsonl
 
-SOURCE is tcga-brca (K = 100, goal pairs) or digits-sites (5 anchors a digit, goal classes; 4 rounds of
-8 steps, half of the default each), with the settings of today.
+SOURCE is tcga-brca (K = 100, goal pairs) or digits-sites (5 anchors a digit, goal classes; a trunk of width
+64, half of the default), else with the settings of today.
 A row's data set is "SOURCE:ATTACK", its method an option; figures are those of the honest nodes on their held-out rows,
 and the hostile nodes of a seed are the same in all its cells. Attacks are those of `isogram.hostile`; "honest": nobody
 lies; "absent": the hostile third is not there, which is what perfect detection could have. Options: `plain`; `outliers`
@@ -40,8 +40,8 @@ from isogram.messages import Ledger
 
 PATH = Path("results/hostile.jsonl")
 ANCHORS = {"tcga-brca": 100, "digits-sites": 5}
-TRAIN: dict[str, dict[str, int]] = {"tcga-brca": {}, "digits-sites": {"rounds": 4, "steps": 8}}
-"""Source -> settings of rounds that are not the default: half the rounds, half the steps on digits-sites."""
+MODEL: dict[str, dict[str, int]] = {"tcga-brca": {}, "digits-sites": {"width": 64}}
+"""Source -> settings of the model that are not the default: half the width on digits-sites, for time."""
 
 KEPT = {"tcga-brca": (("r1", None), ("pam50", "mirna")), "digits-sites": (("accuracy", None),)}
 """Source -> figures that tables show: metric and direction."""
@@ -89,7 +89,7 @@ def scores(source: str, attack: str, option: str, seed: int) -> tuple[list[Score
     data = load(source, anchors=ANCHORS[source], seed=seed)
     liars = spread(data, seed=seed)
     config = Config.model_validate(
-        {"data": source, "anchors": ANCHORS[source], "seed": seed, "train": TRAIN[source], **OPTIONS[option]}
+        {"data": source, "anchors": ANCHORS[source], "seed": seed, "model": MODEL[source], **OPTIONS[option]}
     )
     changed, ledger = attacked(data, attack, liars, seed)
     fed = federation.train(federation.align(changed, config, ledger=ledger))
