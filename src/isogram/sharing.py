@@ -72,7 +72,7 @@ def average(
         MessageError: as `averaging.average` does.
     """
     notes: list[str] = []
-    if config.robust != "none":
+    if config.robust != "none" and config.across != "alone":
         updates, notes = _withstanding(updates, previous, config.across)
     names = list(next(iter(previous.values())))
     common = [name for name in names if is_common(name, config.across)]
