@@ -213,7 +213,8 @@ def test_lying_updates_are_survived(data, clean, lie, told):
     found = figures(data, LIARS, fed)
     assert found["r1"] > clean["r1"] - 0.05 and found["accuracy"] > clean["accuracy"] - 0.05
     if told:
-        assert len(fed.refused) == len(LIARS) * TRAIN["rounds"] and all(told in line for line in fed.refused)
+        assert fed.left_out == set(LIARS), "from the first round on"
+        assert len(fed.refused) == len(LIARS) and all(told in line for line in fed.refused)
     if lie is not hostile.a_little:
         plain = figures(data, LIARS, solved(data, PLAIN, LIARS, lie))
         assert plain["r1"] < clean["r1"] - 0.08, "or there is nothing to survive"

@@ -139,12 +139,15 @@ def test_half_of_a_small_group_cannot_carry_it_far():
     before = {m: {"x": torch.zeros(300)} for m in "abc"}
     for i in (0, 1):
         sent[i] = up(f"a{i}", "a", adapters={"x": -10 * way})
-    found, notes = sharing.average(sent, before, AverageConfig(robust="median", across="none"))
-    assert [line.split("'")[1] for line in notes] == ["a0", "a1"]
+    config = AverageConfig(robust="median", across="none")
+    told = sharing.opposed(sent, before, config)
+    assert list(told) == ["a0", "a1"] and all("against" in line for line in told.values())
+    assert sharing.opposed(sent, before, AverageConfig(across="none")) == {}
+    found, _ = sharing.average([u for u in sent if u.node not in told], before, config)
     assert torch.nn.functional.cosine_similarity(found["a"]["x"], way, dim=0) > 0.9
     for i in (0, 1):
         sent[i] = up(f"a{i}", "a", adapters={"x": 1e6 * (way.abs())})
-    found, _ = sharing.average(sent, before, AverageConfig(robust="median", across="none"))
+    found, _ = sharing.average(sent, before, config)
     assert found["a"]["x"].norm() < 1.5 * way.norm()
 
 

@@ -57,7 +57,7 @@ def average(
 ) -> tuple[Groups, list[str]]:
     """Averages of adapters for each group, by `averaging.average`; a group without an update keeps what it had.
 
-    With `config.robust` updates that are `robust.opposed` to the others are left out first, and changes `bounded`.
+    With `config.robust` changes are `robust.bounded` over all groups first.
 
     Args:
         updates: that `averaging.refuse` let through.
@@ -66,24 +66,23 @@ def average(
         residuals: for the rule "node".
 
     Returns:
-        Group -> adapters, and a line for each that no node had evidence for, and for each update left out.
+        Group -> adapters, and a line for each that no node had evidence for.
 
     Raises:
         MessageError: as `averaging.average` does.
     """
-    notes: list[str] = []
     if config.robust != "none" and config.across != "alone":
-        updates, notes = _withstanding(updates, previous, config.across)
+        updates = _bounded(updates, previous, config.across)
     names = list(next(iter(previous.values())))
     common = [name for name in names if is_common(name, config.across)]
     own = [name for name in names if name not in common]
     found: Groups = {group: dict(before) for group, before in previous.items()}
+    notes: list[str] = []
     if common:
         before = next(iter(previous.values()))
-        values, more = averaging.average(
+        values, notes = averaging.average(
             [_only(u, common) for u in updates], {name: before[name] for name in common}, config, residuals
         )
-        notes += more
         for state in found.values():
             state |= values
     if own and config.across == "pooled":
@@ -97,21 +96,39 @@ def average(
     return found, notes
 
 
-def _withstanding(
+def opposed(
+    updates: Sequence[Up], previous: Mapping[str, Mapping[str, Tensor]], config: AverageConfig
+) -> dict[str, str]:
+    """Nodes whose updates point against the others' (`robust.opposed`), each with a line that says so.
+
+    None without `config.robust`, or where nodes share nothing.
+
+    Args:
+        updates: that `averaging.refuse` let through.
+        previous: as in `average`.
+        config: `robust` and `across`.
+    """
+    if config.robust == "none" or config.across == "alone":
+        return {}
+    found = robust.opposed(_changes(updates, previous, config.across))
+    return {node: f"node {node!r} sent an update that points against the others': it is left out" for node in found}
+
+
+def _changes(
     updates: Sequence[Up], previous: Mapping[str, Mapping[str, Tensor]], across: str
-) -> tuple[list[Up], list[str]]:
-    """Updates that do not point against the others, none of them longer than most; and a line for each left out."""
+) -> dict[str, dict[str, Tensor]]:
     before = {u.node: previous[group_of(u.node, u.modality, across)] for u in updates}
-    changed = robust.changes({u.node: u.adapters for u in updates}, before)
-    against = robust.opposed(changed)
-    told = [f"node {node!r} sent an update that points against the others': it is left out" for node in against]
-    cut = robust.bounded({node: change for node, change in changed.items() if node not in against})
-    kept = [
+    return robust.changes({u.node: u.adapters for u in updates}, before)
+
+
+def _bounded(updates: Sequence[Up], previous: Mapping[str, Mapping[str, Tensor]], across: str) -> list[Up]:
+    """The updates, none of them longer than the median one."""
+    cut = robust.bounded(_changes(updates, previous, across))
+    before = {u.node: previous[group_of(u.node, u.modality, across)] for u in updates}
+    return [
         replace(u, adapters={name: before[u.node][name].double() + change for name, change in cut[u.node].items()})
         for u in updates
-        if u.node in cut
     ]
-    return kept, told
 
 
 def _only(update: Up, names: Iterable[str]) -> Up:

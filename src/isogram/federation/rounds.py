@@ -78,8 +78,9 @@ def _split(fed: Federation) -> tuple[dict[str, Tensor], sharing.Groups]:
 def train_round(fed: Federation, progress: Progress | None = None) -> Federation:
     """One round: local steps at every node, then averages of adapters, frame and head. The nodes move on in place.
 
-    An update that cannot be averaged is left out, and the round goes on with the others. A node that alignment has left
-    out is not asked for one: it takes the others' average.
+    An update that cannot be averaged is left out, and the round goes on with the others. A node whose update points
+    against the others' (`sharing.opposed`) is left out from then on. Who is left out, also by alignment, is not asked
+    for an update: it takes the others' average.
 
     Raises:
         MessageError: no update that fits is left.
@@ -124,8 +125,11 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.nodes}
         expected = before[fed.group(fed.nodes[0])]
         updates, late = averaging.refuse(updates, expected, shared.about, shapes["sketches"])
+        against = sharing.opposed(updates, before, config.average)
+        fed = replace(fed, left_out=fed.left_out | against.keys())
+        updates = [update for update in updates if update.node not in against]
         averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
-        refused += late + unknown
+        refused += [*late, *against.values(), *unknown]
         for node in fed.nodes:
             own = averages[fed.group(node)]
             down = fed.down(node, round, adapters=own)
