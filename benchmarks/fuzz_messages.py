@@ -52,10 +52,14 @@ def corpus(anchors: int = 16) -> list[Sample]:
             "train": train.model_copy(update={"refresh": 1, "refresh_basis": "gradient", "frame_update": 0.5}),
         }
     )
+    voted = config.model_copy(
+        update={"average": AverageConfig(robust="median"), "train": train.model_copy(update={"rounds": 1})}
+    )
     found: defaultdict[tuple[type[Message], str], list[Sample]] = defaultdict(list)
     with _listening(found):
         _run(data, every, "one")
         federation.keep_better(_run(data, config, "two"), data)
+        federation.align(data, voted, "three")
     return [sample for samples in found.values() for sample in samples[:: max(1, len(samples) // EACH)][:EACH]]
 
 

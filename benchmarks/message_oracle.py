@@ -20,6 +20,7 @@ MUST = {
     "key": ["key"],
     "counts": ["counts"],
     "sums": ["head"],
+    "directions": ["directions"],
     "embeddings": ["embeddings"],
     "blocks": ["block_start", "block_trained", "index"],
     "update": [],
@@ -148,6 +149,7 @@ def _arrays(arrays: dict[str, np.ndarray], texts: dict[str, str], direction: str
         "key": ("u1", (32,)),
         "counts": ("<i8", (classes,)),
         "head": ("<i8" if direction == "Up" else "<f4", (classes, r)),
+        "directions": ("<f4", (classes, r)),
         "second": ("<i8", (r * (r + 1) // 2,) if r else None),
         "block_start": ("<f4", (k, anchors)),
         "block_trained": ("<f4", (k, anchors)),
@@ -188,14 +190,15 @@ def _value(name: str, value: np.ndarray, direction: str, e: Expected) -> str | N
             X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(row))  # ValueError: small order
         if len(set(rows)) != len(rows):
             return "a key twice"
-    if (name == "head" and direction == "Down") or name in ("counterparts", "siblings", "peers"):
+    unit = name == "directions" or (name == "head" and direction == "Down")
+    if unit or name in ("counterparts", "siblings", "peers"):
         for row in value.reshape(-1, value.shape[-1]):
             if np.isnan(row).all():
                 continue
             if not np.isfinite(row).all():
                 return "a row in part"
             norm = float(np.sqrt(sum(float(x) ** 2 for x in row)))
-            if name == "head" and norm != 0 and abs(norm - 1) > 2e-4:
+            if unit and norm != 0 and abs(norm - 1) > 2e-4:
                 return "norms"
     return None
 

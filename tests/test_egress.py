@@ -72,13 +72,17 @@ def calls(data):
     def heard(self, kind, round, *, masked=False, **fields):
         message = up(self, kind, round, masked=masked, **fields)
         if self.name == "a-1":
-            found[kind, round > 1] = (copy.copy(self), round, {n: v for n, v in fields.items() if v is not None})
+            found.setdefault(
+                (kind, round > 1), (copy.copy(self), round, {n: v for n, v in fields.items() if v is not None})
+            )
         return message
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AlignedNode, "_up", heard)
         fed = federation.train(federation.align(data, EVERYTHING))
         federation.keep_better(fed, data)
+        votes = AverageConfig(robust="median")
+        federation.align(data, CONFIG.model_copy(update={"average": votes}))
     return {kind if not (kind == "gram" and late) else "trained_gram": call for (kind, late), call in found.items()}
 
 
@@ -120,6 +124,7 @@ LABELS = {"key.key", "counts.counts", "sums.head"}
         ({"average": AverageConfig(rule="parameter")}, {"update.precision", "-update.samples"}),
         ({"average": AverageConfig(rule="uniform")}, {"-update.samples"}),
         ({"average": AverageConfig(head="laplace")}, {"+sums.second"}),
+        ({"average": AverageConfig(robust="median")}, {"+directions.directions"}),
     ],
 )
 def test_what_settings_need_is_what_they_ask_for(change, more):
@@ -128,7 +133,8 @@ def test_what_settings_need_is_what_they_ask_for(change, more):
         found = {f"{r.kind}.{r.field}" for r in RELEASES if r.needed(case)}
         gone, with_labels = ({m[1:] for m in more if m[0] == sign} for sign in "-+")
         expected = (BASE | {m for m in more if m[0] not in "+-"}) - gone
-        assert found == expected | (LABELS | with_labels if labelled else set())
+        summed = LABELS if "directions.directions" not in with_labels else set()
+        assert found == expected | (summed | with_labels if labelled else set())
     case = Case(CONFIG, labelled=False, lacking=True, weighted=True)
     assert {f"{r.kind}.{r.field}" for r in RELEASES if r.needed(case)} == BASE | {
         "gram.index",
@@ -209,7 +215,7 @@ def test_no_public_method_of_a_node_returns_a_message_that_has_not_passed_the_ga
             getattr(closed, name)(**(needed | ({"down": target} if "down" in needed else {})))
     assert set(made) == {
         *("send_gram", "send_trained_gram", "send_key", "send_counts", "send_head", "send_noisy_head", "send_scores"),
-        *("send_embeddings", "send_blocks", "train_round"),
+        *("send_directions", "send_embeddings", "send_blocks", "train_round"),
     }
 
 

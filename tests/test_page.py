@@ -381,6 +381,17 @@ def test_twelve_classes_and_unknown_ones_can_be_told_apart(tmp_path):
     assert len({(figures.COLOURS[i % 8], figures.MARKERS[i % 11]) for i in range(88)}) == 88
 
 
+def test_nodes_that_were_left_out_are_told_also_without_training(tmp_path):
+    files = run_files()
+    line = "node 'rna-1' sent a Gram that has nothing to do with the others': it is left out; look at <its> anchors"
+    files["run.json"] |= {"refused": [line, "node 'b' lies", line]}
+    files["metrics.jsonl"] = []
+    text = make(tmp_path, files)
+    assert "look at &lt;its&gt; anchors (2 times)" in text and "<li>node &#39;b&#39; lies</li>" in text
+    assert 'href="#left-out"' in text and 'id="training"' not in text
+    assert 'id="left-out"' not in make(tmp_path, run_files())
+
+
 def test_many_rows_are_thinned_out_and_the_page_says_so(tmp_path):
     text = make(tmp_path, run_files(rows=5000))
     assert "385 of 5,000 rows" in visible(text) and len(text.encode()) < 1_000_000

@@ -8,7 +8,7 @@ from scipy import stats
 
 from isogram.bench import Row, read_rows
 from isogram.errors import DataError
-from isogram.report import anchor_picture, anchor_tables, doctor_tables, documentation, tables
+from isogram.report import anchor_picture, anchor_tables, doctor_tables, documentation, hostile_tables, tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,7 +101,15 @@ def test_blocks_are_filled_and_unknown_ones_refused():
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/results.md", "docs/doctor.md", "docs/adapters.md", "docs/anchors.md"]
+    "name",
+    [
+        "README.md",
+        "docs/results.md",
+        "docs/doctor.md",
+        "docs/adapters.md",
+        "docs/anchors.md",
+        "docs/privacy_hostile.part.md",
+    ],
 )
 def test_the_tables_of_the_documentation_are_those_of_the_committed_rows(name):
     results = tables.Results(read_rows(sorted((ROOT / "results").glob("*.jsonl"))))
@@ -147,6 +155,24 @@ def test_a_gain_between_settings_is_paired_by_seed():
         for seed, value in enumerate(values)
     ]
     assert "(+.150 ±" in anchor_tables.anchor_blocks(tables.Results(found))["anchors-instead"]
+
+
+def test_what_hostile_nodes_cost_is_paired_with_the_federation_where_nobody_lies():
+    def made(attack, option, values, metric="r1", direction="a->b"):
+        return [Row(f"tcga-brca:{attack}", option, 100, s, metric, direction, v) for s, v in enumerate(values)]
+
+    found = made("honest", "plain", [0.5, 0.7]) + made("scaled", "plain", [0.1, 0.3])
+    found += made("scaled", "median", [0.5, 0.6, 0.9]) + made("absent", "plain", [0.4, 0.6])
+    found += made("anchors", "median", [3, 2], "caught", "") + made("anchors", "median", [0, 1], "blamed", "")
+    blocks = hostile_tables.hostile_blocks(tables.Results(found))
+    lines = blocks["hostile-tcga-brca-r1"].splitlines()
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+    assert cells["nobody lies"][0] == ".600"
+    assert cells["updates x 100, all rows claimed"][0].startswith("−.400")
+    assert cells["updates x 100, all rows claimed"][2].startswith("−.050 ± ")
+    assert cells["the hostile third absent"] == [cells["the hostile third absent"][0], "", "", ""]
+    assert cells["the hostile third absent"][0].startswith("−.100")
+    assert "| anchors permuted | 2.5 | 0.5 |" in blocks["hostile-left-out"]
 
 
 def test_means_of_a_line_are_over_the_seeds_that_all_its_points_have():

@@ -61,6 +61,7 @@ ARRAYS = {
         "precision": {"x.lora_B": draw(4, 2).abs()},
         "sketches": {"x": draw(4, 6)},
     },
+    "directions": {"directions": torch.cat([unit(draw(C - 1, R)), torch.full((1, R), torch.nan)])},
     "weights": {"quality": torch.full((10,), 0.5)},
     "others": {"others": shrunk()},
     "frame": {"frame": draw(K, R)},
@@ -207,6 +208,7 @@ LAYOUT = {
     "dimensions": ("gram", "gram", lambda v: v[None], "the gram in 2 dimensions, it has 1"),
     "two lengths that differ": ("blocks", "block_trained", lambda v: v[:1], r"as \(1, 12\), it is \(2, 12\)"),
     "coordinates that differ": ("sums", "head", lambda v: v[:, 1:], r"the head as \(3, 4\), it is \(3, 5\)"),
+    "votes in other coordinates": ("directions", "directions", lambda v: v[:, 1:], r"as \(3, 4\), it is \(3, 5\)"),
     "no length at all": ("embeddings", "embeddings", lambda v: v[:, :0], r"as \(12, 0\), it is \(12, 1\)"),
     "too great a length": ("keys", "keys", lambda v: v[:1].expand(1 << 15, 32), r"it is \(16384, 32\)"),
 }
@@ -240,6 +242,8 @@ VALUES = {
     "a geometry off its centre": ("targets", "geometry", lambda v: v + 1, "rows that do not sum to 0 in the geometry"),
     "a consensus that is indefinite": ("others", "others", lambda v: -v, "a negative eigenvalue in the others"),
     "directions that are long": ("head", "head", lambda v: 1.1 * v, "rows of a norm beside 1 and 0"),
+    "votes that are long": ("directions", "directions", lambda v: 1.1 * v, "rows of a norm beside 1 and 0"),
+    "votes in part": ("directions", "directions", at(0, NAN), "NaN in a part of a row"),
     "directions in part": ("head", "head", at(0, NAN), "NaN in a part of a row"),
     "counterparts in part": ("targets", "counterparts", at(0, NAN), "NaN in a part of a row"),
     "siblings in part": ("targets", "siblings", at(0, INF), "infinity, or NaN in a part of a row"),
@@ -473,6 +477,7 @@ def sources():
 
 def test_no_message_reaches_a_receiver_but_through_what_it_expects():
     calls = {path: re.findall(r"\.carry\(.*", text) for path, text in sources().items()}
+    assert calls.pop("src/isogram/hostile.py") == [".carry(message, read)"], "a ledger that passes on what it is given"
     assert {path: len(found) for path, found in calls.items() if found} == {"src/isogram/federation/state.py": 2}
     assert all(".read)" in call or "_expected(" in call for found in calls.values() for call in found)
     parsed = {path for path, text in sources().items() if re.search(r"(?<!int)\.from_bytes\(", text)}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogram import alignment
+from isogram import alignment, robust
 from isogram.alignment import (
     Fit,
     anchor_residuals,
@@ -129,6 +129,26 @@ def merge_other_grams(updates: Sequence[Up], n_anchors: int, modality: str) -> T
             f"all nodes hold {modality!r}: no other modality to learn a feature metric from; set metric=false"
         )
     return merge_grams(others, n_anchors, connected=False)
+
+
+def outliers(updates: Sequence[Up], n_anchors: int) -> dict[str, str]:
+    """Nodes whose Gram has nothing to do with the others' (`alignment.outliers`), each with a line that says so.
+
+    Raises:
+        MessageError: as `merge_grams`.
+    """
+    senders = [update for update in in_order(updates) if update.gram is not None]
+    for update in senders:
+        _check_gram(update, n_anchors)
+    grams = [unpack(update.gram.double()) for update in senders if update.gram is not None]
+    held = [_held(update, n_anchors) for update in senders]
+    found = alignment.outliers(grams, held, n_anchors, [update.modality for update in senders])
+    return {
+        update.node: f"node {update.node!r} sent a Gram that has nothing to do with the others': it is left out; "
+        "look at the order of its anchors"
+        for update, out in zip(senders, found, strict=True)
+        if out
+    }
 
 
 def weigh_items(updates: Sequence[Up], n_anchors: int, rank: int, power: float) -> dict[str, Tensor]:
@@ -322,7 +342,28 @@ def merge_noisy_heads(updates: Sequence[Up], frame: Tensor, noise: float, width:
     return directions
 
 
+def merge_directions(updates: Sequence[Up], rule: robust.Rule) -> tuple[Tensor, dict[str, str]]:
+    """Class directions [C, r] by `robust.vote`; and the nodes whose votes do not count, each with a line that says so.
+
+    Raises:
+        MessageError: directions of different shapes; names the nodes.
+    """
+    senders = [update.node for update in in_order(updates) if update.directions is not None]
+    head, counts = robust.vote(_sent(updates, "directions"), rule)
+    told = {
+        node: f"node {node!r} tells other classes than the other nodes do: it is left out; look at its labels"
+        for node, count in zip(senders, counts, strict=True)
+        if not count
+    }
+    return head, told
+
+
 def _total(updates: Sequence[Up], field: str) -> Tensor:
+    return total(_sent(updates, field))
+
+
+def _sent(updates: Sequence[Up], field: str) -> list[Tensor]:
+    """A field of all updates that have it, in node order and of one shape."""
     senders = [update for update in in_order(updates) if getattr(update, field) is not None]
     values = [getattr(update, field) for update in senders]
     for sender, value in zip(senders, values, strict=True):
@@ -331,7 +372,7 @@ def _total(updates: Sequence[Up], field: str) -> Tensor:
                 f"nodes {senders[0].node!r} and {sender.node!r} sent {field} of shapes {tuple(values[0].shape)} and "
                 f"{tuple(value.shape)}; all nodes need the same classes and rank"
             )
-    return total(values)
+    return values
 
 
 def sum_sketches(updates: Sequence[Up]) -> dict[str, Tensor]:

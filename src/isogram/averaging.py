@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isogram import robust
 from isogram.aggregation import RESIDUAL_FLOOR, in_order
 from isogram.config import AverageConfig
 from isogram.errors import MessageError
@@ -175,10 +176,16 @@ def average(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Average updates: see `node_weights` for the weights, `WeightedSum` for what it returns.
 
+    With `config.robust` the average is `robust.middle`, which weighs nobody.
+
     Raises:
         MessageError: as these two.
     """
     updates = in_order(list(updates))
+    if config.robust != "none":
+        rule, share = config.robust, config.prior / (1 + config.prior)
+        found = {key: robust.middle([update.adapters[key] for update in updates], rule) for key in previous}
+        return {key: torch.lerp(value, previous[key].double(), share).float() for key, value in found.items()}, []
     weights = node_weights(updates, config, residuals)
     if config.rule == "parameter" and config.shuffle:
         updates = _shuffled(updates, previous, config)

@@ -21,13 +21,13 @@ from isogram.model import SavedModel
 from isogram.model.saved import OWN_MAP, flat_homes, nested_homes
 
 _ADAPTERS, _APART, _HEADS, _METRIC, _RESIDUAL = "adapters/", "apart/", "heads/", "metric/", "residual/"
-_QUALITY, _WAY = "quality/", "way"
+_QUALITY, _WAY, _LEFT_OUT = "quality/", "way", "left-out/"
 _CHANGE, _HOME, _SEEN = "change/", "home/", "seen/"
 """What is a node's own: its projector's change, what its adapters keep at home, its anchors as last seen."""
 
 
 def alignment_state(fed: Federation) -> dict[str, Tensor]:
-    """What one-shot alignment left: frame, consensus, head, the way to fit, nodes' metrics, weights, residuals."""
+    """What one-shot alignment left: what the server knows, the way to fit, nodes' metrics, weights, residuals."""
     metrics = {_METRIC + node.name: node.metric for node in fed.nodes if node.metric is not None}
     metrics |= {_QUALITY + node.name: node.quality for node in fed.nodes if node.quality is not None}
     residuals = {_RESIDUAL + name: torch.tensor(value, dtype=torch.float64) for name, value in fed.residuals.items()}
@@ -54,6 +54,7 @@ def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federatio
         head=state.get("head"),
         heads=_under(_HEADS, state),
         residuals=residuals,
+        left_out=frozenset(_under(_LEFT_OUT, state)),
         way=way,
     )
     return federation.learn_classes(fed)
@@ -99,6 +100,7 @@ def restore_round(fed: Federation, state: Mapping[str, Tensor], position: Mappin
         consensus=state["consensus"],
         head=state.get("head"),
         heads=_under(_HEADS, state),
+        left_out=frozenset(_under(_LEFT_OUT, state)),
         round=position["round"],
         history=tuple(position["history"]),
         refused=tuple(position["refused"]),
@@ -112,7 +114,8 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _server_state(fed: Federation) -> dict[str, Tensor]:
     found = {"frame": fed.frame, "consensus": fed.consensus, "head": fed.head}
     heads = {_HEADS + node: head for node, head in fed.heads.items()}
-    return {name: value for name, value in found.items() if value is not None} | heads
+    left_out = {_LEFT_OUT + node: torch.tensor(True) for node in sorted(fed.left_out)}
+    return {name: value for name, value in found.items() if value is not None} | heads | left_out
 
 
 def _homes(fed: Federation) -> dict[str, dict[str, Tensor]]:

@@ -48,6 +48,7 @@ class AlignConfig(_Settings):
     clip: float = Field(5.0, gt=0, description="bound on standardised features")
     metric: bool = Field(True, description="learn feature weights by HSIC with the other modalities' Grams")
     robust: bool = Field(False, description="weigh anchor items by whether the other modalities' Grams confirm them")
+    outliers: bool = Field(False, description="leave out nodes whose Gram has nothing to do with the others'")
     precision: bool = Field(False, description="weigh nodes and anchors in the consensus by their residuals")
     decorrelate: bool = Field(
         True, description="make new rows' coordinates uncorrelated: by own rows, or under privacy by anchors"
@@ -145,6 +146,9 @@ class AverageConfig(_Settings):
         "all",
         description="over modalities: all, trunk (all but the map out of it), pooled, attention, none; or alone",
     )
+    robust: Literal["none", "median", "trimmed"] = Field(
+        "none", description="against hostile nodes, by coordinate: none (means), median, trimmed (a third at each end)"
+    )
     prior: float = Field(0.0, ge=0, description="weight of the previous value, as a share of all nodes' together")
     temper: float = Field(1.0, gt=0, le=1, description="precisions to this power")
     clip: float = Field(10.0, gt=1, description="bound on a precision, in means of its node and tensor")
@@ -181,7 +185,7 @@ class PrivacyConfig(_Settings):
 
 Sendable = Literal[
     # kinds of messages
-    "gram", "trained_gram", "key", "counts", "sums", "embeddings", "blocks", "update",
+    "gram", "trained_gram", "key", "counts", "sums", "directions", "embeddings", "blocks", "update",
     # fields beside those that are called as their kind
     "index", "quality", "head", "second", "block_start", "block_trained", "adapters", "precision", "sketches",
     "samples",
@@ -335,6 +339,7 @@ class Config(_Settings):
                 "average.across = pooled needs one weight per node, and average.rule = parameter gives one per number; "
                 "choose another rule"
             )
+        problems += self._not_robust()
         if self.average.across == "alone" and self.train.refresh and self.train.refresh_basis == "gradient":
             problems.append("train.refresh_basis = gradient needs all nodes' sketches; nodes alone have random")
         problems += privacy.refusals(self)
@@ -349,3 +354,24 @@ class Config(_Settings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _not_robust(self) -> list[str]:
+        """What a hostile node would decide in spite of `average.robust`."""
+        average, robust = self.average, f"average.robust = {self.average.robust}"
+        if average.robust == "none":
+            return []
+        problems = []
+        if average.head != "anchors":
+            problems.append(
+                f"{robust} needs every node's class directions apart, and those of average.head = {average.head} are "
+                "means of its private rows, which only go into sums: take anchors"
+            )
+        if average.rule in ("node", "parameter"):
+            problems.append(f"{robust} counts all nodes alike: take average.rule = uniform, not {average.rule}")
+        if average.across == "pooled":
+            problems.append(
+                f"{robust} does without variances, which one node can blow up: average.across = none or all"
+            )
+        if self.train.refresh and self.train.refresh_basis == "gradient":
+            problems.append(f"{robust} cannot protect a sum of sketches: take train.refresh_basis = random")
+        return problems

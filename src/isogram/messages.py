@@ -105,6 +105,7 @@ class Up(Message):
     gram [k(k+1)/2]: packed shrunk Gram of the anchors; index [k] int32: which anchors, absent if all; quality [k]: the
     anchors' weights, absent if all 1; key [32] uint8: public key of the secure sums; counts [C], head [C, r], second
     [r(r+1)/2] int64: masked class counts, class sums, packed second moment of the rows in them (`isogram.secure_sum`);
+    directions [C, r]: unit class directions by what the node makes of the anchors, bare, NaN where it has few rows;
     block_start, block_trained [h, K]: similarities of held-out anchors to the frame's anchors, before and after
     training; embeddings [k, d]: of the anchors, only in peers that share them; samples: private rows behind the
     adapters; model: what these belong to; precision: of every adapter, by its name and in its shape, the diagonal of
@@ -124,6 +125,7 @@ class Up(Message):
     counts: Tensor | None = None
     head: Tensor | None = None
     second: Tensor | None = None
+    directions: Tensor | None = None
     block_start: Tensor | None = None
     block_trained: Tensor | None = None
     embeddings: Tensor | None = None

@@ -62,7 +62,11 @@ def _sketches(case: Case) -> bool:
 
 
 def _labels(case: Case) -> bool:
-    return case.labelled
+    return case.labelled and case.config.average.robust == "none"
+
+
+def _votes(case: Case) -> bool:
+    return case.labelled and case.config.average.robust != "none"
 
 
 def _never(case: Case) -> bool:
@@ -91,7 +95,7 @@ _SENT = (
         "private rows",
         "the node has labels, and privacy.epsilon = 0",
         _NO_LABELS,
-        lambda case: case.labelled and not case.config.privacy.epsilon,
+        lambda case: _labels(case) and not case.config.privacy.epsilon,
         masked=True,
     ),
     Release("sums", "head", "private rows", "the node has labels", _NO_LABELS, _labels, masked=True),
@@ -101,8 +105,16 @@ _SENT = (
         "private rows",
         'the node has labels, and average.head = "laplace"',
         'set average.head = "anchors"',
-        lambda case: case.labelled and case.config.average.head == "laplace",
+        lambda case: _labels(case) and case.config.average.head == "laplace",
         masked=True,
+    ),
+    Release(
+        "directions",
+        "directions",
+        "private rows",
+        'the node has labels, and average.robust is not "none"',
+        'set average.robust = "none"',
+        _votes,
     ),
     Release("embeddings", "embeddings", "trained parameters", _BY_PEERS, "set these weights to 0", _peers),
     Release("blocks", "block_start", "private rows", _TRIAL, "keep the trained model", _never),
@@ -162,6 +174,7 @@ WORDS = {
     "key": "a public key, made for one sum",
     "counts": "how many rows of each class the node has",
     "sums": "a sum over the node's labelled rows for each class",
+    "directions": "a direction for each class that the node labels, not masked",
     "embeddings": "coordinates of the public anchors",
     "blocks": "similarities of held-out public anchors to the others, before and after training",
     "update": "adapters of the shared model after training on the node's rows, and how many rows these are",

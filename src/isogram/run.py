@@ -181,14 +181,17 @@ class Recorder:
             watch.say(f"fit: {_fit(fed)}")
             if fed.budget is not None:
                 watch.say(_privacy(fed))
+            for line in fed.refused:
+                watch.say(line)
             return fed, 0
         done = max(int(path.stem.removeprefix("round-")) for path in start.parent.glob("round-*.safetensors"))
         watch.say(f"going on after round {done} of {self.config.train.rounds}")
-        tensors, _ = read_tensors(start)
+        tensors, begun = read_tensors(start)
         fed = federation.gather(
             self.data, self.config, run_id(self.folder), noise_secret(self.folder), oversight=self._oversight
         )
         fed = checkpoint.restore_alignment(fed, tensors)
+        fed = replace(fed, refused=tuple(begun["refused"]))
         last, position = read_tensors(self._checkpoint(done))
         lines = self._cut({EGRESS: 0} | position["lines"])  # older versions had no log of what left
         sent = (json.loads(line) for line in lines[EGRESS])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from isogram import averaging
+from isogram import averaging, robust
 from isogram.config import AverageConfig
 from isogram.messages import Up
 from isogram.model.node_model import OUT
@@ -57,6 +57,8 @@ def average(
 ) -> tuple[Groups, list[str]]:
     """Averages of adapters for each group, by `averaging.average`; a group without an update keeps what it had.
 
+    With `config.robust` changes are `robust.bounded` over all groups first.
+
     Args:
         updates: one per node.
         previous: group -> the adapters as they are now, of the same names in all groups.
@@ -69,6 +71,8 @@ def average(
     Raises:
         MessageError: as `averaging.average` does.
     """
+    if config.robust != "none" and config.across != "alone":
+        updates = _bounded(updates, previous, config.across)
     names = list(next(iter(previous.values())))
     common = [name for name in names if is_common(name, config.across)]
     own = [name for name in names if name not in common]
@@ -90,6 +94,41 @@ def average(
             found[group] |= values
             notes += more
     return found, notes
+
+
+def opposed(
+    updates: Sequence[Up], previous: Mapping[str, Mapping[str, Tensor]], config: AverageConfig
+) -> dict[str, str]:
+    """Nodes whose updates point against the others' (`robust.opposed`), each with a line that says so.
+
+    None without `config.robust`, or where nodes share nothing.
+
+    Args:
+        updates: that `averaging.refuse` let through.
+        previous: as in `average`.
+        config: `robust` and `across`.
+    """
+    if config.robust == "none" or config.across == "alone":
+        return {}
+    found = robust.opposed(_changes(updates, previous, config.across))
+    return {node: f"node {node!r} sent an update that points against the others': it is left out" for node in found}
+
+
+def _changes(
+    updates: Sequence[Up], previous: Mapping[str, Mapping[str, Tensor]], across: str
+) -> dict[str, dict[str, Tensor]]:
+    before = {u.node: previous[group_of(u.node, u.modality, across)] for u in updates}
+    return robust.changes({u.node: u.adapters for u in updates}, before)
+
+
+def _bounded(updates: Sequence[Up], previous: Mapping[str, Mapping[str, Tensor]], across: str) -> list[Up]:
+    """The updates, none of them longer than the median one."""
+    cut = robust.bounded(_changes(updates, previous, across))
+    before = {u.node: previous[group_of(u.node, u.modality, across)] for u in updates}
+    return [
+        replace(u, adapters={name: before[u.node][name].double() + change for name, change in cut[u.node].items()})
+        for u in updates
+    ]
 
 
 def _only(update: Up, names: Iterable[str]) -> Up:

@@ -23,6 +23,7 @@ from isogram.alignment.oneshot import (
     left_out,
     one_shot,
 )
+from isogram.alignment.outliers import outliers
 from isogram.alignment.quality import item_quality
 from isogram.alignment.residuals import anchor_residuals, sub_smoother
 
@@ -53,6 +54,7 @@ __all__ = [
     "item_quality",
     "left_out",
     "one_shot",
+    "outliers",
     "pack",
     "shrink",
     "shrunk_covariance",

@@ -1,5 +1,6 @@
 """One-shot alignment: Grams up, the frame down, class directions from secure sums; and the same without a frame."""
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -45,10 +46,10 @@ def align(
         MessageError: a node that was set otherwise has no such way to fit.
     """
     fed = gather(data, config, run, secret, ledger=ledger, oversight=oversight)
-    grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
+    fed, grams = _grams(fed, 0)
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
-        for node in fed.nodes:
+        for node in fed.heard:
             node.weigh(fed.send(node, "weights", 0, quality=quality[node.name]))
         grams = [replace(up, quality=quality[up.node]) for up in grams]
     plain = grams
@@ -56,7 +57,8 @@ def align(
         for node in fed.nodes:
             others = aggregation.merge_other_grams(grams, fed.n_anchors, node.modality)
             node.learn_metric(fed.send(node, "others", 0, others=pack(others)))
-        grams = [fed.receive(node, "gram", 1, node.send_gram(1)) for node in fed.nodes]
+        fed, grams = _grams(fed, 1)
+        plain = [up for up in plain if up.node not in fed.left_out]
     residuals: dict[str, float] = {}
     precision = None
     if config.align.precision or config.average.rule == "node":
@@ -81,6 +83,15 @@ def align(
         node.fit(down.frame.double()[node.index], node.way_of(down.fit))
     fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals, way=way)
     return learn_classes(with_heads(fed, 1))
+
+
+def _grams(fed: Federation, round: int) -> tuple[Federation, list[Up]]:
+    """The nodes' Grams, without those of outliers where `align.outliers` asks for it: these are not heard any more."""
+    grams = [fed.receive(node, "gram", round, node.send_gram(round)) for node in fed.heard]
+    if not fed.config.align.outliers:
+        return fed, grams
+    told = aggregation.outliers(grams, fed.n_anchors)
+    return _without(fed, told), [up for up in grams if up.node not in told]
 
 
 def learn_classes(fed: Federation) -> Federation:
@@ -145,16 +156,34 @@ def with_heads(fed: Federation, round: int) -> Federation:
     alone = average.across == "alone"
     common = average.across == "all" if fed.frame is None else not average.head_within
     if common and not alone:
-        return replace(fed, head=class_directions(fed, round), heads={})
+        head, told = _directions(fed, round)
+        return replace(_without(fed, told), head=head, heads={})
     heads: dict[str, Tensor] = {}
+    out: dict[str, str] = {}
     groups: dict[str, list[Node]] = {}
     for node in fed.nodes:
         groups.setdefault(node.name if alone else node.modality, []).append(node)
     for members in groups.values():
         ledger = Ledger() if alone else fed.ledger
-        head = class_directions(replace(fed, nodes=tuple(members), ledger=ledger), round)
+        head, told = _directions(replace(fed, nodes=tuple(members), ledger=ledger), round)
         heads |= {node.name: head for node in members if head is not None}
-    return replace(fed, head=None, heads=heads)
+        out |= told
+    return replace(_without(fed, out), head=None, heads=heads)
+
+
+def _without(fed: Federation, told: Mapping[str, str]) -> Federation:
+    """The federation that does not hear some nodes any more; told: each with a line that says why."""
+    return replace(fed, left_out=fed.left_out | told.keys(), refused=(*fed.refused, *told.values()))
+
+
+def _directions(fed: Federation, round: int) -> tuple[Tensor | None, dict[str, str]]:
+    """Class directions, from votes with `average.robust` and else from sums; and nodes whose votes do not count."""
+    rule = fed.config.average.robust
+    if rule == "none" or fed.frame is None:
+        return class_directions(fed, round), {}
+    labelled = [node for node in fed.heard if node.data.classes]
+    sent = [fed.receive(n, "directions", round, n.send_directions(round, fed.n_classes)) for n in labelled]
+    return aggregation.merge_directions(sent, rule) if sent else (None, {})
 
 
 def class_directions(fed: Federation, round: int) -> Tensor | None:
@@ -165,7 +194,7 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
     frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all
     and of two nodes or more.
     """
-    labelled = [node for node in fed.nodes if node.labelled]
+    labelled = [node for node in fed.heard if node.labelled]
     if not labelled:
         return None
     keys = aggregation.in_order([fed.receive(node, "key", round, node.send_key(round)) for node in labelled])

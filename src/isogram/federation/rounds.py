@@ -78,7 +78,9 @@ def _split(fed: Federation) -> tuple[dict[str, Tensor], sharing.Groups]:
 def train_round(fed: Federation, progress: Progress | None = None) -> Federation:
     """One round: local steps at every node, then averages of adapters, frame and head. The nodes move on in place.
 
-    An update that cannot be averaged is left out, and the round goes on with the others.
+    An update that cannot be averaged is left out, and the round goes on with the others. A node whose update points
+    against the others' (`sharing.opposed`) is left out from then on. Who is left out, also by alignment, is not asked
+    for an update: it takes the others' average.
 
     Raises:
         MessageError: no update that fits is left.
@@ -100,7 +102,7 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     updates: list[Up] = []
     refused: list[str] = []
     terms: dict[str, list[float]] = {}
-    for node in fed.nodes:
+    for node in fed.heard:
         tell(Tick(number, rounds, node.name, {}))
         down = replace(targets(fed, node, round), **anchors.get(node.name, {}))  # type: ignore[arg-type]
         node.reset(fed.adapters_of(node))
@@ -123,8 +125,11 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     adapters, apart = fed.adapters, fed.apart
     if adapters or apart:
         before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.nodes}
+        against = sharing.opposed(updates, before, config.average)
+        fed = replace(fed, left_out=fed.left_out | against.keys())
+        updates = [update for update in updates if update.node not in against]
         averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
-        refused += unknown
+        refused += [*against.values(), *unknown]
         for node in fed.nodes:
             own = averages[fed.group(node)]
             down = fed.down(node, round, adapters=own)
@@ -135,7 +140,7 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     frame, consensus = fed.frame, fed.consensus
     share = config.train.frame_update
     if share and frame is not None and fed.start_consensus is not None:
-        grams = [fed.receive(node, "gram", round, node.send_trained_gram(round)) for node in fed.nodes]
+        grams = [fed.receive(node, "gram", round, node.send_trained_gram(round)) for node in fed.heard]
         now = aggregation.merge_grams(grams, fed.n_anchors)
         consensus = (1 - share) * fed.start_consensus + share * now
         frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)

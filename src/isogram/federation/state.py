@@ -45,7 +45,9 @@ class Federation:
     `sharing`), the rounds that are complete, and each one's mean loss terms. heads: node -> class directions, where
     nodes do not have `head` in common.
     start_consensus: that of one-shot alignment, which `frame_update` moves away from. residuals: how far each node's
-    anchors are from where the other modalities place them, for precision weights. refused: updates left out so far.
+    anchors are from where the other modalities place them, for precision weights. left_out: nodes that get all that the
+    others get and whose answers count for nothing (`align.outliers`, votes of `average.robust`). refused: what was left
+    out so far, a line each.
     run: of `messages.Message`.
     """
 
@@ -65,6 +67,7 @@ class Federation:
     round: int = 0
     history: tuple[dict[str, float], ...] = ()
     residuals: dict[str, float] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
     refused: tuple[str, ...] = ()
     way: int = 0
     run: str = ""
@@ -73,6 +76,11 @@ class Federation:
     def budget(self) -> Budget | None:
         """Noise and what it spends; None without differential privacy."""
         return budget_of(self.config)
+
+    @property
+    def heard(self) -> tuple[Node, ...]:
+        """The nodes whose answers count."""
+        return tuple(node for node in self.nodes if node.name not in self.left_out)
 
     @property
     def width(self) -> int:

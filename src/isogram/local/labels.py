@@ -11,6 +11,9 @@ from isogram.messages import Down, Up
 from isogram.privacy import head_rank
 from isogram.secure_sum import MIN_EVIDENCE, SumParty
 
+MIN_VOTE = 2
+"""Rows of a class at the node, below which its direction would be that of a single row."""
+
 
 class LabelledNode(AlignedNode):
     """An aligned silo that speaks of its classes, and learns those that others speak of."""
@@ -73,16 +76,31 @@ class LabelledNode(AlignedNode):
 
         In the place of class sums, see `send_head`: no coordinate of a private row enters.
         """
-        assert down.keys is not None and down.evidence is not None and self.target is not None
+        assert down.keys is not None and down.evidence is not None
         counted = self._one_hot(len(down.evidence)) * down.evidence
-        rows, own = counted.any(1), counted.any(0)
-        directions = torch.zeros(len(own), self.target.shape[1], dtype=torch.float64)
-        if own.sum() > 1:
-            x = self.standardize(flat_rows(self.data.tokens[rows.numpy()]))
-            scores = classes.anchor_scores(x, counted[rows].argmax(1), self.standardize(self.anchors), len(own))
-            directions = classes.evidence_head(scores, self.target) * counted.sum(0)[:, None]
+        directions = self._directions(counted) * counted.sum(0)[:, None]
         sums = self.party.masked(directions, down.keys, down.round)
         return self._up("sums", down.round, head=sums, masked=len(down.keys) > 1)
+
+    def send_directions(self, round: int, n_classes: int) -> Up:
+        """Unit class directions [C, r] by what the node makes of the anchors, for the server to compare: bare.
+
+        NaN for classes of fewer than `MIN_VOTE` of the node's rows, and for all if but one has as many.
+        """
+        counted = self._one_hot(n_classes)
+        counted = counted * (counted.sum(0) >= MIN_VOTE)
+        found = normalize(self._directions(counted), dim=1)
+        return self._up("directions", round, directions=torch.where(found.any(1, keepdim=True), found, torch.nan))
+
+    def _directions(self, counted: Tensor) -> Tensor:
+        """[C, r] by rows and their classes [N, C]; 0 for classes without a row, and for all if there is but one."""
+        assert self.target is not None
+        rows, own = counted.any(1), counted.any(0)
+        if own.sum() < 2:
+            return torch.zeros(len(own), self.target.shape[1], dtype=torch.float64)
+        x = self.standardize(flat_rows(self.data.tokens[rows.numpy()]))
+        scores = classes.anchor_scores(x, counted[rows].argmax(1), self.standardize(self.anchors), len(own))
+        return classes.evidence_head(scores, self.target)
 
     def learn_classes(self, down: Down) -> None:
         """Spread the classes of the head over the node's rows, and learn the map's part in their directions from them.

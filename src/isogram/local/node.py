@@ -136,7 +136,9 @@ class AlignedNode:
             EgressError, MessageError: as `egress.Gate` does.
         """
         fields = {"index": None if self.holds_all else self.index.int()} | fields
-        given = {name: v for name, v in fields.items() if v is not None and not (isinstance(v, Mapping | int) and not v)}
+        given = {
+            name: v for name, v in fields.items() if v is not None and not (isinstance(v, Mapping | int) and not v)
+        }
         model = given.pop("model", "")
         self.gate.admit(kind, round, given)
         up = Up(
@@ -153,7 +155,7 @@ class AlignedNode:
     def _expected(self, kind: str, round: int, given: Collection[str]) -> Expected:
         """What a message has to be, by all sizes that the node knows; given: names of its fields."""
         lengths = {"K": self.n_anchors, "C": self.n_classes, "k": len(self.index)}
-        if kind in ("sums", "embeddings"):
+        if kind in ("sums", "directions", "embeddings"):
             lengths |= dict.fromkeys("rd", self.coordinates)
         if kind == "blocks":
             lengths["k"] = 0 if self.trial is None else len(self.trial.index)

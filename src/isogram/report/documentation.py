@@ -11,6 +11,7 @@ from isogram.report.anchor_picture import anchor_picture
 from isogram.report.anchor_tables import anchor_blocks
 from isogram.report.audit_tables import audit_blocks
 from isogram.report.doctor_tables import doctor_blocks
+from isogram.report.hostile_tables import hostile_blocks
 from isogram.report.privacy_tables import privacy_blocks
 from isogram.report.site_tables import site_blocks
 from isogram.report.tables import (
@@ -66,7 +67,7 @@ def blocks(results: Results) -> dict[str, str]:
     out["machines"] = directions(results, "machines", "accuracy", ("vibration", "vibration:elsewhere", "log"))
     out["costs"] = costs(results)
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))
-    parts = (doctor_blocks, adapter_blocks, site_blocks, anchor_blocks, audit_blocks, privacy_blocks)
+    parts = (doctor_blocks, adapter_blocks, site_blocks, anchor_blocks, audit_blocks, privacy_blocks, hostile_blocks)
     return out | {name: text for part in parts for name, text in part(results).items()}
 
 

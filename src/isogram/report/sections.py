@@ -1,6 +1,7 @@
 """What each section of a run's page shows, or None where its files are not there yet."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
@@ -201,7 +202,7 @@ def examples(run: Record) -> Json | None:
 
 
 def curves(run: Record) -> Json | None:
-    """One panel a loss term, with means over nodes and of each modality; and the updates left out of averages."""
+    """One panel a loss term, with means over nodes and of each modality."""
     terms: dict[str, dict[str, dict[int, float]]] = {}
     seconds = [m["value"] for m in run.metrics if m["metric"] == "seconds" and m["round"]]
     for entry in run.metrics:
@@ -218,9 +219,15 @@ def curves(run: Record) -> Json | None:
         svg = figures.curves(f"loss-{len(panels)}", alt, mean, parts)
         panels.append(panel(term, svg, words.TERMS.get(term, "")))
     legend = [("mean over nodes", figures.line_key(None)), *((k, figures.line_key(i)) for i, k in enumerate(kinds))]
-    refused = [str(text) for text in run.run.get("refused", [])]
     mean_seconds = fmean(seconds) if seconds else None
-    return {"panels": panels, "legend": legend, "seconds": mean_seconds, "refused": refused} if panels else None
+    return {"panels": panels, "legend": legend, "seconds": mean_seconds} if panels else None
+
+
+def left_out(run: Record) -> Json | None:
+    """Why answers of nodes did not count, a line each, and how often."""
+    times = Counter(str(text) for text in run.run.get("refused", []))
+    lines = [f"{text} ({words.count(n, 'time')})" if n > 1 else text for text, n in times.items()]
+    return {"lines": lines} if lines else None
 
 
 def _mean(lines: Iterable[Mapping[int, float]]) -> dict[int, float]:
@@ -298,6 +305,7 @@ ALL: dict[str, Callable[[Record], Json | None]] = {
     "plane": plane,
     "examples": examples,
     "curves": curves,
+    "left_out": left_out,
     "traffic": traffic,
     "nodes": nodes,
     "environment": environment,

@@ -104,7 +104,7 @@ PARTS = {
 
 FIELDS = {
     **dict.fromkeys(("gram", "others", "geometry", "block_start", "block_trained"), "Gram matrices"),
-    **dict.fromkeys(("key", "keys", "counts", "evidence", "head", "second"), "class sums"),
+    **dict.fromkeys(("key", "keys", "counts", "evidence", "head", "second", "directions"), "class sums"),
     **dict.fromkeys(("embeddings", "prototypes", "counterparts", "siblings", "peers"), "anchor embeddings"),
     **dict.fromkeys(("index", "quality"), "anchor lists"),
     **dict.fromkeys(("adapters", "precision", "sketches"), "adapters"),
