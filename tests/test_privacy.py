@@ -19,6 +19,7 @@ from isogram.accountant import budget_of
 from isogram.bench import Row
 from isogram.config import AlignConfig, AverageConfig, Config, ModelConfig, PrivacyConfig, TermWeights, TrainConfig
 from isogram.config_file import commented, read_config
+from isogram.doctor import examine
 from isogram.errors import ConfigError, MessageError, RunError
 from isogram.local.labels import LabelledNode
 from isogram.messages import Up
@@ -234,6 +235,14 @@ def test_a_copy_that_was_never_validated_is_refused_before_anything_is_sent(monk
         federation.align(planted(), wrong)
     with pytest.raises(ConfigError, match="needs a frame"):
         federation.start_apart(planted(), config)
+
+
+def test_the_doctor_says_the_same_whatever_the_rows_are():
+    odd = changed(planted(), "a-1", tokens=lambda t: 0 * t[:3] + 1e6, labels=lambda x: np.zeros(3, np.int64))
+    for goal in ("pairs", "classes"):
+        config = config_of().model_copy(update={"goal": goal})
+        assert examine(odd, config) == examine(planted(), config)
+        assert examine(odd, config.model_copy(update={"privacy": PrivacyConfig()})) != examine(planted(), config)
 
 
 def test_a_second_run_to_decide_by_is_refused():

@@ -89,6 +89,24 @@ def test_clipped_sums_are_those_of_a_loop_over_rows(adapter, turn):
         assert not hasattr(p, "grad_sample")
 
 
+def test_a_step_without_anything_to_learn_leaves_nothing_for_the_next():
+    """The forward pass of rows whose classes nobody knows is recorded by hooks, and no backward pass takes it away."""
+    node, head = node_of("geolora")
+    parameters = [*node.shared.train_turn(1).values(), node.model.projector.change]
+
+    def released(*unknown):
+        private = PrivateStep(node.model, torch.optim.SGD(parameters, lr=1), Drawn(), 1e3, 0.0, 1.0)
+        for rows in unknown:
+            private.add_gradient(lambda rows=rows: term_of(node, head * torch.nan, torch.arange(rows)), rows, ("step",))
+            assert all(float(p.grad.abs().max()) == 0 for p in parameters)
+        for p in parameters:
+            p.grad = None
+        private.add_gradient(lambda: term_of(node, head, torch.arange(4)), 4, ("step",))
+        return torch.cat([p.grad.flatten() for p in parameters])
+
+    assert_close(released(6, 2), released(), rtol=0, atol=0)
+
+
 def test_one_row_more_or_less_moves_the_sum_by_the_clip_at_most():
     node, head = node_of("geolora")
     parameters = [*node.shared.train_turn(1).values(), node.model.projector.change]

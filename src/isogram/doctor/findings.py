@@ -257,7 +257,7 @@ def padding(m: Modality, data: FederatedData) -> Tensor:
 
 
 def _rows(node: NodeData) -> Tensor:
-    return torch.from_numpy(node.tokens.reshape(len(node.tokens), -1))
+    return torch.from_numpy(node.tokens).flatten(1)
 
 
 def _by_chance(varied: Tensor, value: Tensor, n: int) -> Tensor:

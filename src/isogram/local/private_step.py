@@ -75,6 +75,9 @@ class PrivateStep:
         if value is not None:
             value.backward()
         hooks.remove_hooks()
+        for module in self._model.modules():  # what a pass forward that no pass back followed has left there
+            vars(module).pop("activations", None)
+            vars(module).pop("max_batch_len", None)
         for p in parameters:
             if value is None or p.grad_sample is None:  # nothing to learn from, or a layer that no row goes through
                 p.grad_sample = p.new_zeros(0 if value is None else rows, *p.shape)

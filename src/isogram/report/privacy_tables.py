@@ -1,9 +1,11 @@
 """What differential privacy costs and refuses: tables from the rows of `benchmarks/privacy.py`, and from the code."""
 
+from collections.abc import Mapping
+
 from isogram.privacy import REFUSED
 from isogram.report.tables import Results, difference, figure, markdown
 
-COLUMNS = {
+COLUMNS: dict[tuple[str, str, str | None], str] = {
     ("privacy:tcga-brca", "pam50", "rna"): "PAM50 RNA",
     ("privacy:tcga-brca", "pam50", "mirna"): "PAM50 miRNA",
     ("privacy:tcga-brca", "pam50", "meth"): "PAM50 meth.",
@@ -11,6 +13,9 @@ COLUMNS = {
     ("privacy:digits", "accuracy", "image"): "image",
     ("privacy:digits", "accuracy", "speech"): "speech",
     ("privacy:digits", "accuracy", "pen"): "pen",
+}
+SITES: dict[tuple[str, str, str | None], str] = {
+    ("privacy:digits-sites", "accuracy", m): m for m in ("image", "speech", "pen")
 }
 STUDIES = {
     "closed-form": "class directions alone",
@@ -25,7 +30,8 @@ def privacy_blocks(results: Results) -> dict[str, str]:
     """The tables of docs/privacy.md, by name."""
     return {
         "privacy-refused": refused(),
-        "privacy-utility": _utility(results),
+        "privacy-utility": _utility(results, COLUMNS),
+        "privacy-sites": _utility(results, SITES),
         "privacy-loss": _losses(results, "inf"),
         "privacy-loss-default": _losses(results, "default"),
     }
@@ -39,15 +45,15 @@ def refused() -> str:
     )
 
 
-def _utility(results: Results) -> str:
+def _utility(results: Results, columns: Mapping[tuple[str, str, str | None], str]) -> str:
     lines = []
     for study, title in STUDIES.items():
         for epsilon, shown in EPSILONS.items():
             method = f"{study} {epsilon}"
-            cells = [_of(results, method, *column) for column in COLUMNS]
+            cells = [_of(results, method, *column) for column in columns]
             if any(cell != "–" for cell in cells):
                 lines.append([f"{title}, {shown}", *cells])
-    return markdown(["", *COLUMNS.values()], lines)
+    return markdown(["", *columns.values()], lines)
 
 
 def _losses(results: Results, base: str) -> str:

@@ -64,8 +64,7 @@ class Record:
             config=config,
             environment=_json(folder / ENVIRONMENT),
             run=run,
-            # The doctor counts private rows and classes; what is said under differential privacy does not.
-            doctor={} if "privacy" in run else _json(folder / DOCTOR),
+            doctor=_json(folder / DOCTOR),
             evaluation=_json(folder / EVALUATION),
             messages=_lines(folder / MESSAGES),
             metrics=_lines(folder / METRICS),
