@@ -66,7 +66,7 @@ def _losses(results: Results, source: str, metric: str, direction: str | None) -
 
 
 def _left_out(results: Results) -> str:
-    """Of the hostile nodes and of the honest ones, how many alignment leaves out, over all seeds."""
+    """Of the hostile nodes and of the honest ones, how many a run leaves out, over all seeds."""
     lines = []
     for attack, title in ATTACKS.items():
         cells = []
@@ -80,4 +80,4 @@ def _left_out(results: Results) -> str:
                 cells.append(f"{sum(found) / len(found):.1f}" if found else "")
         lines.append([title, *cells])
     heads = [f"{source}: {who}" for source in ANCHORS for who in ("hostile", "honest")]
-    return markdown(["left out at alignment, nodes a run", *heads], lines)
+    return markdown(["left out, nodes a run", *heads], lines)
