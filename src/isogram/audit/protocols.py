@@ -24,13 +24,15 @@ from isogram.methods import PEERS
 class Recording:
     """One replay: settings it ran with, messages in order; and class prototypes, if the protocol sends these.
 
-    prototypes: node -> [p, r]; framed: whether coordinates are those of a frame.
+    prototypes: node -> [p, r]; heads: node -> class directions [C, r] that the server makes at alignment; framed: whether
+    coordinates are those of a frame.
     """
 
     config: Config
     messages: tuple[Message, ...]
     framed: bool = True
     prototypes: Mapping[str, Tensor] = field(default_factory=dict)
+    heads: Mapping[str, Tensor] = field(default_factory=dict)
 
     def of(self, node: str) -> tuple[Message, ...]:
         """To and from one node."""
@@ -49,9 +51,10 @@ def isogram(data: FederatedData, config: Config) -> Recording:
     messages: list[Message] = []
     fed = federation.align(data, config, ledger=Ledger(messages.append))
     prototypes = {node.name: _prototypes(node, max(2, fed.n_classes)) for node in fed.nodes}
+    heads = {node.name: head for node in fed.nodes if (head := fed.head_of(node)) is not None}
     if config.train.rounds:
         federation.train(fed)
-    return Recording(config, tuple(messages), prototypes=prototypes)
+    return Recording(config, tuple(messages), prototypes=prototypes, heads=heads)
 
 
 def full_weights(data: FederatedData, config: Config) -> Recording:

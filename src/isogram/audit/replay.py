@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isogram.audit import inversion
-from isogram.audit.attacker import Attacker, last_head
+from isogram.audit.attacker import Attacker
 from isogram.audit.game import Game
 from isogram.audit.protocols import PROTOCOLS, Recording
 from isogram.audit.statistics import statistics
@@ -40,12 +40,15 @@ class Played:
 
 def play(game: Game, config: Config, number: int) -> Played:
     """Replay number `number` of a game."""
+    if config.privacy.epsilon:  # other noise in each replay, and the same if it is played again
+        noise = config.privacy.model_copy(update={"noise_seed": (game.seed << 16) + number})
+        config = config.model_copy(update={"privacy": noise})
     coins = game.coins(number)
     data = game.played(coins)
     out = Played(members={node: torch.from_numpy(own) for node, own in coins.items()})
     for protocol, run in PROTOCOLS.items():
-        if protocol != ISOGRAM and not config.train.rounds:
-            continue  # they differ in what rounds send
+        if protocol != ISOGRAM and (config.privacy.epsilon or not config.train.rounds):
+            continue  # they differ in what rounds send; and they have no noise to be compared with
         recording = run(data, config)
         attackers = _attackers(game, recording)
         for name, value in statistics(game, recording, attackers).items():
@@ -96,7 +99,7 @@ def _rebuilt(
         guesses: dict[str, Tensor | None] = {}
         if recording.config.train.weights.teacher or attacker.labels is not None:  # else no term looks at rows
             guesses[f"{protocol}: updates"] = inversion.invert_update(attacker, messages, noise)
-        head = last_head([m for m in messages if m.round < 2])
+        head = recording.heads.get(node)
         if protocol == ISOGRAM:
             guesses[PROTOTYPES] = recording.prototypes[node] - middle
             if head is not None:

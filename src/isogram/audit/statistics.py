@@ -29,9 +29,11 @@ def statistics(game: Game, recording: Recording, attackers: dict[str, Attacker])
 
 def _of_node(attacker: Attacker, recording: Recording, node: str) -> Iterator[tuple[str, Tensor]]:
     own = recording.of(node)
-    head = last_head([message for message in own if message.round < 2])
-    if head is not None and attacker.labels is not None:
-        yield "class directions", _near(attacker, head.double(), cosine=True)
+    if node in recording.heads and attacker.labels is not None:
+        yield "class directions", _near(attacker, recording.heads[node].double(), cosine=True)
+    votes = [message.directions for message in own if isinstance(message, Up) and message.directions is not None]
+    if votes:
+        yield "votes", _near(attacker, votes[0].double(), cosine=True)
     if node in recording.prototypes:
         yield "prototypes", _near(attacker, recording.prototypes[node], cosine=False)
     rounds = [attacker.along(seen) for seen in attacker.follow(own)]

@@ -56,9 +56,9 @@ def repeated(config: Config, folder: Path) -> float | None:
     """Share of the arrays that left the run's nodes which the same settings give again, bit for bit, by `egress.jsonl`.
 
     Of 1, what the audit attacks is what the run sent, but for the rows left out. Masked arrays differ in every run and
-    are passed over. None for a run without that log.
+    are passed over. None for a run without that log, or with noise: its secret is gone.
     """
-    if not (folder / EGRESS).exists():
+    if config.privacy.epsilon or not (folder / EGRESS).exists():
         return None
     oversight = Oversight()
     fed = federation.align(open_data(config), config, run_id(folder), oversight=oversight)
@@ -118,7 +118,6 @@ def audit(
 def figures(game: Game, played: Sequence[Played], config: Config) -> list[Row]:
     """Rows of all attacks: the method is "PROTOCOL: FIELD", the seed the replay, the direction a modality or none."""
     rows: list[Row] = []
-    delta = getattr(getattr(config, "privacy", None), "delta", 1e-5)
 
     def add(method: str, metric: str, direction: str, values: Sequence[float]) -> None:
         rows.extend(
@@ -127,13 +126,15 @@ def figures(game: Game, played: Sequence[Played], config: Config) -> list[Row]:
         )
 
     for method, of in _by_field(game, played).items():
-        for metric, direction, values in _membership(game, played, of, delta):
+        for metric, direction, values in _membership(game, played, of, config.privacy.delta):
             add(method, metric, direction, values)
         for metric, direction, values in _attributes(game, played, of, len(game.data.classes)):
             add(method, metric, direction, values)
     for name in sorted(set().union(*(p.figures for p in played))):
         metric, method, modality = name.split("/")
         add(method, metric, modality, [p.figures[name] for p in played if name in p.figures])
+    if config.privacy.epsilon:
+        add(EVERYTHING, "epsilon-stated", "", [config.privacy.epsilon] * len(played))
     varying = sum(len({p.digests[key] for p in played}) > 1 for key in played[0].digests)
     add(f"{ISOGRAM}: Grams and frame", "varies", "", [varying / len(played[0].digests)] * len(played))
     for modality in game.data.modalities:

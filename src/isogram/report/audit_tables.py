@@ -9,6 +9,7 @@ from isogram.report.tables import Mean, Results, difference, figure, markdown, s
 ORDER = (
     "isogram: Grams and frame",
     "isogram: class directions",
+    "isogram: votes",
     "isogram: updates",
     "isogram: final model",
     "isogram: all messages",
@@ -43,7 +44,7 @@ AGAINST = {
 }
 """Columns of `claims`, and whether they hold numbers."""
 
-BASE = "prototypes"
+BASE, EVERYTHING = "prototypes", "isogram: all messages"
 COMPARED = ("membership", "advantage", "rebuilt", "likeness")
 
 
@@ -62,11 +63,21 @@ def lines(results: Results, dataset: str, anchors: int, show: Callable[[Mean | N
     return out
 
 
+def stated(results: Results, dataset: str, anchors: int) -> str | None:
+    """The bound that differential privacy states, beside what attacks show; None without it."""
+    upper = results.mean(dataset, EVERYTHING, anchors, "epsilon-stated")
+    found = [results.mean(dataset, EVERYTHING, anchors, f"epsilon-{of}") for of in ("rows", "canaries")]
+    if upper is None:
+        return None
+    most = max(value.mean for value in found if value is not None)
+    return f"differential privacy states epsilon at most {upper.mean:g}; attacks show at least {most:.2f}"
+
+
 def repeated(results: Results, dataset: str, anchors: int) -> str:
     """Whether what was attacked is what the run sent."""
     share = results.mean(dataset, "the run itself", anchors, "repeated")
     if share is None:
-        return "the run has no log of what it sent: whether replays send the same is not known"
+        return "not known: the run has no log of what it sent, or had noise, whose secret is gone"
     if share.mean == 1:
         return "repeated with all rows, these settings sent the run's messages again, bit for bit"
     return f"repeated with all rows, {share.mean:.0%} of the arrays were those of the run: another machine, or versions"
@@ -82,7 +93,7 @@ def with_interval(value: Mean | None) -> str:
 def claims(results: Results, dataset: str, anchors: int) -> list[list[str]]:
     """Each of Isogram's fields against prototype sharing: paired differences over replays, and whether it holds."""
     out = []
-    for method in ORDER[1:5]:
+    for method in ORDER[1:6]:
         for metric in COMPARED:
             directions = results.directions(dataset, metric)
             common = [

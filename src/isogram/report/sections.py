@@ -76,6 +76,7 @@ def audit(run: Record) -> Json | None:
         "table": table("audit-table", "", heads, found),
         "columns": [(name, what) for name, (_, what) in audit_tables.COLUMNS.items()],
         "repeated": audit_tables.repeated(attacked, dataset, anchors),
+        "stated": audit_tables.stated(attacked, dataset, anchors),
         "claims": table("audit-claims", "", audit_tables.AGAINST, against) if against else None,
     }
 

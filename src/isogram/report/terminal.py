@@ -51,6 +51,7 @@ def print_audit(rows: Sequence[Row], console: Console) -> None:
         table.add_row(*line)
     told = [f"{name}: {what}" for name, (_, what) in audit_tables.COLUMNS.items()]
     told.append(audit_tables.repeated(results, dataset, anchors))
+    told += [text] if (text := audit_tables.stated(results, dataset, anchors)) else []
     against = audit_tables.claims(results, dataset, anchors)
     below = sum(line[-1] == "below" for line in against)
     if against:
