@@ -12,7 +12,7 @@ Studies (a row's data set is "privacy:DATA", its method "STUDY EPSILON"):
 EPSILON is a number; "inf": the same settings without noise and without clipping; "default": those of a run without
 privacy, which may do what it refuses. Noise has the seed of the split, so that rows can be made again: such runs keep
 no secret and guarantee nothing. Settings were chosen on tcga-brca-tuning and on digits, seeds from 100 (docs/log.md).
-Twenty minutes on one core, and as long again for digits-sites (`--data digits-sites --seeds 2`).
+Twenty minutes on one core, and as long again for digits-sites (`--data digits-sites --seeds 3`).
 """
 
 import json
