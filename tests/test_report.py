@@ -108,7 +108,7 @@ def test_blocks_are_filled_and_unknown_ones_refused():
         "docs/doctor.md",
         "docs/adapters.md",
         "docs/anchors.md",
-        "docs/privacy_hostile.part.md",
+        "docs/privacy.md",
     ],
 )
 def test_the_tables_of_the_documentation_are_those_of_the_committed_rows(name):

@@ -12,6 +12,7 @@ from isogram.report.anchor_tables import anchor_blocks
 from isogram.report.audit_tables import audit_blocks
 from isogram.report.doctor_tables import doctor_blocks
 from isogram.report.hostile_tables import hostile_blocks
+from isogram.report.privacy_picture import privacy_picture
 from isogram.report.privacy_tables import privacy_blocks
 from isogram.report.site_tables import site_blocks
 from isogram.report.tables import (
@@ -89,11 +90,12 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
 def picture(results: Results, path: Path) -> None:
     """R@1 against the number of anchors, and silos without a common anchor, as SVG or PNG by the path's ending.
 
-    A file whose name begins with "anchors" gets the picture of docs/anchors.md.
+    A file whose name begins with "anchors" or "privacy" gets the picture of that page of docs/.
     """
-    if path.name.startswith("anchors"):
-        anchor_picture(results, path)
-        return
+    for name, draw in (("anchors", anchor_picture), ("privacy", privacy_picture)):
+        if path.name.startswith(name):
+            draw(results, path)
+            return
     import matplotlib
 
     matplotlib.use("Agg")
