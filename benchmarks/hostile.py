@@ -8,8 +8,7 @@ SOURCE is tcga-brca (K = 100, goal pairs) or digits-sites (5 anchors a digit, go
 A row's data set is "SOURCE:ATTACK", its method an option; figures are those of the honest nodes on their held-out rows,
 and the hostile nodes of a seed are the same in all its cells. Attacks are those of `isogram.hostile`; "honest": nobody
 lies; "absent": the hostile third is not there, which is what perfect detection could have. Options: `plain`; `outliers`
-(align.outliers alone); `clipped`, `median` and `trimmed`, each with align.outliers. 6 s a cell on tcga-brca, 15 s on
-digits-sites.
+(align.outliers alone); `median` and `trimmed`, each with align.outliers. 6 s a cell on tcga-brca, 15 s on digits-sites.
 """
 
 import json
@@ -55,7 +54,6 @@ ROBUST = {"align": {"outliers": True}, "average": {"head": "anchors", "head_with
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {},
     "outliers": {"align": {"outliers": True}},
-    "clipped": {**ROBUST, "average": {**ROBUST["average"], "robust": "clipped"}},
     "median": {**ROBUST, "average": {**ROBUST["average"], "robust": "median"}},
     "trimmed": {**ROBUST, "average": {**ROBUST["average"], "robust": "trimmed"}},
 }

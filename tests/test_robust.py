@@ -15,8 +15,6 @@ from isogram.errors import MessageError
 from isogram.messages import Up
 
 RULES = ("median", "trimmed")
-"""Of those that hold every coordinate within the honest nodes' range; "clipped" bounds lengths alone."""
-
 VALUES = st.integers(1, 12).flatmap(
     lambda n: arrays(np.float64, (n, 4), elements=st.floats(-1e3, 1e3, allow_subnormal=False))
 )
@@ -62,11 +60,6 @@ def test_a_third_that_sends_anything_stays_within_the_range_of_the_honest(honest
     found = robust.middle(rows([*honest, *[lie] * liars]), rule).numpy()
     slack = 1e-9 * (1 + np.abs(honest).max())
     assert (found >= honest.min(0) - slack).all() and (found <= honest.max(0) + slack).all()
-
-
-@given(VALUES)
-def test_clipped_is_the_mean_of_what_is_left(values):
-    np.testing.assert_allclose(robust.middle(rows(values), "clipped"), values.mean(0), atol=1e-9)
 
 
 def test_more_than_a_third_moves_a_trimmed_mean():

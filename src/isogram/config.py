@@ -146,8 +146,8 @@ class AverageConfig(_Settings):
         "all",
         description="over modalities: all, trunk (all but the map out of it), pooled, attention, none; or alone",
     )
-    robust: Literal["none", "clipped", "median", "trimmed"] = Field(
-        "none", description="against hostile nodes: none, or clipped (lengths), median, trimmed (a third at each end)"
+    robust: Literal["none", "median", "trimmed"] = Field(
+        "none", description="against hostile nodes, by coordinate: none (means), median, trimmed (a third at each end)"
     )
     prior: float = Field(0.0, ge=0, description="weight of the previous value, as a share of all nodes' together")
     temper: float = Field(1.0, gt=0, le=1, description="precisions to this power")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-Rule = Literal["clipped", "median", "trimmed"]
+Rule = Literal["median", "trimmed"]
 
 AGREE = 0.5
 """Of the median agreement: below it a vote does not count. Chosen at seeds 100-105."""
@@ -21,19 +21,18 @@ CLEAR = 0.1
 
 
 def middle(values: Sequence[Tensor], rule: Rule) -> Tensor:
-    """Mean, median or trimmed mean of each coordinate, float64 (the latter two: Yin et al. 2018, arXiv 1803.01498).
+    """Median or trimmed mean of each coordinate, float64 (Yin et al. 2018, arXiv 1803.01498).
 
     With t = n // 3 values that are anything, every coordinate of either lies between the least and the largest of the
     other n - t. "trimmed" leaves out the t least and the t largest; of 3 or 4 values both are the same, and of 2 they
-    are the mean, which withstands nothing. "clipped" is the mean of all: it has what `opposed`, `bounded` and `vote`
-    leave, and no other protection.
+    are the mean, which withstands nothing.
 
     Args:
         values: one tensor per node, all of one shape, without NaN. Their order is of no account.
-        rule: which of the three.
+        rule: which of the two.
     """
     ordered = torch.stack([value.double() for value in values]).sort(dim=0).values
-    cut = {"clipped": 0, "median": (len(values) - 1) // 2, "trimmed": len(values) // 3}[rule]
+    cut = (len(values) - 1) // 2 if rule == "median" else len(values) // 3
     return ordered[cut : len(values) - cut].mean(0)
 
 

@@ -23,7 +23,6 @@ OPTIONS = {
     "outliers": "`outliers`",
     "median": "`outliers`, `median`",
     "trimmed": "`outliers`, `trimmed`",
-    "clipped": "`outliers`, `clipped`",
 }
 
 
@@ -75,7 +74,7 @@ def _left_out(results: Results) -> str:
             for metric in ("caught", "blamed"):
                 found = [
                     value
-                    for option in ("clipped", "median", "trimmed")
+                    for option in ("median", "trimmed")
                     for value in results.per_seed(f"{source}:{attack}", option, ANCHORS[source], metric, None).values()
                 ]
                 cells.append(f"{sum(found) / len(found):.1f}" if found else "")
