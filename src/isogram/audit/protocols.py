@@ -24,8 +24,8 @@ from isogram.methods import PEERS
 class Recording:
     """One replay: settings it ran with, messages in order; and class prototypes, if the protocol sends these.
 
-    prototypes: node -> [p, r]; heads: node -> class directions [C, r] that the server makes at alignment; framed: whether
-    coordinates are those of a frame.
+    prototypes: node -> [p, r]; heads: node -> class directions [C, r] that the server makes at alignment; framed:
+    whether coordinates are those of a frame.
     """
 
     config: Config
