@@ -22,9 +22,9 @@ ORDER = (
 )
 
 COLUMNS = {
-    "membership": ("membership", "AUC of who was in, .5 is chance"),
+    "AUC": ("membership", "telling who was in, .5 is chance"),
     "at 1%": ("tpr", "true positives at 1% false ones, .01 is chance"),
-    "canaries": ("canaries", "AUC on rows of noise"),
+    "noise": ("canaries", "the same AUC on canaries, rows of noise"),
     "ε ≥": ("epsilon-rows", "lower bound on epsilon, 95%, by rows"),
     "rebuilt": ("rebuilt", "cosine of rebuilt rows with rows that were in, less that with rows that were not"),
     "likeness": ("likeness", "cosine of rebuilt rows with rows that were in, less that of noise with them"),

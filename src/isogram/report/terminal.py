@@ -43,13 +43,22 @@ def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
 def print_audit(rows: Sequence[Row], console: Console) -> None:
     """The table of an audit, with what its columns are; and how much of it is below prototype sharing."""
     results, dataset, anchors = Results(rows), rows[0].dataset, rows[0].anchors
-    table = Table(box=SIMPLE_HEAD, title=f"{dataset}: what attacks make of the messages", title_justify="left")
-    table.add_column("what is attacked")
+    title = f"{dataset}: what attacks make of the messages"
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", collapse_padding=True, pad_edge=False)
+    table.add_column("", no_wrap=True)
     for name in audit_tables.COLUMNS:
-        table.add_column(name, justify="right")
-    for line in audit_tables.lines(results, dataset, anchors, figure):
-        table.add_row(*line)
-    told = [f"{name}: {what}" for name, (_, what) in audit_tables.COLUMNS.items()]
+        table.add_column(name, justify="right", no_wrap=True)
+    told, group = [], ""
+    for method, *cells in audit_tables.lines(results, dataset, anchors, figure):
+        protocol, _, field = method.partition(": ")
+        if method == audit_tables.ORDER[0]:
+            told.append(f"{field}: {cells[0]}")
+            continue
+        if field and protocol != group:
+            table.add_row(f"{protocol}:")
+        group = protocol
+        table.add_row(f"  {field}" if field else protocol, *cells)
+    told += [f"{name}: {what}" for name, (_, what) in audit_tables.COLUMNS.items()]
     told.append(audit_tables.repeated(results, dataset, anchors))
     told += [text] if (text := audit_tables.stated(results, dataset, anchors)) else []
     against = audit_tables.claims(results, dataset, anchors)
