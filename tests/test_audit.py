@@ -9,18 +9,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import planted
 from scipy.stats import binom
 from typer.testing import CliRunner
 
+from isogram import federation
 from isogram.alignment import Standardizer, gram, shrink
-from isogram.audit import attributes, audit, audit_run, grams, membership
+from isogram.audit import attributes, audit, audit_run, grams, membership, protocols
+from isogram.audit.attacker import Attacker
 from isogram.audit.game import Game
 from isogram.audit.inversion import gain, likeness
 from isogram.audit.membership import Guesses, epsilon_at_least
+from isogram.audit.statistics import statistics
 from isogram.cli import app
-from isogram.config import Config
+from isogram.config import Config, PrivacyConfig
 from isogram.data import load
 from isogram.errors import ConfigError, RunError
+from isogram.messages import Down
 
 
 def replays(r: int, n: int, f: int, effect: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -205,6 +210,76 @@ def test_too_few_rows_to_leave_half_out():
     few = replace(node, tokens=node.tokens[:5], labels=None if node.labels is None else node.labels[:5])
     with pytest.raises(ConfigError, match=repr(few.name)):
         Game.of(replace(data, nodes=(few, *data.nodes[1:])), 2, 0)
+
+
+# Fields of messages, end to end on a planted federation.
+
+
+def attacked(field: str, replays: int = 12, **settings: object) -> tuple[list[float], list[float]]:
+    """AUC and bound on epsilon of one field at the a nodes, for each replay."""
+    small = Game.of(planted(private=20), 0, 0)
+    found: dict[str, list[np.ndarray]] = {"a-1": [], "a-2": []}
+    members: dict[str, list[np.ndarray]] = {"a-1": [], "a-2": []}
+    for number in range(replays):
+        coins = small.coins(number)
+        if "privacy" in settings:
+            settings["privacy"] = PrivacyConfig(epsilon=8, noise_seed=number)
+        config = Config(**{"data": "machines", "train": {"rounds": 0}, **settings})
+        recording = protocols.isogram(small.played(coins), config)
+        attackers = {"a": double(small, recording)}
+        labelled = replace(small, data=replace(small.data, nodes=tuple(small.members("a"))))
+        of = statistics(labelled, recording, attackers)
+        for node in found:
+            found[node].append(of[f"{field}/{node}"].numpy()[small.places("a")[node]])
+            members[node].append(coins[node])
+    in_ = {node: np.stack(own) for node, own in members.items()}
+    score = membership.scores({node: np.stack(of) for node, of in found.items()}, in_)
+    pairs = [tuple(np.concatenate([of[node][r] for node in found]) for of in (score, in_)) for r in range(replays)]
+    return [membership.auc(*pair) for pair in pairs], membership.epsilon_bounds(pairs, 1e-5)
+
+
+def double(of: Game, recording: protocols.Recording) -> Attacker:
+    width = next(m.frame.shape[1] for m in recording.messages if isinstance(m, Down) and m.frame is not None)
+    anchors = of.data.anchors
+    return Attacker(of.pool("a"), anchors.items["a"], len(anchors), recording, recording.of("a-1"), width)
+
+
+def test_class_sums_and_prototypes_of_few_rows_tell_who_is_in_them():
+    assert np.mean(attacked("prototypes")[0]) > 0.6
+    assert np.mean(attacked("class sums", average={"head": "means"})[0]) > 0.6
+    assert np.mean(attacked("class sums", average={"head": "laplace"})[0]) > 0.6
+
+
+def test_updates_of_few_rows_tell_who_trained_them():
+    train = {"rounds": 1, "steps": 30, "lr": 3e-3, "weights": {"task": 1.0, "teacher": 0.0, "frame": 0.0, "cka": 0.0}}
+    settings = {"train": train, "model": {"width": 48, "layers": 1}, "average": {"head": "means"}}
+    assert np.mean(attacked("updates", 8, **settings)[0]) > 0.55
+
+
+def test_noise_on_class_sums_tells_less_and_no_bound_is_above_what_is_stated():
+    plain, noisy = (attacked("class sums", **s) for s in ({"average": {"head": "means"}}, {"privacy": {"epsilon": 8}}))
+    assert np.mean(noisy[0]) < np.mean(plain[0])
+    assert max(noisy[1]) < 8
+
+
+def test_under_differential_privacy_the_double_has_a_node_s_own_coordinates():
+    small = Game.of(planted(), 0, 0)
+    data = small.played(small.coins(0))
+    config = Config(data="machines", train={"rounds": 1, "steps": 1}, privacy={"epsilon": 8, "noise_seed": 1})
+    own = federation.align(data, config).nodes[0].embed(small.members("a")[0].tokens)
+    got = double(small, protocols.isogram(data, config)).coordinates[small.places("a")["a-1"]]
+    torch.testing.assert_close(got, own, rtol=1e-4, atol=1e-4)
+
+
+def test_the_double_stays_as_it_is_when_it_takes_steps():
+    small = Game.of(planted(), 0, 0)
+    config = Config(data="machines", train={"rounds": 1, "steps": 2, "projector_lr": 1e-2}, model={"width": 48})
+    recording = protocols.isogram(small.played(small.coins(0)), config)
+    attacker = double(small, recording)
+    before = attacker.losses(None)
+    targets = next(m for m in recording.of("a-1") if isinstance(m, Down) and m.round == 2)
+    assert attacker.expected_update(targets).adapters
+    torch.testing.assert_close(attacker.losses(None), before, rtol=0, atol=0)
 
 
 # The whole.

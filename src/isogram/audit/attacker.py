@@ -18,6 +18,7 @@ from isogram.local import Node
 from isogram.messages import Down, Message, Up
 from isogram.model import SharedModel
 from isogram.model.adapters import MAGNITUDE
+from isogram.noise import Noise
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,14 @@ class Attacker:
     ) -> None:
         config = recording.config
         self.node = Node(pool, items, n_anchors, messages[0].anchor_hash, config)
+        if config.privacy.epsilon:  # a node's map is of public anchors alone then, and so the same as the double's
+            self.node.noise = Noise(b"", pool.name)
         if not recording.framed:
             self.node.fit_apart(items, width)
         for down in messages:
             if isinstance(down, Down) and down.round < 2:
                 self._align(down)
+        self.node.noise = None
         assert self.node.target is not None, "no frame was sent"
         self.node.start_training(SharedModel(config.model, self.node.target.shape[1]))
         self.model = self.node.model
@@ -79,6 +83,30 @@ class Attacker:
     def coordinates(self) -> Tensor:
         """[n, d] of the pool before training, float64."""
         return self.node.teacher.double().cpu()
+
+    def at_sums(self, messages: Sequence[Message]) -> dict[int, Tensor]:
+        """Round -> [n, d] coordinates, float64, as a node's class sums of that round were made: after its average."""
+        assert self.model is not None
+        now, found = dict(self.start), {1: self.coordinates}
+        for message in messages:
+            if isinstance(message, Down) and message.adapters:
+                now |= {n: v for n, v in message.adapters.items() if n in now}
+                self.model.shared.load(now)
+                with torch.no_grad():
+                    found[message.round] = self.embed(self.node.base_rows).double()
+        self.model.shared.load(self.start)
+        return found
+
+    def expected_update(self, targets: Down) -> Up:
+        """What the double itself would send after this round's steps on its pool; it stays as it is."""
+        assert self.model is not None
+        shared, seen = self.model.shared, self.node.last_seen
+        state, home, change = shared.state(), dict(self.model.home), self.model.projector.change.detach().clone()
+        update, _ = self.node.train_round(targets)
+        shared.load(state)
+        self.model.set_own(home, change)
+        self.node.last_seen = seen
+        return update
 
     def losses(self, head: Tensor | None, change: Tensor | None = None) -> Tensor:
         """[n, 1 or 2] each row's own loss as the model is now: out of its starting place, and off its class.

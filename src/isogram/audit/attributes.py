@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from isogram.audit.game import Bools
+from isogram.audit.game import Bools, Game
 
 Floats = NDArray[np.float64]
 
@@ -75,3 +75,8 @@ def shares(labels: NDArray[np.int64], members: Bools, classes: int) -> Floats:
     """[C] of the rows that were in, of those whose class is known."""
     known = labels[members & (labels >= 0)]
     return np.bincount(known, minlength=classes) / max(1, len(known))
+
+
+def truth(game: Game, members: Mapping[str, Bools], modality: str, classes: int) -> Floats:
+    """[nodes, C] `shares` of each node of a modality, by name."""
+    return np.array([shares(game.labels[n.name], members[n.name], classes) for n in game.members(modality)])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
-from isogram.audit.attacker import Attacker
+from isogram.audit.attacker import Attacker, sent
 from isogram.audit.game import Bools
 from isogram.messages import Down, Message
 
@@ -59,12 +59,11 @@ def invert_update(attacker: Attacker, messages: Sequence[Message], draw: torch.G
     if followed is None:
         return None
     update, head = followed.update, followed.head
-    at = attacker.node.shared.state()
     targets = next(m for m in messages if isinstance(m, Down) and m.round == update.round)
     attacker.node.shared.load(attacker.start)
-    expected, _ = attacker.node.train_round(targets)
-    wanted = {n: -(update.adapters[n] - expected.adapters[n]) for n in update.adapters}
-    attacker.node.shared.load(at)
+    expected = sent(attacker.expected_update(targets), followed.before)
+    attacker.node.shared.load(followed.before | followed.after)
+    wanted = {name: expected[name] - value for name, value in followed.after.items()}
     return match_gradient(attacker, wanted, head, GUESSES, draw, update.round)
 
 

@@ -14,7 +14,6 @@ from isogram.audit.game import Game
 from isogram.audit.protocols import PROTOCOLS, Recording
 from isogram.audit.statistics import statistics
 from isogram.config import Config
-from isogram.data.base import evaluation
 from isogram.local import stream
 from isogram.messages import Down, Up
 
@@ -54,7 +53,7 @@ def play(game: Game, config: Config, number: int) -> Played:
         for name, value in statistics(game, recording, attackers).items():
             if name.startswith(PROTOTYPES) and protocol == ISOGRAM:
                 out.statistics[name] = value
-            elif protocol == ISOGRAM or not name.startswith((PROTOTYPES, "class directions")):
+            elif protocol == ISOGRAM or not name.startswith((PROTOTYPES, "class sums")):
                 out.statistics[f"{protocol}: {name}"] = value  # what comes before rounds is the same there
         out.figures |= _rebuilt(game, recording, attackers, coins, protocol, number)
         if protocol == ISOGRAM:
@@ -87,6 +86,7 @@ def _rebuilt(
 ) -> dict[str, float]:
     """Reconstruction from what one node of each modality sent, and the control."""
     found: dict[str, float | None] = {}
+    labelled = {m.modality for m in recording.messages if isinstance(m, Up) and m.head is not None}
     for modality, attacker in attackers.items():
         node = game.members(modality)[0].name
         place = game.places(modality)[node]
@@ -99,11 +99,12 @@ def _rebuilt(
         guesses: dict[str, Tensor | None] = {}
         if recording.config.train.weights.teacher or attacker.labels is not None:  # else no term looks at rows
             guesses[f"{protocol}: updates"] = inversion.invert_update(attacker, messages, noise)
-        head = recording.heads.get(node)
         if protocol == ISOGRAM:
-            guesses[PROTOTYPES] = recording.prototypes[node] - middle
-            if head is not None:
-                guesses[f"{protocol}: class directions"] = head[~head.isnan().any(1)].double()
+            own_places = recording.prototypes[node]
+            guesses[PROTOTYPES] = own_places[~own_places.isnan().any(1)] - middle
+            sums = next(recording.class_sums(modality), None)
+            if sums is not None and modality in labelled:
+                guesses[f"{protocol}: class sums"] = sums.head[sums.head.any(1)]
         for name, value in guesses.items():
             if value is not None:
                 found[f"rebuilt/{name}/{modality}"] = inversion.gain(value, rows, own, draw)
@@ -125,16 +126,3 @@ def _digests(recording: Recording) -> dict[str, str]:
                 key = f"{name}/{message.node}/{message.round}"
                 found[key] = hashlib.sha256(value.numpy().tobytes()).hexdigest()[:16]
     return found
-
-
-def truth_shares(game: Game, played: Played, modality: str, classes: int) -> np.ndarray:
-    """[nodes, C] true class shares of the rows that were in, nodes by name."""
-    from isogram.audit.attributes import shares
-
-    with evaluation():
-        return np.array(
-            [
-                shares(game.labels[node.name], played.members[node.name].numpy(), classes)
-                for node in game.members(modality)
-            ]
-        )

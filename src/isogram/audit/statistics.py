@@ -3,16 +3,16 @@
 Each function is an attack on one field. Which way a number points, and how far, is learnt from replays (`membership`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, normalize
 
 from isogram.audit.attacker import Attacker, last_head
 from isogram.audit.game import Game
-from isogram.audit.protocols import Recording
-from isogram.messages import Up
+from isogram.audit.protocols import ClassSums, Recording
+from isogram.messages import Message, Up
 
 Statistics = dict[str, Tensor]
 """"FIELD/NODE" -> [n, features], n all candidates of the node's modality."""
@@ -29,8 +29,10 @@ def statistics(game: Game, recording: Recording, attackers: dict[str, Attacker])
 
 def _of_node(attacker: Attacker, recording: Recording, node: str) -> Iterator[tuple[str, Tensor]]:
     own = recording.of(node)
-    if node in recording.heads and attacker.labels is not None:
-        yield "class directions", _near(attacker, recording.heads[node].double(), cosine=True)
+    labelled = attacker.labels is not None and any(isinstance(m, Up) and m.head is not None for m in own)
+    sums = [_in_sums(attacker, of, at) for of, at in _sums(attacker, recording, own)] if labelled else []
+    if sums:
+        yield "class sums", torch.cat(sums, 1)
     votes = [message.directions for message in own if isinstance(message, Up) and message.directions is not None]
     if votes:
         yield "votes", _near(attacker, votes[0].double(), cosine=True)
@@ -47,16 +49,41 @@ def _of_node(attacker: Attacker, recording: Recording, node: str) -> Iterator[tu
         yield "anchor embeddings", torch.cat([attacker.losses(final, change) for change in changes], 1)
 
 
+def _sums(attacker: Attacker, recording: Recording, own: Sequence[Message]) -> Iterator[tuple[ClassSums, Tensor]]:
+    """Each secure sum, and the rows' coordinates as they were in it."""
+    coordinates = attacker.at_sums(own)
+    for of in recording.class_sums(attacker.node.modality):
+        yield of, coordinates.get(of.round, attacker.coordinates)
+
+
+def _in_sums(attacker: Attacker, sums: ClassSums, z: Tensor) -> Tensor:
+    """[n, 2 or 3] inner products of a unit row with the sum of its class, with the nearest, and with the second moment.
+
+    Sums are of unit rows in as many leading coordinates as the sums have.
+    """
+    assert attacker.labels is not None
+    width = int((sums.head != 0).any(0).nonzero().max()) + 1 if bool((sums.head != 0).any()) else z.shape[1]
+    unit = normalize(z[:, :width], dim=1)
+    inner = unit @ sums.head[:, :width].T
+    own = inner.gather(1, attacker.labels.clamp_min(0)[:, None])[:, 0] * (attacker.labels >= 0)
+    found = [own, inner.max(1).values]
+    if sums.second is not None:
+        whole = normalize(z, dim=1)
+        found.append(((whole @ sums.second) * whole).sum(1))
+    return torch.stack(found, 1)
+
+
 def _near(attacker: Attacker, places: Tensor, *, cosine: bool) -> Tensor:
     """[n, 2] how near a row is to the place of its class (where that is known) and to the nearest one."""
     z = attacker.coordinates
     known = ~places.isnan().any(1)
-    near = cosine_similarity(z[:, None], places[None].nan_to_num(), dim=2) if cosine else -torch.cdist(z, places)
+    filled = places.nan_to_num()
+    near = cosine_similarity(z[:, None], filled[None], dim=2) if cosine else -torch.cdist(z, filled)
     near = torch.where(known, near, -torch.inf)
     best = near.max(1).values
     own = best.clone()
-    if attacker.labels is not None and len(places) > int(attacker.labels.max()):
-        told = attacker.labels >= 0
+    if attacker.labels is not None:
+        told = (attacker.labels >= 0) & known[attacker.labels.clamp_min(0)]
         own[told] = near[told].gather(1, attacker.labels[told][:, None])[:, 0]
     return torch.stack([own, best], 1)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from importlib.metadata import version
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from isogram import federation
 from isogram.audit import attributes, grams, membership
 from isogram.audit.game import Game
 from isogram.audit.protocols import check
-from isogram.audit.replay import ISOGRAM, Played, play, truth_shares
+from isogram.audit.replay import ISOGRAM, Played, play
 from isogram.bench import Row
 from isogram.config import Config
 from isogram.config_file import read_config
@@ -23,7 +24,7 @@ from isogram.egress import Oversight
 from isogram.errors import RunError
 from isogram.files import make_folder, write_atomic
 from isogram.local.node import flat_rows
-from isogram.run_folder import AUDIT, CONFIG, EGRESS, REPLAYS, STATE, fingerprint, read_json, run_id
+from isogram.run_folder import AUDIT, CONFIG, EGRESS, REPLAYS, STATE, fingerprint, locked, read_json, run_id
 from isogram.tensor_file import read_tensors, write_tensors
 
 EVERYTHING = f"{ISOGRAM}: all messages"
@@ -44,11 +45,12 @@ def audit_run(folder: Path, replays: int, canaries: int, seed: int, jobs: int, t
     config = read_config(folder / CONFIG)
     if read_json(folder / STATE)["fingerprint"] != fingerprint(open_data(config)):
         raise RunError(f"{folder} was made with other data than {config.data} holds now; run it again")
-    rows = audit(config, folder / REPLAYS, replays, canaries, seed, jobs, told)
-    share = repeated(config, folder)
-    if share is not None:
-        rows.append(Row(rows[0].dataset, "the run itself", config.anchors, 0, "repeated", "", round(share, 6)))
-    write_atomic(folder / AUDIT, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
+    with locked(folder):
+        rows = audit(config, folder / REPLAYS, replays, canaries, seed, jobs, told)
+        share = repeated(config, folder)
+        if share is not None:
+            rows.append(Row(rows[0].dataset, "the run itself", config.anchors, 0, "repeated", "", round(share, 6)))
+        write_atomic(folder / AUDIT, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
     return rows
 
 
@@ -60,6 +62,7 @@ def repeated(config: Config, folder: Path) -> float | None:
     """
     if config.privacy.epsilon or not (folder / EGRESS).exists():
         return None
+    torch.set_num_threads(config.threads)
     oversight = Oversight()
     fed = federation.align(open_data(config), config, run_id(folder), oversight=oversight)
     if config.train.rounds:
@@ -94,6 +97,7 @@ def audit(
         StorageError: one cannot be written.
     """
     check(config)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"device": "cpu"})})
     game = Game.of(open_data(config), canaries, seed)
     make_folder(folder)
     about = _about(config, canaries, seed)
@@ -220,7 +224,8 @@ def _attributes(
             if all(len(rows) for rows in of_class) and classes > 1:
                 mixes.append(attributes.table(now, of_class))
                 kept = [i for i, node in enumerate(game.members(modality)) if node.name in nodes]
-                truth.append(truth_shares(game, p, modality, classes)[kept])
+                now_in = {name: own.numpy() for name, own in p.members.items()}
+                truth.append(attributes.truth(game, now_in, modality, classes)[kept])
         found.append(("site", modality, attributes.sites_named(sites)))
         if len(mixes) > 2:
             found.append(("mix", modality, attributes.mix_told(mixes, truth)))
@@ -246,7 +251,7 @@ def _grams(game: Game, modality: str, config: Config) -> dict[str, float]:
 
 def _about(config: Config, canaries: int, seed: int) -> dict[str, object]:
     settings = config.model_dump(mode="json", exclude={"name", "output", "threads"})
-    return {"settings": settings, "canaries": canaries, "seed": seed}
+    return {"settings": settings, "canaries": canaries, "seed": seed, "isogram": version("isogram")}
 
 
 def _file(folder: Path, number: int) -> Path:

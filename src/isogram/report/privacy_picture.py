@@ -7,7 +7,7 @@ from isogram.report.tables import Mean, Results
 
 ATTACKED = (
     "isogram: Grams and frame",
-    "isogram: class directions",
+    "isogram: class sums",
     "isogram: updates",
     "isogram: final model",
     "full weights: updates",
