@@ -202,6 +202,7 @@ WRONG = {
     "align.propagate": {"align": AlignConfig(propagate=True)},
     "average.head": {"average": AverageConfig(head="anchors")},
     "average.rule": {"average": AverageConfig(rule="samples")},
+    "average.robust": {"average": AverageConfig(robust="median", head="anchors", head_within=False)},
     "train.weights.teacher": {"train": TrainConfig(weights=TermWeights.only(frame=1, teacher=0.5))},
     "train.frame_update": {"train": TrainConfig(frame_update=0.3)},
     "train.refresh_basis": {"train": TrainConfig(refresh=2, refresh_basis="gradient")},
@@ -229,10 +230,11 @@ def test_every_other_average_and_head_is_refused(head, rule):
 
 def test_a_copy_that_was_never_validated_is_refused_before_anything_is_sent(monkeypatch):
     config = config_of()
-    wrong = config.model_copy(update={"average": AverageConfig(head="means", rule="samples")})
     monkeypatch.setattr(LabelledNode, "send_gram", lambda *_: pytest.fail("sent a message"))
-    with pytest.raises(ConfigError, match="average.rule = samples is refused"):
-        federation.align(planted(), wrong)
+    for key, value in (("rule", "samples"), ("robust", "median")):
+        wrong = config.model_copy(update={"average": config.average.model_copy(update={key: value})})
+        with pytest.raises(ConfigError, match=f"average.{key} = {value} is refused"):
+            federation.align(planted(), wrong)
     with pytest.raises(ConfigError, match="needs a frame"):
         federation.start_apart(planted(), config)
 
