@@ -180,6 +180,7 @@ def test_a_node_releases_once_what_the_accountant_counts_once_whoever_asks():
         trained.nodes[0].train_round(federation.targets(trained, trained.nodes[0], 3))
     with pytest.raises(MessageError, match="trains 3 rounds; nobody may ask for another one"):
         trained.nodes[0].train_round(federation.targets(trained, trained.nodes[0], 5))
+    assert trained.nodes[0].released == {"class sums", *(f"steps of round {number}" for number in (1, 2, 3))}
     federation.train(fed)  # copies of the nodes, with the same noise for the same steps
 
 

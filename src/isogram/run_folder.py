@@ -117,8 +117,7 @@ def begin(folder: Path, config: Config, data: FederatedData, diagnosis: Diagnosi
     for name, value in files.items():
         write_json(folder / name, value)
     if config.privacy.epsilon:
-        write_atomic(folder / NOISE, secret_of(config.privacy).hex().encode())
-        (folder / NOISE).chmod(0o600)
+        write_atomic(folder / NOISE, secret_of(config.privacy).hex().encode(), mode=0o600)
     write_atomic(folder / CONFIG, to_toml(config).encode())
 
 
