@@ -1,4 +1,4 @@
-"""Noise that nobody can predict who has not the node's secret, and that a run which goes on draws again to the bit.
+"""Noise that nobody can predict who has not the run's secret, and that a run which goes on draws again to the bit.
 
 A seed that the server knows would let it take the noise away, and Mersenne twisters give away their state. So every
 draw is a stream of ChaCha20 under a key of its own, derived from a secret of 32 bytes and from what the draw is for.
