@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,20 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
         write_atomic(path, content)
         assert path.read_bytes() == content
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_secret_is_never_readable_for_others_not_even_while_it_is_written(tmp_path, monkeypatch):
+    seen = []
+    sync = os.fsync
+    monkeypatch.setattr("os.fsync", lambda file: (seen.append(os.fstat(file).st_mode & 0o777), sync(file)))
+    before = os.umask(0o022)
+    try:
+        write_atomic(tmp_path / "secret", b"x", mode=0o600)
+        write_atomic(tmp_path / "plain", b"x")
+    finally:
+        os.umask(before)
+    assert seen[0] == (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "plain").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_writer_killed_before_the_rename_leaves_the_old_file(tmp_path):

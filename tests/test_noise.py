@@ -44,6 +44,30 @@ def test_a_sample_takes_each_row_by_itself():
     assert_close(more[more < 50], samples[7])
 
 
+@pytest.mark.parametrize("byte", [b"\x00", b"\xff"])
+def test_the_last_numbers_on_either_side_are_finite_too(monkeypatch, byte):
+    class Stuck:
+        def __init__(self, *_, **__):
+            pass
+
+        def encryptor(self):
+            return self
+
+        def update(self, data):
+            return byte * len(data)
+
+    monkeypatch.setattr("isogram.noise.Cipher", Stuck)
+    drawn = Noise(SECRET, "a").gaussian((3,), 1.0, "x")
+    assert drawn.isfinite().all() and 8 < float(drawn.abs().max()) < 9
+    assert len(Noise(SECRET, "a").sample(3, 1.0, "x")) == 3
+
+
+@pytest.mark.parametrize("wrong", [{"epsilon": np.inf}, {"epsilon": np.nan}, {"delta": 0.1}, {"delta": 0.5}])
+def test_a_bound_that_bounds_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PrivacyConfig(**wrong)
+
+
 def test_a_sample_may_be_empty_or_whole():
     assert len(Noise(SECRET, "a").sample(0, 0.5, "x")) == 0
     assert_close(Noise(SECRET, "a").sample(9, 1.0, "x"), torch.arange(9))

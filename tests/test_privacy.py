@@ -1,6 +1,7 @@
 """What a run under differential privacy releases: nothing else than it says, and nothing that it refuses."""
 
 import json
+import shutil
 from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
@@ -31,6 +32,7 @@ from isogram.progress import Watch
 from isogram.report.privacy_tables import privacy_blocks, refused
 from isogram.report.tables import Results
 from isogram.run import run
+from isogram.run_folder import check_noise
 
 SECRET = bytes(range(32))
 SENT = {"gram", "index", "quality", "key", "head", "adapters", "header"}
@@ -180,6 +182,7 @@ def test_a_node_releases_once_what_the_accountant_counts_once_whoever_asks():
         trained.nodes[0].train_round(federation.targets(trained, trained.nodes[0], 3))
     with pytest.raises(MessageError, match="trains 3 rounds; nobody may ask for another one"):
         trained.nodes[0].train_round(federation.targets(trained, trained.nodes[0], 5))
+    assert trained.nodes[0].released == {"class sums", *(f"steps of round {number}" for number in (1, 2, 3))}
     federation.train(fed)  # copies of the nodes, with the same noise for the same steps
 
 
@@ -202,6 +205,7 @@ WRONG = {
     "align.propagate": {"align": AlignConfig(propagate=True)},
     "average.head": {"average": AverageConfig(head="anchors")},
     "average.rule": {"average": AverageConfig(rule="samples")},
+    "average.robust": {"average": AverageConfig(robust="median", head="anchors", head_within=False)},
     "train.weights.teacher": {"train": TrainConfig(weights=TermWeights.only(frame=1, teacher=0.5))},
     "train.frame_update": {"train": TrainConfig(frame_update=0.3)},
     "train.refresh_basis": {"train": TrainConfig(refresh=2, refresh_basis="gradient")},
@@ -229,10 +233,11 @@ def test_every_other_average_and_head_is_refused(head, rule):
 
 def test_a_copy_that_was_never_validated_is_refused_before_anything_is_sent(monkeypatch):
     config = config_of()
-    wrong = config.model_copy(update={"average": AverageConfig(head="means", rule="samples")})
     monkeypatch.setattr(LabelledNode, "send_gram", lambda *_: pytest.fail("sent a message"))
-    with pytest.raises(ConfigError, match="average.rule = samples is refused"):
-        federation.align(planted(), wrong)
+    for key, value in (("rule", "samples"), ("robust", "median")):
+        wrong = config.model_copy(update={"average": config.average.model_copy(update={key: value})})
+        with pytest.raises(ConfigError, match=f"average.{key} = {value} is refused"):
+            federation.align(planted(), wrong)
     with pytest.raises(ConfigError, match="needs a frame"):
         federation.start_apart(planted(), config)
 
@@ -321,6 +326,62 @@ def test_a_run_does_not_go_on_without_its_secret(tmp_path, monkeypatch):
         run(config, Watch(Console(quiet=True)), resume=True)
     secret.write_text(kept)
     run(config, Watch(Console(quiet=True)), resume=True)
+
+
+class Stopping(Watch):
+    """Stops a run in its second round, after a node has sent its update."""
+
+    def tick(self, tick):
+        if tick.round == 2 and tick.terms:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    settings = ["threads=1", "model.width=48", "model.layers=1", "train.rounds=2", "train.steps=1"]
+    config = read_config(
+        write_tables(folder, anchors=40), [*settings, "privacy.epsilon=5", f"output.folder='{folder}'"]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(config, Stopping(Console(quiet=True)))
+    return folder / config.name, config
+
+
+@pytest.mark.parametrize("what", ["torch", "python", "platform", "vector unit"])
+def test_a_run_does_not_draw_its_noise_again_under_other_software_or_on_another_machine(stopped, what):
+    """The last bits of a sum may be others there: the difference of two sums under the same noise has none."""
+    folder, config = stopped
+    path = folder / "environment.json"
+    kept = path.read_text()
+    environment = json.loads(kept)
+    (environment["packages"] if what == "torch" else environment)[what] = "older"
+    path.write_text(json.dumps(environment))
+    try:
+        with pytest.raises(RunError, match=f"{folder}.*{what} .*, before older.*; go on .*another name"):
+            run(config, Watch(Console(quiet=True)), resume=True)
+    finally:
+        path.write_text(kept)
+
+
+def test_a_round_that_had_begun_to_send_is_not_sent_again_by_a_device_that_sums_as_it_likes(stopped, tmp_path):
+    folder, config = stopped
+    check_noise(folder, config)
+    cuda = config.model_copy(update={"train": config.train.model_copy(update={"device": "cuda"})})
+    with pytest.raises(RunError, match="round 2 had begun to send.*train.device = cuda.*another name"):
+        check_noise(folder, cuda)
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    lines = (copied / "egress.jsonl").read_text().splitlines(keepends=True)
+    (copied / "egress.jsonl").write_text("".join(line for line in lines if json.loads(line)["round"] < 3))
+    check_noise(copied, cuda)  # stopped between two rounds
+    (copied / "checkpoints" / "round-0001.safetensors").unlink()
+    with pytest.raises(RunError, match="round 1 had begun to send"):
+        check_noise(copied, cuda)
+    (copied / "checkpoints" / "round-0000.safetensors").unlink()
+    with pytest.raises(RunError, match="alignment had begun to send"):
+        check_noise(copied, cuda)
+    run(config, Watch(Console(quiet=True)), resume=True)
+    check_noise(folder, cuda)  # complete: no more noise is drawn
 
 
 # The page.

@@ -171,7 +171,12 @@ class PrivacyConfig(_Settings):
     """Differential privacy of each private row; what is guaranteed, and what is refused: docs/privacy.md."""
 
     epsilon: float = Field(0.0, ge=0, description="bound for one row at one node, over all that is released; 0: off")
-    delta: float = Field(1e-5, gt=0, lt=1, description="probability with which the bound may fail")
+    delta: float = Field(
+        1e-5,
+        gt=0,
+        lt=0.1,
+        description="probability with which the bound may fail, below 1 / rows: to publish one row in ten keeps 0.1",
+    )
     clip: float = Field(1.0, gt=0, description="bound on the L2 norm of one row's gradient")
     rate: float = Field(0.25, gt=0, le=1, description="probability with which a row is in a step; public")
     head_share: float = Field(0.5, gt=0, le=1, description="of epsilon for class directions; rounds have the rest")

@@ -43,10 +43,11 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Replace a file as a whole: a temporary one beside it is synced, then renamed over it.
 
-    A process killed at any moment leaves the old file or the new one under this name, never a part.
+    A process killed at any moment leaves the old file or the new one under this name, never a part. Who may read it
+    is said by `mode`, less the process's umask, from its first byte on.
 
     Raises:
         StorageError: disk full, no permission; the old file is as it was.
@@ -54,7 +55,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     with writing(path):
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
+            with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

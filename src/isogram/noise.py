@@ -1,4 +1,4 @@
-"""Noise that nobody can predict who has not the node's secret, and that a run which goes on draws again to the bit.
+"""Noise that nobody can predict who has not the run's secret, and that a run which goes on draws again to the bit.
 
 A seed that the server knows would let it take the noise away, and Mersenne twisters give away their state. So every
 draw is a stream of ChaCha20 under a key of its own, derived from a secret of 32 bytes and from what the draw is for.
@@ -47,8 +47,8 @@ class Noise:
         return torch.from_numpy(np.flatnonzero(self._uniform(n, *purpose) < rate))
 
     def _uniform(self, n: int, *purpose: object) -> np.ndarray:
-        """[n] in (0, 1), of 53 bits."""
+        """[n] in (0, 1), of 52 bits: with 53 the last one is rounded to 1, of which a Gaussian is infinite."""
         label = json.dumps(["isogram noise", self._node, *map(str, purpose)]).encode()
         key = HKDF(hashes.SHA256(), 32, None, label).derive(self._secret)
         stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor().update(bytes(8 * n))
-        return ((np.frombuffer(stream, dtype="<u8") >> np.uint64(11)) + 0.5) * 2.0**-53
+        return ((np.frombuffer(stream, dtype="<u8") >> np.uint64(12)) + 0.5) * 2.0**-52

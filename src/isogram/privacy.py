@@ -60,6 +60,12 @@ REFUSED = (
         "gradients",
     ),
     Refusal(
+        "average.robust",
+        lambda value, _: value == "none",
+        "none",
+        "votes are class directions of a node's own rows, bare and without noise",
+    ),
+    Refusal(
         "train.weights.teacher",
         lambda value, _: not value,
         "0",

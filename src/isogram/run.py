@@ -47,6 +47,7 @@ from isogram.run_folder import (
     begin,
     changes,
     check_folder,
+    check_noise,
     fingerprint,
     forget_noise,
     locked,
@@ -137,6 +138,7 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
         elif read_json(folder / STATE)["fingerprint"] != fingerprint(data):
             raise RunError(f"{folder} was made with other data than {config.data} holds now; use another name")
         else:
+            check_noise(folder, config)
             for change in changes(folder, config):
                 watch.say(f"{change}: the last bits may differ from an uninterrupted run's")
         diagnosis = Diagnosis.from_json(read_json(folder / DOCTOR))

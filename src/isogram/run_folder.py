@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
 
 from isogram.accountant import card
@@ -35,6 +36,7 @@ from isogram.doctor import Diagnosis
 from isogram.errors import RunError
 from isogram.files import temporary_files, write_atomic, writing
 from isogram.noise import secret_of
+from isogram.tensor_file import read_tensors
 
 CONFIG, ENVIRONMENT, DOCTOR, STATE = "config.toml", "environment.json", "doctor.json", "run.json"
 MESSAGES, METRICS, RESULTS, EVALUATION = "messages.jsonl", "metrics.jsonl", "results.jsonl", "evaluation.json"
@@ -117,8 +119,7 @@ def begin(folder: Path, config: Config, data: FederatedData, diagnosis: Diagnosi
     for name, value in files.items():
         write_json(folder / name, value)
     if config.privacy.epsilon:
-        write_atomic(folder / NOISE, secret_of(config.privacy).hex().encode())
-        (folder / NOISE).chmod(0o600)
+        write_atomic(folder / NOISE, secret_of(config.privacy).hex().encode(), mode=0o600)
     write_atomic(folder / CONFIG, to_toml(config).encode())
 
 
@@ -163,6 +164,7 @@ def _environment(config: Config) -> dict[str, Any]:
         "isogram": version("isogram"),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "vector unit": torch.backends.cpu.get_cpu_capability(),
         "host cpus": os.cpu_count(),
         "threads": config.threads,
         "device": config.train.device,
@@ -202,11 +204,44 @@ def forget_noise(folder: Path) -> None:
 
 
 def changes(folder: Path, config: Config) -> list[str]:
-    """What of the software is not as it was when the run began, such as "torch 2.13.0, before 2.12.1"."""
+    """What of software and machine is not as it was when the run began, such as "torch 2.13.0, before 2.12.1"."""
     before, now = read_json(folder / ENVIRONMENT), _environment(config)
-    pairs = {"isogram": (before["isogram"], now["isogram"]), "python": (before["python"], now["python"])}
+    pairs = {
+        name: (before[name], now[name]) for name in ("isogram", "python", "platform", "vector unit") if name in before
+    }
     pairs |= {name: (before["packages"].get(name), version) for name, version in now["packages"].items()}
     return [f"{name} {new}, before {old}" for name, (old, new) in pairs.items() if old != new]
+
+
+def check_noise(folder: Path, config: Config) -> None:
+    """Whether noise that a stopped run draws again is added to the very sums that it was added to before.
+
+    Two sums that differ in their last bits under the same noise tell their difference bare.
+
+    Raises:
+        RunError: software or machine are others, or a device that does not repeat its sums had begun to send a round.
+    """
+    if not config.privacy.epsilon or read_json(folder / STATE)["complete"]:
+        return
+    why = ", ".join(changes(folder, config))
+    if not why and config.train.device != "cpu" and (begun := _begun(folder)):
+        why = f"{begun} had begun to send, and train.device = {config.train.device} does not repeat its sums to the bit"
+    if why:
+        raise RunError(
+            f"{folder} cannot go on within its privacy.epsilon ({why}): the same noise would be under other sums; "
+            "go on with what it began with, or use another name, which spends epsilon anew"
+        )
+
+
+def _begun(folder: Path) -> str:
+    """What was being sent when the run was stopped, after its last checkpoint; "" if nothing was."""
+    files = (folder / CHECKPOINTS).glob("round-*.safetensors")
+    done = max(files, key=lambda path: (len(path.name), path.name), default=None)
+    counted = read_tensors(done)[1]["lines"].get(EGRESS, 0) if done else 0
+    sent = (folder / EGRESS).read_text(encoding="utf-8").splitlines() if (folder / EGRESS).exists() else []
+    if len(sent) <= counted:
+        return ""
+    return f"round {int(done.stem.removeprefix('round-')) + 1}" if done else "alignment"
 
 
 def fingerprint(data: FederatedData) -> str:

@@ -92,7 +92,8 @@ def open_data(config: Config) -> FederatedData:
         DataError, StorageError: every problem found in them.
     """
     if config.data == FILES:
-        return load_files(config.files, anchors=config.anchors, seed=config.seed)
+        private = config.privacy.epsilon > 0
+        return load_files(config.files, anchors=config.anchors, seed=config.seed, private=private)
     return load(config.data, anchors=config.anchors, seed=config.seed)
 
 

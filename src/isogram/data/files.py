@@ -14,13 +14,15 @@ from isogram.data.base import UNLABELLED, AnchorItems, AnchorSet, FederatedData,
 from isogram.data.sheets import Problems, Sheet, few, read_sheet
 
 
-def load_files(files: FilesConfig, *, anchors: int, seed: int) -> FederatedData:
+def load_files(files: FilesConfig, *, anchors: int, seed: int, private: bool = False) -> FederatedData:
     """The federation that the tables describe.
 
     Args:
         files: which node holds what.
         anchors: K, drawn from the public ids by `seed`; 0 takes all.
         seed: of that draw.
+        private: whether no row may decide what a node says it has (differential privacy): a table with the column of
+            classes has labels then, also where no row has one.
 
     Raises:
         DataError: every problem found in the files: absent or unreadable, no number or an infinite one, columns that
@@ -38,9 +40,9 @@ def load_files(files: FilesConfig, *, anchors: int, seed: int) -> FederatedData:
         _check_columns(rows[node.name], of[node.modality], problems)
     for modality, sheet in held_out.items():
         _check_columns(sheet, of[modality], problems)
-    labels = {node.name: _labels(rows[node.name], files, problems) for node in files.nodes}
+    labels = {node.name: _labels(rows[node.name], files, problems, keep=private) for node in files.nodes}
     truth = {modality: _labels(sheet, files, problems) for modality, sheet in held_out.items()}
-    _check_labelled(list(rows.values()), files.labels, problems)
+    _check_labelled(list(rows.values()), files, problems, private=private)
     _check_held_out(held_out, files.labels, problems)
     _check_apart(files.nodes, rows, of, held_out, problems)
     ids = sorted({name for sheet in of.values() for name in sheet.ids or ()})
@@ -93,7 +95,8 @@ def _check_columns(sheet: Sheet, anchors: Sheet, problems: Problems) -> None:
         problems.append(f"{where} have their columns in different orders; {remedy}")
 
 
-def _labels(sheet: Sheet, files: FilesConfig, problems: Problems) -> IntArray | None:
+def _labels(sheet: Sheet, files: FilesConfig, problems: Problems, *, keep: bool = False) -> IntArray | None:
+    """Of each row; None without the column and, but for `keep`, where no row has a class."""
     if sheet.labels is None:
         return None
     number = {name: position for position, name in enumerate(files.classes)}
@@ -103,17 +106,23 @@ def _labels(sheet: Sheet, files: FilesConfig, problems: Problems) -> IntArray | 
     declared = f"files.classes declares {few(files.classes)}" if files.classes else "declare all in files.classes"
     problems.some(f"{sheet.path}, column {files.labels!r}: labels outside the declared classes:", wrong, declared)
     known = np.array([number.get(text, UNLABELLED) for text in sheet.labels], dtype=np.int64)
-    return known if (known != UNLABELLED).any() else None
+    return known if keep or (known != UNLABELLED).any() else None
 
 
-def _check_labelled(tables: Sequence[Sheet], label: str, problems: Problems) -> None:
-    """The column of classes is in some table of private rows, and some row has one."""
+def _check_labelled(tables: Sequence[Sheet], files: FilesConfig, problems: Problems, *, private: bool) -> None:
+    """The column of classes is in some table of private rows; and some row has one, or where rows are private may."""
+    label = files.labels
     if not label or not all(sheet.header for sheet in tables):
         return
     if not any(label in sheet.header for sheet in tables):
         near = get_close_matches(label, {name for sheet in tables for name in sheet.header}, n=1)
         meant = f"did you mean {near[0]!r}?" if near else "name the column that has the classes"
         problems.append(f"no table of private rows has the column files.labels = {label!r}; {meant}")
+    elif private:
+        if not files.classes:
+            problems.append(
+                f"files.classes is empty, and files.labels = {label!r}; declare all classes that rows may have"
+            )
     elif all(tables) and not any(text for sheet in tables for text in sheet.labels or ()):
         problems.append(f"no private row has a class in the column files.labels = {label!r}; fill in those you know")
 

@@ -27,7 +27,11 @@ class LabelledNode(AlignedNode):
         """Labelled rows per class, masked so that only the total over nodes shows.
 
         A node that is alone with its labels has nobody to hide among: it keeps counts of too few rows to itself.
+
+        Raises:
+            MessageError: under differential privacy.
         """
+        self._without_noise("class counts")
         assert down.keys is not None
         counts = self._one_hot(n_classes).sum(0)
         if len(down.keys) == 1:
@@ -39,7 +43,11 @@ class LabelledNode(AlignedNode):
         """Class sums [C, r] of private rows' unit coordinates, masked; 0 for classes that too few rows speak for.
 
         Where it is asked for, also the second moment of these rows.
+
+        Raises:
+            MessageError: under differential privacy.
         """
+        self._without_noise("class sums")
         assert down.keys is not None and down.evidence is not None
         rows = normalize(self.embed(self.data.tokens), dim=1)
         counted = self._one_hot(len(down.evidence)) * down.evidence
@@ -75,7 +83,11 @@ class LabelledNode(AlignedNode):
         """Class directions [C, r] by what the node makes of the anchors, times its rows of each class, masked.
 
         In the place of class sums, see `send_head`: no coordinate of a private row enters.
+
+        Raises:
+            MessageError: under differential privacy.
         """
+        self._without_noise("class directions by the anchors")
         assert down.keys is not None and down.evidence is not None
         counted = self._one_hot(len(down.evidence)) * down.evidence
         directions = self._directions(counted) * counted.sum(0)[:, None]
@@ -86,7 +98,11 @@ class LabelledNode(AlignedNode):
         """Unit class directions [C, r] by what the node makes of the anchors, for the server to compare: bare.
 
         NaN for classes of fewer than `MIN_VOTE` of the node's rows, and for all if but one has as many.
+
+        Raises:
+            MessageError: under differential privacy.
         """
+        self._without_noise("bare class directions")
         counted = self._one_hot(n_classes)
         counted = counted * (counted.sum(0) >= MIN_VOTE)
         found = normalize(self._directions(counted), dim=1)
@@ -108,7 +124,11 @@ class LabelledNode(AlignedNode):
         A node that labels some of the classes alone learns nothing: its rows say too little of the others. `kept` is
         the span of the directions, where the frame term costs accuracy (docs/log.md): rounds leave the map there as it
         is at a node that has learnt, and take nothing from the anchors there at one that labels some classes.
+
+        Raises:
+            MessageError: under differential privacy.
         """
+        self._without_noise("a map that has learnt classes")
         assert down.head is not None and self.target is not None
         known = ~down.head.isnan().any(1)
         own = set(self.data.classes)

@@ -102,7 +102,8 @@ class AlignedNode:
         self.model: NodeModel | None = None
         self.readout: LinearMap | None = None
         self.trial: AnchorItems | None = None
-        private = PrivateRows(flat_rows(data.tokens), self.anchors)
+        # Under differential privacy the gate looks for no row: that it refuses would tell which rows there are.
+        private = PrivateRows(flat_rows(data.tokens if noise is None else data.tokens[:0]), self.anchors)
         weighted = self.quality is not None or config.align.robust
         case = Case(config, labelled=self.labelled, lacking=not self.holds_all, weighted=weighted)
         self.gate = Gate(self.name, case, private, oversight)
@@ -124,6 +125,18 @@ class AlignedNode:
                 "privacy.epsilon; leave the node as it is, or begin a new run"
             )
         self.released |= {what}
+
+    def _without_noise(self, what: str) -> None:
+        """Note that something is to be made of private rows to which no noise is added.
+
+        Raises:
+            MessageError: under differential privacy, whoever asks.
+        """
+        if self.noise is not None:
+            raise MessageError(
+                f"node {self.name!r} was asked for {what}, made of its rows without noise, and has privacy.epsilon = "
+                f"{self.config.privacy.epsilon:g}; ask for noisy class sums, with the same settings at server and nodes"
+            )
 
     # What leaves: by no other way than `_up`.
 
@@ -174,6 +187,8 @@ class AlignedNode:
 
     def _made_of_rows(self, up: Up) -> bool:
         """Whether private rows stand in the place of anchors, where sizes would let them: in coordinates, in a Gram."""
+        if self.noise is not None:
+            return False
         if up.embeddings is not None:
             return self._are_rows(up.embeddings)
         if up.gram is None or len(self.data.tokens) != len(self.anchors) or not self.gate.private.secret.any():
@@ -186,6 +201,8 @@ class AlignedNode:
 
     def _are_rows(self, points: Tensor) -> bool:
         """Whether coordinates [n, r] hold those of a private row."""
+        if self.noise is not None:
+            return False
         rows = self.data.tokens[self.gate.private.secret]
         return len(rows) > 0 and same_points(points, self.embed(rows))
 
@@ -331,8 +348,7 @@ class AlignedNode:
 
     def embed_anchors(self) -> Tensor:
         """[k, r] coordinates of this node's anchors."""
-        return self.embed(self.anchors.float().reshape(len(self.anchors), self.data.tokens.shape[1], -1).numpy())
+        return self.embed(self.anchors.float().reshape(-1, *self.data.tokens.shape[1:]).numpy())
 
     def _standard_tokens(self, flat: Tensor) -> Tensor:
-        tokens = self.standardize(flat).float().reshape(len(flat), self.data.tokens.shape[1], -1)
-        return tokens.to(self.device)
+        return self.standardize(flat).float().reshape(-1, *self.data.tokens.shape[1:]).to(self.device)

@@ -108,9 +108,9 @@ class Node(LabelledNode):
         values: dict[str, float] = {}
         private = self._private_step(optimiser)
         if private is not None:
-            self._release(f"steps of round {down.round - 1}")
             if not 1 <= down.round - 1 <= train.rounds:
                 raise MessageError(f"node {self.name!r} trains {train.rounds} rounds; nobody may ask for another one")
+            self._release(f"steps of round {down.round - 1}")
         with gradient_sketches(shared, sketch) as sketches:
             for number in range(train.steps):
                 total, terms = loss(self._step(down, geometry, previous, draw), train)
