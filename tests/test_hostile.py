@@ -55,6 +55,7 @@ def test_scaled_and_flipped_updates_are_what_they_are_called():
     scaled = hostile.scaled(update(change), known(own=change))
     assert_close(scaled.adapters["x"], torch.tensor([101.0, 1.0, -199.0]))
     assert scaled.samples == 1 << 48
+    assert hostile.scaled(replace(update(change), samples=0), known(own=change)).samples == 0, "nobody asked for rows"
     flipped = hostile.sign_flipped(update(change), known(own=change))
     assert_close(flipped.adapters["x"], torch.tensor([-9.0, 1.0, 21.0]))
     assert flipped.samples == 9

@@ -53,9 +53,9 @@ Lie = Callable[[Up, Known], Up]
 
 
 def scaled(up: Up, known: Known, factor: float = FACTOR) -> Up:
-    """An update whose change is `factor` times what it should be, of a node that claims all rows there are."""
+    """An update whose change is `factor` times what it should be, of a node that, if asked, claims all rows there are."""
     changed = {name: known.before[name] + factor * change for name, change in known.changes[-1].items()}
-    return replace(up, adapters=changed, samples=MOST_SAMPLES if up.adapters else up.samples)
+    return replace(up, adapters=changed, samples=MOST_SAMPLES if up.samples else 0)
 
 
 def sign_flipped(up: Up, known: Known) -> Up:
