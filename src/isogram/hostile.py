@@ -53,7 +53,7 @@ Lie = Callable[[Up, Known], Up]
 
 
 def scaled(up: Up, known: Known, factor: float = FACTOR) -> Up:
-    """An update whose change is `factor` times what it should be, of a node that, if asked, claims all rows there are."""
+    """An update whose change is `factor` times what it should be; it claims all rows there are, if asked."""
     changed = {name: known.before[name] + factor * change for name, change in known.changes[-1].items()}
     return replace(up, adapters=changed, samples=MOST_SAMPLES if up.samples else 0)
 
