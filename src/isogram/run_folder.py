@@ -209,6 +209,22 @@ def changes(folder: Path, config: Config) -> list[str]:
     return [f"{name} {new}, before {old}" for name, (old, new) in pairs.items() if old != new]
 
 
+def left(folder: Path) -> list[dict[str, Any]]:
+    """What left the nodes, by `egress.jsonl`: of an array that left again, after an interruption, the last line.
+
+    Raises:
+        RunError: a line is damaged; half of one at the end is no line.
+    """
+    path, found = folder / EGRESS, {}
+    try:
+        for line in map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else ()):
+            if "resumed" not in line:
+                found[line["node"], line["round"], line["kind"], line["field"]] = line
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"cannot read {path}: {error!r}; the run folder is damaged, use another name") from error
+    return list(found.values())
+
+
 def fingerprint(data: FederatedData) -> str:
     """Tells whether a run goes on with the data that it began with. It stays in the folder: no message carries it."""
     digest = hashlib.sha256(f"{data.anchors.hash}/{data.held_out.hash}".encode())
