@@ -66,9 +66,15 @@ def test_a_little_hides_among_the_accomplices_updates():
     assert_close(found.adapters["x"] - 1, torch.tensor([2 - 1.5, -2 + 1.5, 0.0]))
 
 
+def test_accomplices_send_the_opposite_of_their_mean():
+    found = hostile.inner_product(update([3.0, -1.0, 0.0]), known(one=[1.0, -3.0, 0.0], own=[3.0, -1.0, 0.0]))
+    assert_close(found.adapters["x"] - 1, torch.tensor([-2.0, 2.0, 0.0]))
+    assert found.samples == 9
+
+
 def test_a_message_without_an_update_is_left_as_it_is():
     up = Up(node="n", modality="a", round=0, anchor_hash="h")
-    for lie in (hostile.scaled, hostile.sign_flipped, hostile.a_little):
+    for lie in (hostile.scaled, hostile.sign_flipped, hostile.inner_product, hostile.a_little):
         assert lie(up, hostile.Known({}, [{}])) == up
 
 

@@ -77,8 +77,8 @@ def a_little(up: Up, known: Known) -> Up:
     return replace(up, adapters=changed)
 
 
-def opposite(up: Up, known: Known) -> Up:
-    """All liars send the opposite of their mean, as long as it is: inner product manipulation (Xie et al. 2020)."""
+def inner_product(up: Up, known: Known) -> Up:
+    """All liars send the opposite of their mean, as long as it is (Xie et al. 2019, "Fall of Empires", epsilon 1)."""
     changed = {}
     for name in known.changes[-1]:
         changed[name] = known.before[name] - torch.stack([change[name] for change in known.changes]).mean(0)
