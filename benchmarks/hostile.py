@@ -141,12 +141,12 @@ def tune(source: Source, seeds: str = "100-101", only: str = "") -> None:
 
 
 @app.command()
-def outliers(name: str, anchors: str, seeds: str = "100-107") -> None:
-    """Print how many hostile nodes, and how many honest ones, stand out by their Grams."""
+def outliers(name: str, anchors: str, seeds: str = "100-107", only: str = "") -> None:
+    """Print how many hostile nodes, and how many honest ones, stand out by their Grams; `only`: "honest", an attack."""
     torch.set_num_threads(1)
     for many in map(int, anchors.split(",")):
         config = Config(data=name, anchors=many)
-        for attack in ("honest", *DATA[1:]):
+        for attack in ("honest", *DATA[1:]) if not only else (only,):
             caught = lying = blamed = truthful = 0
             for seed in seeds_of(seeds):
                 data = load(name, anchors=many, seed=seed)
