@@ -2,6 +2,8 @@
 
     python benchmarks/hostile.py tune SOURCE          # seeds 100-101; prints, for docs/log.md
     python benchmarks/hostile.py run SOURCE           # rows that are missing, seeds 0-4, to results/hostile.jsonl
+    python benchmarks/hostile.py outliers NAME 25,50  # Grams that stand out, seeds 100-107; any data set and numbers
+                                                      # of anchors; prints, for docs/privacy.md
 
 SOURCE is tcga-brca (K = 100, goal pairs) or digits-sites (5 anchors a digit, goal classes; a trunk of width
 64, half of the default), else with the settings of today.
@@ -21,6 +23,7 @@ import torch
 import typer
 
 from isogram import federation
+from isogram.aggregation import outliers as standing_out
 from isogram.bench import Row, rewrite
 from isogram.config import Config
 from isogram.data import FederatedData, load
@@ -31,6 +34,7 @@ from isogram.hostile import (
     Lie,
     a_little,
     flip_labels,
+    inner_product,
     permute_anchors,
     scaled,
     sign_flipped,
@@ -46,7 +50,12 @@ MODEL: dict[str, dict[str, int]] = {"tcga-brca": {}, "digits-sites": {"width": 6
 KEPT = {"tcga-brca": (("r1", None), ("pam50", "mirna")), "digits-sites": (("accuracy", None),)}
 """Source -> figures that tables show: metric and direction."""
 
-LIES: dict[str, Lie] = {"scaled": scaled, "sign-flipped": sign_flipped, "a-little": a_little}
+LIES: dict[str, Lie] = {
+    "scaled": scaled,
+    "sign-flipped": sign_flipped,
+    "inner-product": inner_product,
+    "a-little": a_little,
+}
 DATA = ("label-flipped", "anchors", "anchors-together")
 ATTACKS = (*LIES, *DATA)
 
@@ -129,6 +138,28 @@ def tune(source: Source, seeds: str = "100-101", only: str = "") -> None:
             each = [round(s.value, 3) for s in found]
             told = f"left out {caught}+{blamed}, {time.perf_counter() - start:.0f} s"
             print(f"{attack:18} {option:9} {seed} {figures} {each} {told}", flush=True)
+
+
+@app.command()
+def outliers(name: str, anchors: str, seeds: str = "100-107", only: str = "") -> None:
+    """Print how many hostile nodes, and how many honest ones, stand out by their Grams; `only`: "honest", an attack."""
+    torch.set_num_threads(1)
+    for many in map(int, anchors.split(",")):
+        config = Config(data=name, anchors=many)
+        for attack in ("honest", *DATA[1:]) if not only else (only,):
+            caught = lying = blamed = truthful = 0
+            for seed in seeds_of(seeds):
+                data = load(name, anchors=many, seed=seed)
+                liars = () if attack == "honest" else spread(data, seed=seed)
+                changed, _ = attacked(data, attack, liars, seed)
+                fed = federation.gather(changed, config)
+                out = standing_out(
+                    [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes], fed.n_anchors
+                )
+                caught, lying = caught + len(out.keys() & set(liars)), lying + len(liars)
+                blamed, truthful = blamed + len(out.keys() - set(liars)), truthful + len(data.nodes) - len(liars)
+            told = f"found {caught} of {lying} hostile nodes, blamed {blamed} of {truthful} honest ones"
+            print(f"{name:18} {many:4} anchors, {attack:16} {told}", flush=True)
 
 
 @app.command()

@@ -333,6 +333,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_audit_of_a_run_goes_on_and_lands_on_its_page(small: Path):
+    log = (small / "egress.jsonl").read_text()
+    interrupted = json.loads(log.splitlines()[0]) | {"sha256": "of other versions"}
+    (small / "egress.jsonl").write_text(f'{json.dumps(interrupted)}\n{{"resumed": null}}\n{log}')
     command = ["audit", str(small), "--replays", "3", "--canaries", "2", "--jobs", "1"]
     first = CliRunner().invoke(app, command)
     assert first.exit_code == 0, first.output

@@ -51,3 +51,12 @@ def test_links_between_pages_lead_somewhere():
 def test_code_of_the_readme_runs():
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
         exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_every_generated_table_has_figures_and_no_placeholder_is_left(page):
+    text = (ROOT / page).read_text()
+    for name, body in re.findall(r"<!-- table ([\w-]+) -->\n(.*?)<!-- end -->", text, re.S):
+        lines = [line.strip("|").split("|") for line in body.splitlines() if line.startswith("|")][2:]
+        assert any(cell.strip() for line in lines for cell in line[1:]), f"table {name} is empty"
+    assert not re.findall(r"^[A-Z]{6,}$", text, re.M)

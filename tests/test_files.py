@@ -55,6 +55,7 @@ def test_lines_after_the_last_that_count_are_cut_off(tmp_path):
     append_lines(path, ["a", "b", "c"])
     with path.open("a") as file:
         file.write('{"half')
+    assert keep_lines(path) == ["a", "b", "c"] and path.read_text() == "a\nb\nc\n"
     assert keep_lines(path, 2) == ["a", "b"] and path.read_text() == "a\nb\n"
     assert keep_lines(path, 2) == ["a", "b"] and path.read_text() == "a\nb\n"
     assert keep_lines(path, 0) == [] and path.read_text() == ""

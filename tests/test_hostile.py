@@ -55,6 +55,7 @@ def test_scaled_and_flipped_updates_are_what_they_are_called():
     scaled = hostile.scaled(update(change), known(own=change))
     assert_close(scaled.adapters["x"], torch.tensor([101.0, 1.0, -199.0]))
     assert scaled.samples == 1 << 48
+    assert hostile.scaled(replace(update(change), samples=0), known(own=change)).samples == 0, "nobody asked for rows"
     flipped = hostile.sign_flipped(update(change), known(own=change))
     assert_close(flipped.adapters["x"], torch.tensor([-9.0, 1.0, 21.0]))
     assert flipped.samples == 9
@@ -65,9 +66,15 @@ def test_a_little_hides_among_the_accomplices_updates():
     assert_close(found.adapters["x"] - 1, torch.tensor([2 - 1.5, -2 + 1.5, 0.0]))
 
 
+def test_accomplices_send_the_opposite_of_their_mean():
+    found = hostile.inner_product(update([3.0, -1.0, 0.0]), known(one=[1.0, -3.0, 0.0], own=[3.0, -1.0, 0.0]))
+    assert_close(found.adapters["x"] - 1, torch.tensor([-2.0, 2.0, 0.0]))
+    assert found.samples == 9
+
+
 def test_a_message_without_an_update_is_left_as_it_is():
     up = Up(node="n", modality="a", round=0, anchor_hash="h")
-    for lie in (hostile.scaled, hostile.sign_flipped, hostile.a_little):
+    for lie in (hostile.scaled, hostile.sign_flipped, hostile.inner_product, hostile.a_little):
         assert lie(up, hostile.Known({}, [{}])) == up
 
 

@@ -26,11 +26,12 @@ from isogram.checkpoint import alignment_state, restore_alignment, restore_round
 from isogram.config import Config, ModelConfig, TrainConfig
 from isogram.config_file import read_config
 from isogram.data import open_data
-from isogram.errors import ConfigError, DataError, EgressError, MessageError, RefusedError, RunError
+from isogram.errors import ConfigError, DataError, EgressError, MessageError, RefusedError, RunError, StorageError
+from isogram.messages import Ledger, Up
 from isogram.model import SavedModel
 from isogram.progress import Watch
 from isogram.run import Outcome, diagnose, run
-from isogram.run_folder import run_id
+from isogram.run_folder import left, run_id
 from isogram.tensor_file import read_tensors, write_tensors
 
 run_module = sys.modules["isogram.run"]
@@ -57,13 +58,15 @@ def whole(file, tmp_path_factory):
 
 
 def logs(folder):
-    """The three logs, but for how long things took, and for hashes of what fresh keys mask."""
-    metrics, left = (
-        [json.loads(line) for line in (folder / name).read_text().splitlines()]
-        for name in ("metrics.jsonl", "egress.jsonl")
-    )
-    left = [line | ({"sha256": ""} if line["masked"] else {}) for line in left]
-    return (folder / "messages.jsonl").read_text(), [m for m in metrics if m["metric"] != "seconds"], left
+    """The three logs, but for how long things took and hashes of what fresh keys mask; of what left twice, once."""
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    sent = [line | ({"sha256": ""} if line["masked"] else {}) for line in left(folder)]
+    return (folder / "messages.jsonl").read_text(), [m for m in metrics if m["metric"] != "seconds"], sent
+
+
+def egress(folder):
+    """All lines of the log of what left."""
+    return [json.loads(line) for line in (folder / "egress.jsonl").read_text().splitlines()]
 
 
 def assert_same(folder, whole):
@@ -122,14 +125,79 @@ def test_the_ledger_in_the_folder_is_that_of_the_federation(whole, file):
 
 def test_what_left_the_nodes_is_in_the_folder_by_hash(whole):
     """The log of nodes is that of the server, but for headers, which have a line of rows alone."""
-    messages, left = (
-        [json.loads(line) for line in (whole.folder / name).read_text().splitlines()]
-        for name in ("messages.jsonl", "egress.jsonl")
-    )
+    messages = [json.loads(line) for line in (whole.folder / "messages.jsonl").read_text().splitlines()]
+    sent = egress(whole.folder)
     keys = ("node", "round", "field", "shape", "bytes")
     crossed = [[m[key] for key in keys] for m in messages if m["direction"] == "up" and m["field"] != "header"]
-    assert crossed == [[line[key] for key in keys] for line in left if line["field"] != "samples"]
-    assert all(len(line["sha256"]) == 64 for line in left)
+    assert crossed == [[line[key] for key in keys] for line in sent if line["field"] != "samples"]
+    assert all(len(line["sha256"]) == 64 for line in sent)
+
+
+class Stopping(Watch):
+    """Stops a run in its third round, after some of the nodes."""
+
+    def tick(self, tick):
+        if tick.round == 3 and tick.node == "north" and tick.terms:
+            raise KeyboardInterrupt
+
+
+def test_what_left_in_a_round_that_was_stopped_stays_in_the_log(whole, file, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(settings(file, tmp_path), Stopping(Console(quiet=True)))
+    before = egress(tmp_path / "own")
+    again = [line for line in before if line["round"] == 4]
+    assert {line["node"] for line in again} == {"lab", "north"}, "nothing had left, and nothing is shown"
+    with (tmp_path / "own" / "egress.jsonl").open("a") as log:
+        log.write('{"node": "sou')  # killed while it wrote: this has not left
+    run(settings(file, tmp_path), QUIET, resume=True)
+    after = egress(tmp_path / "own")
+    assert after[: len(before) + 1] == [*before, {"resumed": 2}]
+    assert after[len(before) + 1 :][: len(again)] == again, "it left once more, the same"
+    assert_same(tmp_path / "own", whole.folder)
+
+
+def test_what_left_before_an_alignment_that_was_stopped_stays_in_the_log(whole, file, tmp_path):
+    def ask(question):
+        return "no" if question.kind == "sums" else "yes"
+
+    with pytest.raises(EgressError):
+        run(settings(file, tmp_path), QUIET, ask=ask)
+    before = egress(tmp_path / "own")
+    assert {line["kind"] for line in before} == {"gram", "key", "counts"}
+    run(settings(file, tmp_path), QUIET, resume=True)
+    assert egress(tmp_path / "own")[: len(before) + 1] == [*before, {"resumed": None}]
+    assert_same(tmp_path / "own", whole.folder)
+
+
+def test_a_message_that_cannot_be_written_down_does_not_leave(file, tmp_path, monkeypatch):
+    def full(path, lines):
+        if path.name == "egress.jsonl" and any('"update"' in line for line in lines):
+            raise StorageError("cannot write: no space")
+
+    written, carried = run_module.append_lines, []
+    monkeypatch.setattr(
+        run_module, "append_lines", lambda path, lines: full(path, all := [*lines]) or written(path, all)
+    )
+    carry = Ledger.carry
+    monkeypatch.setattr(
+        Ledger, "carry", lambda self, message, *more: carried.append(message) or carry(self, message, *more)
+    )
+    with pytest.raises(StorageError, match="no space"):
+        run(settings(file, tmp_path), QUIET)
+    up = [message for message in carried if isinstance(message, Up)]
+    assert up and not any(message.adapters for message in up)
+
+
+def test_of_what_left_twice_the_last_line_counts_and_a_damaged_one_is_told(tmp_path):
+    line = {"node": "a", "round": 2, "kind": "sums", "field": "head", "sha256": "1"}
+    log = tmp_path / "egress.jsonl"
+    lines = [line, {"resumed": None}, line | {"sha256": "2"}, line | {"round": 3}]
+    log.write_text("".join(json.dumps(x) + "\n" for x in lines) + '{"node')
+    assert left(tmp_path) == lines[2:]
+    log.write_text('{"node\n')
+    with pytest.raises(RunError, match="egress.jsonl: .*damaged"):
+        left(tmp_path)
+    assert left(tmp_path / "older") == []
 
 
 def test_a_run_that_needs_what_may_not_be_sent_writes_nothing(file, tmp_path):
@@ -157,8 +225,8 @@ def test_after_a_no_the_log_has_what_had_left_and_resume_asks_for_the_rest(whole
     with pytest.raises(EgressError, match=f"'{kind}' message"):
         run(settings(file, tmp_path), QUIET, ask=ask)
     folder = tmp_path / "own"
-    left = {json.loads(line)["kind"] for line in (folder / "egress.jsonl").read_text().splitlines()}
-    assert kind not in left and left == {k for _, k in asked} - {kind}
+    kinds = {line["kind"] for line in egress(folder)}
+    assert kind not in kinds and kinds == {k for _, k in asked} - {kind}
     answers.clear()
     before = len(asked)
     run(settings(file, tmp_path), QUIET, resume=True, ask=ask)
@@ -171,14 +239,10 @@ def test_after_a_no_the_log_has_what_had_left_and_resume_asks_for_the_rest(whole
 def test_a_run_of_a_version_without_the_log_goes_on(whole, file, tmp_path):
     shutil.copytree(whole.folder, tmp_path / "own")
     (tmp_path / "own" / "egress.jsonl").unlink()
-    for path in (tmp_path / "own" / "checkpoints").iterdir():
-        tensors, position = read_tensors(path)
-        del position["lines"]["egress.jsonl"]
-        write_tensors(path, tensors, position)
     (tmp_path / "own" / "checkpoints" / "round-0006.safetensors").unlink()
     assert run(settings(file, tmp_path), QUIET, resume=True).resumed_at == 5
-    lines = [json.loads(line) for line in (tmp_path / "own" / "egress.jsonl").read_text().splitlines()]
-    assert {line["round"] for line in lines} == {7}
+    first, *lines = egress(tmp_path / "own")
+    assert first == {"resumed": 5} and {line["round"] for line in lines} == {7}
 
 
 def test_every_run_has_a_name_of_its_own_that_its_messages_carry(whole, file):
@@ -332,11 +396,6 @@ def test_the_page_can_be_watched_while_the_run_goes_on(file, tmp_path, monkeypat
 
 
 def test_the_page_of_a_run_that_was_stopped_says_how_far_it_came(file, tmp_path):
-    class Stopping(Watch):
-        def tick(self, tick):
-            if tick.round == 3:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         run(settings(file, tmp_path), Stopping(Console(quiet=True)))
     page = (tmp_path / "own" / "report.html").read_text()

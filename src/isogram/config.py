@@ -163,8 +163,8 @@ class AverageConfig(_Settings):
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the rule weighs nodes by their rows, so that their number has to be sent."""
-        return self.rule in ("samples", "node")
+        """Whether the rule weighs nodes by their rows, so that their number has to be sent; `robust` weighs nobody."""
+        return self.rule in ("samples", "node") and self.robust == "none"
 
 
 class PrivacyConfig(_Settings):

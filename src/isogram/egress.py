@@ -6,7 +6,7 @@ checks what it gets: it has no reason to believe a node.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -56,14 +56,20 @@ Ask = Callable[[Question], Literal["yes", "no", "all"]]
 class Oversight:
     """What the gates of one run have in common.
 
-    more: kinds that a method sends beyond what its settings say. lines: what left, in order. asked: (node, kind) that a
-    person has let through, or (kind,) at all nodes.
+    more: kinds that a method sends beyond what its settings say. log: gets a message's lines before it leaves; if it
+    raises, the message stays. lines: without a log, what left, in order. asked: (node, kind) that a person has let
+    through, or (kind,) at all nodes.
     """
 
     ask: Ask | None = None
     more: Collection[str] = ()
+    log: Callable[[Sequence[Line]], None] | None = None
     lines: list[Line] = field(default_factory=list)
     asked: set[tuple[str, ...]] = field(default_factory=set)
+
+    def write_down(self, lines: Sequence[Line]) -> None:
+        """That these are about to leave."""
+        (self.log or self.lines.extend)(lines)
 
 
 class Gate:
@@ -155,7 +161,7 @@ class Gate:
         if kind not in self.stays:
             lines = tuple(_lines(sent, kind_in(kind, up.round), masked))
             self._ask(lines)
-            self.oversight.lines.extend(lines)
+            self.oversight.write_down(lines)
         return sent
 
     def refuse_rows(self, name: str, value: Tensor) -> None:

@@ -88,14 +88,15 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
             _sync_folder(path.parent)
 
 
-def keep_lines(path: Path, count: int) -> list[str]:
-    """Cut a file of lines back to its first `count`, what an interrupted `append_lines` left being dropped.
+def keep_lines(path: Path, count: int | None = None) -> list[str]:
+    """Cut a file of lines back to its first `count`, or to all that are whole: an interrupted `append_lines` left more.
 
     Raises:
         DataError: the file holds fewer: somebody else changed it.
     """
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     lines = text.split("\n")
+    count = len(lines) - 1 if count is None else count
     if len(lines) <= count:
         raise DataError(f"{path} holds {len(lines) - 1} lines, {count} were written; the run cannot be continued")
     kept = lines[:count]

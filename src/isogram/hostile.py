@@ -53,9 +53,9 @@ Lie = Callable[[Up, Known], Up]
 
 
 def scaled(up: Up, known: Known, factor: float = FACTOR) -> Up:
-    """An update whose change is `factor` times what it should be, of a node that claims all rows there are."""
+    """An update whose change is `factor` times what it should be; it claims all rows there are, if asked."""
     changed = {name: known.before[name] + factor * change for name, change in known.changes[-1].items()}
-    return replace(up, adapters=changed, samples=MOST_SAMPLES if up.adapters else up.samples)
+    return replace(up, adapters=changed, samples=MOST_SAMPLES if up.samples else 0)
 
 
 def sign_flipped(up: Up, known: Known) -> Up:
@@ -77,8 +77,8 @@ def a_little(up: Up, known: Known) -> Up:
     return replace(up, adapters=changed)
 
 
-def opposite(up: Up, known: Known) -> Up:
-    """All liars send the opposite of their mean, as long as it is: inner product manipulation (Xie et al. 2020)."""
+def inner_product(up: Up, known: Known) -> Up:
+    """All liars send the opposite of their mean, as long as it is (Xie et al. 2019, "Fall of Empires", epsilon 1)."""
     changed = {}
     for name in known.changes[-1]:
         changed[name] = known.before[name] - torch.stack([change[name] for change in known.changes]).mean(0)

@@ -124,7 +124,7 @@ _SENT = (
         "update",
         "samples",
         "private rows",
-        'train.rounds > 0, and average.rule = "samples" or "node"',
+        'train.rounds > 0, average.rule = "samples" or "node", and average.robust = "none"',
         'set average.rule = "uniform"',
         lambda case: _trains(case) and case.config.average.counts_rows,
     ),
@@ -177,7 +177,7 @@ WORDS = {
     "directions": "a direction for each class that the node labels, not masked",
     "embeddings": "coordinates of the public anchors",
     "blocks": "similarities of held-out public anchors to the others, before and after training",
-    "update": "adapters of the shared model after training on the node's rows, and how many rows these are",
+    "update": "adapters of the shared model after training on the node's rows; how many these are, if they weigh",
 }
 """What a message of each kind is, in a line."""
 

@@ -1,7 +1,7 @@
 """One run in a folder of its own: diagnosed, aligned, trained, evaluated, reported; stopped anywhere, it goes on.
 
 The folder's files appear whole or not at all. A round is complete once its checkpoint exists; what was appended to the
-logs after the last checkpoint is cut off when the run goes on.
+logs after the last checkpoint is cut off when the run goes on, but for what left the nodes: nothing takes that back.
 """
 
 import json
@@ -24,7 +24,7 @@ from isogram.bench import Row, score, solutions
 from isogram.config import Config, EgressConfig
 from isogram.data import FederatedData, open_data
 from isogram.doctor import Diagnosis, examine
-from isogram.egress import Ask, Oversight
+from isogram.egress import Ask, Line, Oversight
 from isogram.errors import ConfigError, DataError, IsogramError, RefusedError, RunError
 from isogram.federation import Federation, Tick
 from isogram.files import append_lines, keep_lines, make_folder, write_atomic
@@ -50,6 +50,7 @@ from isogram.run_folder import (
     check_noise,
     fingerprint,
     forget_noise,
+    left,
     locked,
     noise_secret,
     read_json,
@@ -149,7 +150,6 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
             rows = recorder.evaluated(fed, watch)
         except BaseException:
             with suppress(IsogramError):  # what stopped the run is the news
-                recorder.log_egress()
                 write_page(folder)
             raise
         watch.say(f"writing {write_page(folder)}")
@@ -162,7 +162,7 @@ class Recorder:
 
     def __init__(self, folder: Path, config: Config, data: FederatedData, ask: Ask | None = None) -> None:
         self.folder, self.config, self.data = folder, config, data
-        self._oversight = Oversight(ask)
+        self._oversight = Oversight(ask, log=self._log_egress)
         self._messages = 0
         self._lines: Counter[str] = Counter()
         self._seconds = 0.0
@@ -171,7 +171,8 @@ class Recorder:
         """The federation after alignment or the last complete round, and the number of that round."""
         start = self._checkpoint(0)
         if not start.exists():
-            self._cut({MESSAGES: 0, METRICS: 0, EGRESS: 0})
+            self._cut({MESSAGES: 0, METRICS: 0})
+            self._go_on(None)
             watch.say("one-shot alignment")
             clock = time.perf_counter()
             fed = federation.align(
@@ -195,9 +196,8 @@ class Recorder:
         fed = checkpoint.restore_alignment(fed, tensors)
         fed = replace(fed, refused=tuple(begun["refused"]))
         last, position = read_tensors(self._checkpoint(done))
-        lines = self._cut({EGRESS: 0} | position["lines"])  # older versions had no log of what left
-        sent = (json.loads(line) for line in lines[EGRESS])
-        self._oversight.asked = {(line["node"], line["kind"]) for line in sent}
+        lines = self._cut({name: position["lines"][name] for name in (MESSAGES, METRICS)})
+        self._go_on(done)
         fed.ledger.entries = [_entry(line) for line in lines[MESSAGES]]
         self._seconds = sum(m["value"] for m in map(json.loads, lines[METRICS]) if m["metric"] == "seconds")
         if done:
@@ -277,6 +277,16 @@ class Recorder:
         self._messages = lines[MESSAGES]
         return {name: keep_lines(self.folder / name, count) for name, count in lines.items()}
 
+    def _go_on(self, done: int | None) -> None:
+        """Says in the log of what left that sending begins again, and asks for nothing a second time.
+
+        done: the last complete round; None: not even the alignment is.
+        """
+        keep_lines(self.folder / EGRESS)
+        sent = left(self.folder)
+        self._oversight.asked = {(line["node"], line["kind"]) for line in sent}
+        append_lines(self.folder / EGRESS, [json.dumps({"resumed": done})] if sent or done is not None else [])
+
     def _log(self, fed: Federation, metrics: list[tuple[int, str, str, float]]) -> None:
         entries = fed.ledger.entries[self._messages :]
         self._messages = len(fed.ledger.entries)
@@ -289,14 +299,9 @@ class Recorder:
         for name, added in lines.items():
             append_lines(self.folder / name, added)
             self._lines[name] += len(added)
-        self.log_egress()
 
-    def log_egress(self) -> None:
-        """What left the nodes since the last time, also of a round that is not complete."""
-        lines = [json.dumps(asdict(line)) for line in self._oversight.lines]
-        self._oversight.lines.clear()
-        append_lines(self.folder / EGRESS, lines)
-        self._lines[EGRESS] += len(lines)
+    def _log_egress(self, lines: Sequence[Line]) -> None:
+        append_lines(self.folder / EGRESS, (json.dumps(asdict(line)) for line in lines))
 
     def _state(self, fed: Federation, *, complete: bool = False) -> None:
         found = state(self.config, self.data)

@@ -36,7 +36,6 @@ from isogram.doctor import Diagnosis
 from isogram.errors import RunError
 from isogram.files import temporary_files, write_atomic, writing
 from isogram.noise import secret_of
-from isogram.tensor_file import read_tensors
 
 CONFIG, ENVIRONMENT, DOCTOR, STATE = "config.toml", "environment.json", "doctor.json", "run.json"
 MESSAGES, METRICS, RESULTS, EVALUATION = "messages.jsonl", "metrics.jsonl", "results.jsonl", "evaluation.json"
@@ -235,13 +234,28 @@ def check_noise(folder: Path, config: Config) -> None:
 
 def _begun(folder: Path) -> str:
     """What was being sent when the run was stopped, after its last checkpoint; "" if nothing was."""
-    files = (folder / CHECKPOINTS).glob("round-*.safetensors")
-    done = max(files, key=lambda path: (len(path.name), path.name), default=None)
-    counted = read_tensors(done)[1]["lines"].get(EGRESS, 0) if done else 0
-    sent = (folder / EGRESS).read_text(encoding="utf-8").splitlines() if (folder / EGRESS).exists() else []
-    if len(sent) <= counted:
+    rounds = [int(path.stem.removeprefix("round-")) for path in (folder / CHECKPOINTS).glob("round-*.safetensors")]
+    done = max(rounds, default=-1)
+    # On the wire 0 and 1 are alignment, which is complete with checkpoint 0.
+    if all(line["round"] <= done + 1 for line in left(folder)) and (rounds or not left(folder)):
         return ""
-    return f"round {int(done.stem.removeprefix('round-')) + 1}" if done else "alignment"
+    return f"round {done + 1}" if rounds else "alignment"
+
+
+def left(folder: Path) -> list[dict[str, Any]]:
+    """What left the nodes, by `egress.jsonl`: of an array that left again, after an interruption, the last line.
+
+    Raises:
+        RunError: a line is damaged; half of one at the end is no line.
+    """
+    path, found = folder / EGRESS, {}
+    try:
+        for line in map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else ()):
+            if "resumed" not in line:
+                found[line["node"], line["round"], line["kind"], line["field"]] = line
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"cannot read {path}: {error!r}; the run folder is damaged, use another name") from error
+    return list(found.values())
 
 
 def fingerprint(data: FederatedData) -> str:

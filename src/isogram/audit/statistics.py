@@ -57,16 +57,18 @@ def _sums(attacker: Attacker, recording: Recording, own: Sequence[Message]) -> I
 
 
 def _in_sums(attacker: Attacker, sums: ClassSums, z: Tensor) -> Tensor:
-    """[n, 2 or 3] inner products of a unit row with the sum of its class, with the nearest, and with the second moment.
+    """[n, 4 or 5] inner products and cosines of a unit row with the sum of its class, and with the one it is nearest to.
 
-    Sums are of unit rows in as many leading coordinates as the sums have.
+    Also, where there is one, with the second moment. Unit in as many leading coordinates as the sums have.
     """
     assert attacker.labels is not None
     width = int((sums.head != 0).any(0).nonzero().max()) + 1 if bool((sums.head != 0).any()) else z.shape[1]
     unit = normalize(z[:, :width], dim=1)
-    inner = unit @ sums.head[:, :width].T
-    own = inner.gather(1, attacker.labels.clamp_min(0)[:, None])[:, 0] * (attacker.labels >= 0)
-    found = [own, inner.max(1).values]
+    found = []
+    for places in (sums.head[:, :width], normalize(sums.head[:, :width], dim=1)):
+        inner = unit @ places.T
+        own = inner.gather(1, attacker.labels.clamp_min(0)[:, None])[:, 0] * (attacker.labels >= 0)
+        found += [own, inner.max(1).values]
     if sums.second is not None:
         whole = normalize(z, dim=1)
         found.append(((whole @ sums.second) * whole).sum(1))

@@ -24,7 +24,7 @@ from isogram.egress import Oversight
 from isogram.errors import RunError
 from isogram.files import make_folder, write_atomic
 from isogram.local.node import flat_rows
-from isogram.run_folder import AUDIT, CONFIG, EGRESS, REPLAYS, STATE, fingerprint, locked, read_json, run_id
+from isogram.run_folder import AUDIT, CONFIG, EGRESS, REPLAYS, STATE, fingerprint, left, locked, read_json, run_id
 from isogram.tensor_file import read_tensors, write_tensors
 
 EVERYTHING = f"{ISOGRAM}: all messages"
@@ -68,10 +68,9 @@ def repeated(config: Config, folder: Path) -> float | None:
     if config.train.rounds:
         federation.train(fed)
     again = {(line.node, line.round, line.kind, line.field): line.sha256 for line in oversight.lines}
-    sent = [json.loads(line) for line in (folder / EGRESS).read_text(encoding="utf-8").splitlines()]
     same = [
         again.get((line["node"], line["round"], line["kind"], line["field"])) == line["sha256"]
-        for line in sent
+        for line in left(folder)
         if not line["masked"]
     ]
     return sum(same) / max(1, len(same))

@@ -13,6 +13,7 @@ ATTACKS = {
     "honest": "nobody lies",
     "scaled": "updates x 100, all rows claimed",
     "sign-flipped": "updates x −10",
+    "inner-product": "colluding updates: minus their mean",
     "a-little": "colluding updates: a little is enough",
     "label-flipped": "labels permuted",
     "anchors": "anchors permuted",
