@@ -57,7 +57,7 @@ def _sums(attacker: Attacker, recording: Recording, own: Sequence[Message]) -> I
 
 
 def _in_sums(attacker: Attacker, sums: ClassSums, z: Tensor) -> Tensor:
-    """[n, 4 or 5] inner products and cosines of a unit row with the sum of its class, and with the one it is nearest to.
+    """[n, 4 or 5] inner products and cosines of a unit row with the sum of its class, and with the nearest one.
 
     Also, where there is one, with the second moment. Unit in as many leading coordinates as the sums have.
     """
