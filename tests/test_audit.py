@@ -271,6 +271,16 @@ def test_under_differential_privacy_the_double_has_a_node_s_own_coordinates():
     torch.testing.assert_close(got, own, rtol=1e-4, atol=1e-4)
 
 
+def test_a_node_whose_labels_are_all_unknown_is_attacked_as_one_without():
+    data = planted(private=20)
+    unknown = tuple(replace(n, labels=np.full(20, -1)) if n.name == "a-2" else n for n in data.nodes)
+    small = Game.of(replace(data, nodes=unknown), 3, 0)
+    config = Config(data="machines", train={"rounds": 0}, privacy={"epsilon": 8, "noise_seed": 0})
+    recording = protocols.isogram(small.played(small.coins(0)), config)
+    assert recording.prototypes["a-2"].isfinite().all()
+    assert (small.pool("a").labels[small.places("a")["a-2"]] == -1).all()
+
+
 def test_the_double_stays_as_it_is_when_it_takes_steps():
     small = Game.of(planted(), 0, 0)
     config = Config(data="machines", train={"rounds": 1, "steps": 2, "projector_lr": 1e-2}, model={"width": 48})

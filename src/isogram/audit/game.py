@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isogram.data import FederatedData, NodeData
-from isogram.data.base import evaluation
+from isogram.data.base import UNLABELLED, evaluation
 from isogram.errors import ConfigError
 
 Bools = NDArray[np.bool_]
@@ -100,7 +100,8 @@ def _with_canaries(data: FederatedData, node: NodeData, canaries: int, seed: lis
     rows = (public.mean(0) + public.std(0) * noise).astype(np.float32)
     labels = node.labels
     if labels is not None:
-        labels = np.concatenate([labels, draw.choice(np.array(node.classes, dtype=np.int64), canaries)])
+        known = np.array(node.classes or (UNLABELLED,), dtype=np.int64)
+        labels = np.concatenate([labels, draw.choice(known, canaries)])
     return replace(node, tokens=np.concatenate([node.tokens, rows]), labels=labels)
 
 

@@ -113,7 +113,7 @@ def check(config: Config) -> None:
 
 def _prototypes(node: Node, n_classes: int) -> Tensor:
     z = node.embed(node.data.tokens)
-    if node.data.labels is None:
+    if node.data.labels is None or not node.data.classes:
         few = min(max(2, n_classes), len(z))
         return torch.from_numpy(KMeans(few, n_init=1, random_state=0).fit(z.numpy()).cluster_centers_)
     labels = torch.from_numpy(np.asarray(node.data.labels))
