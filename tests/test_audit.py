@@ -371,3 +371,13 @@ def test_audit_refuses_what_it_cannot_follow(tmp_path: Path):
         audit(Config(data="machines", train={"refresh": 2}), tmp_path, 3, 2, 0, 1)
     with pytest.raises(RunError, match="holds no run"):
         audit_run(tmp_path, 3, 2, 0, 1)
+
+
+@pytest.mark.parametrize("state", [None, "unfinished"])
+def test_audit_of_a_run_that_is_not_complete_says_what_to_do(small: Path, tmp_path: Path, state: str | None):
+    (tmp_path / "config.toml").write_text((small / "config.toml").read_text())
+    if state:
+        found = json.loads((small / "run.json").read_text()) | {"complete": False}
+        (tmp_path / "run.json").write_text(json.dumps(found))
+    with pytest.raises(RunError, match="not complete: finish it by"):
+        audit_run(tmp_path, 3, 2, 0, 1)

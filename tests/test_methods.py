@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from isogram.alignment import canonical_frame, cka, gram
 from isogram.baselines import PAIRWISE
-from isogram.config import AlignConfig, Config, ModelConfig, TermWeights, TrainConfig
+from isogram.config import AlignConfig, AverageConfig, Config, ModelConfig, TermWeights, TrainConfig
 from isogram.data import evaluation, load
 from isogram.errors import ConfigError
 from isogram.evaluation import evaluate
@@ -123,6 +123,22 @@ def test_a_later_row_of_a_run_leaves_an_earlier_one_as_it_was(data):
     second = next(run)
     assert_close(first.embed["b"](rows), before, rtol=0, atol=0)
     assert not torch.allclose(second.embed["b"](rows), before)
+
+
+@pytest.mark.parametrize("name", ["local", "oneshot", "pairwise-ridge", "fedavg-lora"])
+def test_other_methods_have_no_part_in_what_protects_averages(data, solutions, name):
+    protected = {"average": AverageConfig(robust="median"), "align": AlignConfig(rank=16, outliers=True)}
+    found = solve(name, data, CONFIG.model_copy(update=protected))
+    assert found.bytes_per_node == solutions[name].bytes_per_node
+
+
+@pytest.mark.parametrize("robust", ["median", "trimmed"])
+def test_a_run_with_robust_averages_is_evaluated(data, robust):
+    protected = CONFIG.model_copy(update={"average": AverageConfig(robust=robust)})
+    found = {
+        s.method: s for recipe in RECIPES if "closed-form" in recipe.names for s in recipe.run(data, protected, None)
+    }
+    assert found["closed-form"].head is not None
 
 
 def test_what_does_not_exist_is_refused_with_what_does(data):

@@ -18,7 +18,7 @@ from isogram.errors import ConfigError, DataError
 from isogram.federation import Progress
 from isogram.files import append_lines, make_folder, write_atomic
 from isogram.goal import goal_of
-from isogram.methods import METHODS, RECIPES, Recipe, Solution, allowed
+from isogram.methods import METHODS, RECIPES, Recipe, Solution, allowed, settings_for
 
 DEFAULT_TRUNK = Config().model.trunk
 
@@ -69,7 +69,7 @@ def solutions(
 ) -> Iterator[tuple[Solution, float]]:
     """What a recipe leaves, each with the seconds since the recipe began."""
     start = time.perf_counter()
-    for solution in recipe.run(data, config, progress):
+    for solution in recipe.run(data, settings_for(recipe, config), progress):
         yield solution, time.perf_counter() - start
 
 

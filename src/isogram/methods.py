@@ -53,6 +53,15 @@ class Recipe:
     possible: Callable[[FederatedData], bool] = lambda data: True
 
 
+def settings_for(recipe: Recipe, config: Config) -> Config:
+    """A run's settings as a recipe takes them: other methods have no part in what protects Isogram's averages."""
+    if {"closed-form", "isogram"} & set(recipe.names):
+        return config
+    average = config.average.model_copy(update={"robust": "none"})
+    align = config.align.model_copy(update={"outliers": False})
+    return config.model_copy(update={"average": average, "align": align})
+
+
 def solution(method: str, fed: Federation, **fields: Any) -> Solution:
     """What a federation leaves, under a method's name."""
     sent = sum(fed.ledger.sent(node.name) for node in fed.nodes) / len(fed.nodes)
@@ -243,5 +252,6 @@ def solve(name: str, data: FederatedData, config: Config, progress: Progress | N
     """
     for recipe in RECIPES:
         if name in recipe.names:
-            return next(s for s in recipe.run(data, config, progress) if s.method == name)
+            own = settings_for(recipe, config)
+            return next(s for s in recipe.run(data, own, progress) if s.method == name)
     raise ConfigError(f"no method {name!r}; choose from {', '.join(METHODS)}")

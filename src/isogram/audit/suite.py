@@ -37,11 +37,13 @@ def audit_run(folder: Path, replays: int, canaries: int, seed: int, jobs: int, t
     """The audit of a run by its folder: `audit` of its settings; its rows are written there, over older ones.
 
     Raises:
-        RunError: the folder holds no run, or one of other data than are there now.
+        RunError: the folder holds no run, an unfinished one, or one of other data than are there now.
         ConfigError, DataError, StorageError: as `audit`.
     """
     if not (folder / CONFIG).exists():
         raise RunError(f"{folder} holds no run: {CONFIG} is not there; name a run's folder")
+    if not (folder / STATE).exists() or not read_json(folder / STATE)["complete"]:
+        raise RunError(f"the run in {folder} is not complete: finish it by `isogram run ... --resume`, then audit it")
     config = read_config(folder / CONFIG)
     if read_json(folder / STATE)["fingerprint"] != fingerprint(open_data(config)):
         raise RunError(f"{folder} was made with other data than {config.data} holds now; run it again")

@@ -158,7 +158,9 @@ def audit(
 
         console, progress = consoles(quiet, as_json)
         with Steps(progress, ("replays",)) as steps:
-            steps.begin("replays", replays)
+            steps.begin(
+                "replays", replays, f"{replays} of them, each as long as the run, and as long again for attacks"
+            )
             rows = audit_run(folder, replays, canaries, seed, jobs, steps.advance)
             steps.end("attacked")
         print_audit(rows, console)

@@ -39,14 +39,15 @@ AGAINST = {
     "what is attacked": False,
     "figure": False,
     "modality": False,
-    "it": True,
+    "this field": True,
     "prototypes": True,
     "difference": True,
-    "it is": False,
+    "verdict": False,
 }
 """Columns of `claims`, and whether they hold numbers."""
 
 BASE, EVERYTHING = "prototypes", "isogram: all messages"
+VERDICTS = ("below", "no different", "above")
 COMPARED = ("membership", "advantage", "rebuilt", "likeness")
 
 
@@ -71,14 +72,19 @@ def stated(results: Results, dataset: str, anchors: int) -> str | None:
     lower = results.mean(dataset, EVERYTHING, anchors, "epsilon-rows")
     if upper is None or lower is None:
         return None
-    return f"differential privacy states epsilon at most {upper.mean:g}; attacks show at least {lower.mean:.2f}"
+    return (
+        f"differential privacy states epsilon of {upper.mean:g} at most; the attacks' lower bounds have a mean of "
+        f"{lower.mean:.2f}"
+    )
 
 
 def repeated(results: Results, dataset: str, anchors: int) -> str:
     """Whether what was attacked is what the run sent."""
     share = results.mean(dataset, "the run itself", anchors, "repeated")
+    if share is None and stated(results, dataset, anchors):
+        return "not compared with the run's own messages, whose noise cannot be drawn again"
     if share is None:
-        return "not known: the run has no log of what it sent, or had noise, whose secret is gone"
+        return "not compared with the run's own messages, of which it has no log"
     if share.mean == 1:
         return "repeated with all rows, these settings sent the run's messages again, bit for bit"
     return f"repeated with all rows, {share.mean:.0%} of the arrays were those of the run: another machine, or versions"
@@ -113,10 +119,16 @@ def claims(results: Results, dataset: str, anchors: int) -> list[list[str]]:
     return out
 
 
+def verdicts(against: list[list[str]]) -> str:
+    """How many figures are below prototype sharing's, no different, and above, each at 95% by itself."""
+    counts = [f"{sum(line[-1] == verdict for line in against)} {verdict}" for verdict in VERDICTS]
+    return f"against prototype sharing, {len(against)} figures by field and modality: {', '.join(counts)}"
+
+
 def audit_blocks(results: Results) -> dict[str, str]:
     """The tables of docs/privacy.md, by name."""
     out = {}
-    for source, anchors in (("tcga-brca", 100), ("digits", 5), ("digits-sites", 5)):
+    for source, anchors in (("tcga-brca", 100), ("digits", 5)):
         dataset = f"audit:{source}"
         out[f"audit-{source}"] = markdown(
             ["what is attacked", *COLUMNS], lines(results, dataset, anchors, with_interval)
@@ -139,7 +151,7 @@ def grams(results: Results, dataset: str, anchors: int) -> str:
         out.append(
             [
                 direction,
-                *("–" if mean is None else f"{mean.mean:.0e}" for mean in line),
+                *("–" if mean is None else f"{mean.mean:.0e}" if mean.mean >= 1e-6 else "<1e-06" for mean in line),
                 *(
                     cell(f"{metric}, by {by}", method)
                     for metric in ("scale error", "scale membership")

@@ -62,9 +62,7 @@ def print_audit(rows: Sequence[Row], console: Console) -> None:
     told.append(audit_tables.repeated(results, dataset, anchors))
     told += [text] if (text := audit_tables.stated(results, dataset, anchors)) else []
     against = audit_tables.claims(results, dataset, anchors)
-    below = sum(line[-1] == "below" for line in against)
-    if against:
-        told.append(f"{below} of {len(against)} figures are below prototype sharing's, outside the 95% interval")
+    told += [audit_tables.verdicts(against)] if against else []
     table.caption, table.caption_justify = "\n".join(told), "left"
     console.print(table)
 
