@@ -69,8 +69,8 @@ REFUSED = (
         "train.weights.teacher",
         lambda value, _: not value,
         "0",
-        "it is a term of the private rows of every node: it would spend epsilon to keep rows where anchors, which are "
-        "public, keep them for nothing",
+        "it is a term of the private rows of every node: it would spend epsilon to hold rows in place, which the "
+        "public anchors do at no cost",
     ),
     Refusal(
         "train.frame_update",

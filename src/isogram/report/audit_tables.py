@@ -59,7 +59,7 @@ def lines(results: Results, dataset: str, anchors: int, show: Callable[[Mean | N
         if method == ORDER[0] and results.methods(dataset):
             varies = results.mean(dataset, method, anchors, "varies")
             constant = varies is not None and varies.mean == 0
-            text = "the same in every replay" if constant else "they vary: a bug, report it"
+            text = "same bytes" if constant else "VARIES"
             out.append([method, text, *[""] * (len(COLUMNS) - 1)])
         elif any(found.values()):
             out.append([method, *(show(value) for value in found.values())])

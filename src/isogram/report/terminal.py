@@ -52,7 +52,7 @@ def print_audit(rows: Sequence[Row], console: Console) -> None:
     for method, *cells in audit_tables.lines(results, dataset, anchors, figure):
         protocol, _, field = method.partition(": ")
         if method == audit_tables.ORDER[0]:
-            told.append(f"{field}: {cells[0]}")
+            told.append(f"{field}: {cells[0]} in every replay")
             continue
         if field and protocol != group:
             table.add_row(f"{protocol}:")
