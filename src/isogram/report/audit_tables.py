@@ -47,6 +47,9 @@ AGAINST = {
 """Columns of `claims`, and whether they hold numbers."""
 
 BASE, EVERYTHING = "prototypes", "isogram: all messages"
+PRIVATE = "private"
+"""In the names of rows of an audit under differential privacy."""
+
 VERDICTS = ("below", "no different", "above")
 COMPARED = ("membership", "advantage", "rebuilt", "likeness")
 
@@ -135,6 +138,8 @@ def audit_blocks(results: Results) -> dict[str, str]:
         )
         out[f"audit-{source}-claims"] = markdown([*AGAINST], claims(results, dataset, anchors))
         out[f"audit-{source}-grams"] = grams(results, dataset, anchors)
+    private = lines(results, f"audit:tcga-brca {PRIVATE}", 100, with_interval)
+    out["audit-private"] = markdown(["what is attacked", *COLUMNS], private)
     return out
 
 
