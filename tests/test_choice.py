@@ -230,7 +230,7 @@ def test_a_way_that_a_node_does_not_have_is_refused(monkeypatch):
     node.config = Config(align=AlignConfig(decorrelate=False))
     assert len(node.ways) <= last
     monkeypatch.setattr("isogram.aggregation.choose_fit", lambda *_: last)
-    monkeypatch.setattr("isogram.federation.alignment.gather", lambda *_: fed)
+    monkeypatch.setattr("isogram.federation.alignment.gather", lambda *_, **__: fed)
     with pytest.raises(MessageError, match=f"node 'c' was told to fit by way {last},"):
         federation.align(data, Config())
 
