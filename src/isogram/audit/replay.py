@@ -39,6 +39,8 @@ class Played:
 
 def play(game: Game, config: Config, number: int) -> Played:
     """Replay number `number` of a game."""
+    # Draws of rows and anchors are seeded by a node's name, too: the same ones in all replays would tell nodes apart.
+    config = config.model_copy(update={"seed": config.seed + 1000 * (number + 1)})
     if config.privacy.epsilon:  # other noise in each replay, and the same if it is played again
         noise = config.privacy.model_copy(update={"noise_seed": (game.seed << 16) + number})
         config = config.model_copy(update={"privacy": noise})
