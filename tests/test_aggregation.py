@@ -9,7 +9,6 @@ from sklearn.linear_model import Ridge
 
 from isogram.aggregation import (
     HEAD_PRIOR,
-    MIN_EVIDENCE,
     PRECISION_FLOOR,
     in_order,
     merge_counts,
@@ -23,7 +22,7 @@ from isogram.alignment import canonical_frame, consensus, gram, pack, shrink
 from isogram.errors import MessageError
 from isogram.messages import Up
 from isogram.representations import mean_embeddings
-from isogram.secure_sum import SumParty
+from isogram.secure_sum import MIN_EVIDENCE, SumParty
 
 SEEDS = st.integers(0, 2**32)
 

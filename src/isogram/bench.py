@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, astuple, dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,6 +19,9 @@ from isogram.federation import Progress
 from isogram.files import append_lines, make_folder, write_atomic
 from isogram.goal import goal_of
 from isogram.methods import METHODS, RECIPES, Recipe, Solution, allowed, settings_for
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 DEFAULT_TRUNK = Config().model.trunk
 
@@ -174,21 +177,30 @@ def bench(
     make_folder(path.parent)
     ended: list[tuple[Cell, float]] = []
     rewrite(path)  # an interrupted run may have left half a line
+
+    def keep(cell: Cell, result: tuple[list[Row], float]) -> None:
+        rows, seconds = result
+        append_lines(path, (json.dumps(asdict(row)) for row in rows))
+        ended.append((cell, seconds))
+        finished(*ended[-1])
+
+    side_by_side(timed, cells, jobs, keep)
+    rewrite(path)
+    return ended
+
+
+def side_by_side(work: Callable[[T], R], tasks: Iterable[T], jobs: int, ended: Callable[[T, R], None]) -> None:
+    """Each task in one of `jobs` processes; `ended` is told as they end. Whatever is raised stops all of them."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(timed, cell): cell for cell in cells}
+        futures = {pool.submit(work, task): task for task in tasks}
         try:
             for future in as_completed(futures):
-                rows, seconds = future.result()
-                append_lines(path, (json.dumps(asdict(row)) for row in rows))
-                ended.append((futures[future], seconds))
-                finished(*ended[-1])
+                ended(futures[future], future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in active_children():
                 child.terminate()
             raise
-    rewrite(path)
-    return ended
 
 
 def rewrite(path: Path) -> list[Row]:

@@ -17,7 +17,6 @@ from isogram.data import AnchorItems, NodeData
 from isogram.local import Node
 from isogram.messages import Down, Message, Up
 from isogram.model import SharedModel
-from isogram.model.adapters import MAGNITUDE
 from isogram.noise import Noise
 
 
@@ -139,22 +138,22 @@ class Attacker:
             loss[told] = cross_entropy(logits[told], place[self.labels[told]], reduction="none")
         yield loss
 
-    def along(self, update: "Seen") -> Tensor:
+    def along(self, seen: Seen) -> Tensor:
         """[n, 2 or 3] of one update: `losses` where it ends, and the slope there of their sum along it.
 
         The slope is the inner product of a row's gradient with the update: the cosine of one-shot canaries (Andrew et
         al. 2024, arXiv 2302.03098), but for the row's own norm.
         """
         assert self.model is not None
-        here = self.losses(update.head)
+        here = self.losses(seen.head)
         sides = []
         for share in (0.5, 1.5):
-            self.model.shared.load({n: v + share * (update.after[n] - v) for n, v in update.before.items()})
-            sides.append(self.losses(update.head).sum(1))
-        self.model.shared.load(update.after)
+            self.model.shared.load({n: v + share * (seen.after[n] - v) for n, v in seen.before.items()})
+            sides.append(self.losses(seen.head).sum(1))
+        self.model.shared.load(seen.after)
         return torch.cat([here, (sides[1] - sides[0])[:, None]], 1)
 
-    def follow(self, messages: Sequence[Message]) -> Iterator["Seen"]:
+    def follow(self, messages: Sequence[Message]) -> Iterator[Seen]:
         """Each update of a node in turn, the double's model set to what the node had become."""
         assert self.model is not None
         shared, head = self.model.shared, None
@@ -177,12 +176,11 @@ def last_head(messages: Sequence[Message]) -> Tensor | None:
 
 
 def sent(update: Up, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adapters as the node had them: without the precisions they may travel with. What is at home is not among them."""
+    """Adapters as the node had them: without the precisions they may travel with."""
     out = {}
     for name, value in update.adapters.items():
         if update.precision:
             weight = update.precision[name]
             value = torch.where(weight > 0, value / weight, before[name])
-        if not name.endswith(f".{MAGNITUDE}") or name in before:
-            out[name] = value
+        out[name] = value
     return out

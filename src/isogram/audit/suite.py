@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
-from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from isogram.audit import attributes, grams, membership
 from isogram.audit.game import Game
 from isogram.audit.protocols import check
 from isogram.audit.replay import ISOGRAM, Played, play
-from isogram.bench import Row
+from isogram.bench import Row, side_by_side
 from isogram.config import Config
 from isogram.config_file import read_config
 from isogram.data import open_data
@@ -29,6 +28,9 @@ from isogram.tensor_file import read_tensors, write_tensors
 
 EVERYTHING = f"{ISOGRAM}: all messages"
 """The attack on all that Isogram's nodes send, and get, together."""
+
+GRAMS, PRIVATE_SCALES = f"{ISOGRAM}: Grams and frame", "Gram, private scales"
+"""What a Gram tells, as it is sent; and as it would be, were features divided by a node's own spread."""
 
 Told = Callable[[str], None]
 
@@ -103,20 +105,15 @@ def audit(
     make_folder(folder)
     about = _about(config, canaries, seed)
     missing = [n for n in range(replays) if not _is_kept(folder, n, about)]
-    tell = told or (lambda note: None)
-    for number in range(replays - len(missing)):
-        tell(f"{number + 1} of {replays}, kept from before")
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_play_and_keep, config, canaries, seed, n, folder) for n in missing]
-        try:
-            for done, future in enumerate(as_completed(futures), replays - len(missing) + 1):
-                future.result()
-                tell(f"{done} of {replays}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
-                child.terminate()
-            raise
+    kept, tell = [n for n in range(replays) if n not in missing], told or (lambda note: None)
+    for place in range(len(kept)):
+        tell(f"{place + 1} of {replays}, kept from before")
+
+    def ended(number: int, result: None) -> None:
+        kept.append(number)
+        tell(f"{len(kept)} of {replays}")
+
+    side_by_side(partial(_play_and_keep, config, canaries, seed, folder), missing, jobs, ended)
     return figures(game, [_kept(folder, n) for n in range(replays)], config)
 
 
@@ -141,15 +138,10 @@ def figures(game: Game, played: Sequence[Played], config: Config) -> list[Row]:
     if config.privacy.epsilon:
         add(EVERYTHING, "epsilon-stated", "", [config.privacy.epsilon] * len(played))
     varying = sum(len({p.digests[key] for p in played}) > 1 for key in played[0].digests)
-    add(f"{ISOGRAM}: Grams and frame", "varies", "", [varying / len(played[0].digests)] * len(played))
+    add(GRAMS, "varies", "", [varying / len(played[0].digests)] * len(played))
     for modality in game.data.modalities:
-        for metric, value in _grams(game, modality, config).items():
-            add(
-                f"{ISOGRAM}: Grams and frame" if "private" not in metric else "Gram, private scales",
-                metric,
-                modality,
-                [value],
-            )
+        for method, metric, value in _grams(game, modality, config):
+            add(method, metric, modality, [value])
     return rows
 
 
@@ -238,15 +230,16 @@ def _places_out(game: Game, modality: str, node: str, played: Played) -> np.ndar
     return game.places(modality)[node].start + np.flatnonzero(free)
 
 
-def _grams(game: Game, modality: str, config: Config) -> dict[str, float]:
+def _grams(game: Game, modality: str, config: Config) -> list[tuple[str, str, float]]:
     """What Grams of one modality's anchors give away, of one node's rows."""
     node = game.members(modality)[0]
     real = torch.from_numpy(~game.is_canary(node.name))
     anchors = flat_rows(game.data.anchors.items[modality].tokens)
-    found = grams.private_scale(anchors, flat_rows(node.tokens)[real], config.align.rho)
-    out = {"up to rotation": grams.rotation_error(anchors, config)}
-    for name, (error, auc) in (found or {}).items():
-        out |= {f"scale error, by {name}": error, f"scale membership, by {name}": auc}
+    out = [(GRAMS, "up to rotation", grams.rotation_error(anchors, config))]
+    found = grams.private_scale(anchors, flat_rows(node.tokens)[real], config.align.rho) or {}
+    for name, (error, auc) in found.items():
+        method = GRAMS if name == "anchors" else PRIVATE_SCALES
+        out += [(method, f"scale error, by {name}", error), (method, f"scale membership, by {name}", auc)]
     return out
 
 
@@ -264,7 +257,7 @@ def _is_kept(folder: Path, number: int, about: dict[str, object]) -> bool:
     return path.exists() and read_tensors(path)[1]["about"] == json.loads(json.dumps(about))
 
 
-def _play_and_keep(config: Config, canaries: int, seed: int, number: int, folder: Path) -> None:
+def _play_and_keep(config: Config, canaries: int, seed: int, folder: Path, number: int) -> None:
     torch.set_num_threads(1)
     found = play(Game.of(open_data(config), canaries, seed), config, number)
     tensors = {f"statistics|{k}": v for k, v in found.statistics.items()}

@@ -15,8 +15,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Train one multimodal transformer across silos that share no sample.",
-    epilog="Exit: 0 ok, 1 bug, 2 input, 3 refused, 4 machine, 5 unsent, 130 interrupted.",
+    help="\b\nTrain one multimodal transformer across silos that share no sample.\n"
+    "Exit: 0 ok, 1 bug, 2 input, 3 refused, 4 machine, 5 unsent, 130 interrupted.",
 )
 
 

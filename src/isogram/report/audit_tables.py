@@ -4,15 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from isogram.audit.suite import EVERYTHING, GRAMS, PRIVATE_SCALES
 from isogram.report.tables import Mean, Results, difference, figure, markdown, short
 
 ORDER = (
-    "isogram: Grams and frame",
+    GRAMS,
     "isogram: class sums",
     "isogram: votes",
     "isogram: updates",
     "isogram: final model",
-    "isogram: all messages",
+    EVERYTHING,
     "prototypes",
     "full weights: updates",
     "full weights: final model",
@@ -46,7 +47,7 @@ AGAINST = {
 }
 """Columns of `claims`, and whether they hold numbers."""
 
-BASE, EVERYTHING = "prototypes", "isogram: all messages"
+BASE = "prototypes"
 PRIVATE = "private"
 """In the names of rows of an audit under differential privacy."""
 
@@ -59,10 +60,10 @@ def lines(results: Results, dataset: str, anchors: int, show: Callable[[Mean | N
     out = []
     for method in ORDER:
         found = {name: results.mean(dataset, method, anchors, metric) for name, (metric, _) in COLUMNS.items()}
-        if method == ORDER[0] and results.methods(dataset):
+        if method == GRAMS and results.methods(dataset):
             varies = results.mean(dataset, method, anchors, "varies")
             constant = varies is not None and varies.mean == 0
-            text = "same bytes" if constant else "VARIES"
+            text = "same bytes" if constant else "bytes vary"
             out.append([method, text, *[""] * (len(COLUMNS) - 1)])
         elif any(found.values()):
             out.append([method, *(show(value) for value in found.values())])
@@ -151,7 +152,7 @@ def grams(results: Results, dataset: str, anchors: int) -> str:
         def cell(metric: str, method: str, direction: str = direction) -> str:
             return figure(results.mean(dataset, method, anchors, metric, direction))
 
-        own, what_if = ORDER[0], "Gram, private scales"
+        own, what_if = GRAMS, PRIVATE_SCALES
         line = [results.mean(dataset, own, anchors, "up to rotation", direction)]
         out.append(
             [

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from isogram.audit.suite import GRAMS
 from isogram.bench import QUICK, Cell, Row
 from isogram.doctor import LEVELS, Diagnosis
 from isogram.methods import METHODS
@@ -51,7 +52,7 @@ def print_audit(rows: Sequence[Row], console: Console) -> None:
     told, group = [], ""
     for method, *cells in audit_tables.lines(results, dataset, anchors, figure):
         protocol, _, field = method.partition(": ")
-        if method == audit_tables.ORDER[0]:
+        if method == GRAMS:
             told.append(f"{field}: {cells[0]} in every replay")
             continue
         if field and protocol != group:

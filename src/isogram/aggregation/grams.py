@@ -1,29 +1,16 @@
-"""Server side: lists of updates in, one broadcast out. Pure functions; nodes are taken in the order of their names."""
+"""What the server makes of the nodes' Grams: consensus, anchor weights, the way to fit, who stands out, residuals."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from isogram import alignment, robust
-from isogram.alignment import (
-    Fit,
-    anchor_residuals,
-    canonical_frame,
-    classes,
-    consensus,
-    item_quality,
-    sub_smoother,
-    unpack,
-)
+from isogram import alignment
+from isogram.aggregation.order import in_order
+from isogram.alignment import Fit, anchor_residuals, canonical_frame, consensus, item_quality, sub_smoother, unpack
 from isogram.errors import MessageError
 from isogram.messages import Up
-from isogram.secure_sum import MIN_EVIDENCE, total
-
-HEAD_PRIOR = 20.0
-"""Precision of a class direction before any row is seen, as if so many unit rows had been seen in each direction."""
 
 RESIDUAL_FLOOR = 1e-3
 """Below it nodes and anchors count as equally well placed."""
@@ -33,29 +20,6 @@ PRECISION_FLOOR = 1e-3
 
 MIN_JUDGED = 3
 """Anchors shared with other modalities below which a node is not judged."""
-
-
-def in_order(updates: Sequence[Up]) -> list[Up]:
-    """Updates sorted by node name, so that sums do not depend on who answered first.
-
-    Raises:
-        MessageError: two updates of one node, or of different anchor sets or rounds.
-    """
-    names = [update.node for update in updates]
-    if len(set(names)) != len(names):
-        raise MessageError(f"two updates of one node in a round: {sorted(names)}")
-    for update in updates:
-        if update.anchor_hash != updates[0].anchor_hash:
-            raise MessageError(
-                f"nodes {updates[0].node!r} and {update.node!r} use different anchor sets "
-                f"({updates[0].anchor_hash[:8]}, {update.anchor_hash[:8]}); give all nodes the same files"
-            )
-        if update.round != updates[0].round:
-            raise MessageError(
-                f"node {update.node!r} answers round {update.round}, {updates[0].node!r} round {updates[0].round}; "
-                "leave late answers out"
-            )
-    return sorted(updates, key=lambda update: update.node)
 
 
 def merge_grams(
@@ -280,161 +244,3 @@ def node_residuals(
         precision[update.node] = 2 / (mean + residuals).clamp_min(RESIDUAL_FLOOR)
     largest = max(float(value.max()) for value in precision.values())
     return means, {node: (value / largest).clamp_min(PRECISION_FLOOR) for node, value in precision.items()}
-
-
-def merge_counts(updates: Sequence[Up]) -> Tensor:
-    """[C] rows of each class over all nodes, 0 for fewer than `MIN_EVIDENCE`: asked before any sum is sent.
-
-    Raises:
-        MessageError: counts of different lengths, or that do not add up to counts; names the nodes.
-    """
-    counts = _total(updates, "counts")
-    if not ((counts >= 0) & (counts == counts.round())).all():
-        nodes = ", ".join(repr(update.node) for update in in_order(updates))
-        raise MessageError(
-            f"class counts of nodes {nodes} do not add up to whole numbers: one of them is of another round or spoilt, "
-            "and masked it does not show which; ask all of them again"
-        )
-    return torch.where(counts >= MIN_EVIDENCE, counts, 0)
-
-
-def merge_heads(updates: Sequence[Up], evidence: Tensor) -> Tensor:
-    """Class directions [C, r] in the frame from secure sums; NaN rows where evidence [C] is 0.
-
-    From class sums alone they are unit class means. With second moments S = sum u u^T, too, they are the rows of
-    (sum u by class) (S + `HEAD_PRIOR` I)^-1: the mean of a linear head's posterior, for which Laplace's approximation
-    of the last layer is exact (Daxberger et al. 2021, "Laplace Redux"), and the precision-weighted mean of the heads
-    that the nodes would have fitted each by itself.
-
-    Raises:
-        MessageError: sums of different shapes; names the nodes.
-    """
-    sums = _total(updates, "head")
-    if any(update.second is not None for update in updates):
-        precision = unpack(_total(updates, "second"))
-        sums = torch.linalg.solve(precision + HEAD_PRIOR * torch.eye(len(precision), dtype=torch.float64), sums.T).T
-    directions = torch.nn.functional.normalize(sums, dim=1)
-    return torch.where(evidence[:, None] > 0, directions, torch.nan)
-
-
-def merge_noisy_heads(updates: Sequence[Up], frame: Tensor, noise: float, width: int) -> Tensor:
-    """Class directions [C, r] from sums with Gaussian noise; NaN where noise alone would have as large a sum.
-
-    All of it is made of what was released and of the frame, which is public, so it costs nothing more. From unit sums
-    in the leading coordinates each anchor gets class scores, and from these come directions in all coordinates, which
-    noise moves less (`alignment.classes.evidence_head`).
-
-    Args:
-        updates: one per labelled node.
-        frame: [K, r].
-        noise: standard deviation of what each node added to each number.
-        width: coordinates that are not 0.
-
-    Raises:
-        MessageError: sums of different shapes; names the nodes.
-    """
-    sums = _total(updates, "head")
-    known = sums.square().sum(1) > len(updates) * noise**2 * width
-    directions = torch.full_like(sums, torch.nan)
-    if known.any():
-        scores = classes.anchor_classes(frame.double(), sums[known])
-        directions[known] = torch.nn.functional.normalize(classes.evidence_head(scores, frame.double()), dim=1)
-    return directions
-
-
-def merge_directions(updates: Sequence[Up], rule: robust.Rule) -> tuple[Tensor, dict[str, str]]:
-    """Class directions [C, r] by `robust.vote`; and the nodes whose votes do not count, each with a line that says so.
-
-    Raises:
-        MessageError: directions of different shapes; names the nodes.
-    """
-    senders = [update.node for update in in_order(updates) if update.directions is not None]
-    head, counts = robust.vote(_sent(updates, "directions"), rule)
-    told = {
-        node: f"node {node!r} tells other classes than the other nodes do: it is left out; look at its labels"
-        for node, count in zip(senders, counts, strict=True)
-        if not count
-    }
-    return head, told
-
-
-def _total(updates: Sequence[Up], field: str) -> Tensor:
-    return total(_sent(updates, field))
-
-
-def _sent(updates: Sequence[Up], field: str) -> list[Tensor]:
-    """A field of all updates that have it, in node order and of one shape."""
-    senders = [update for update in in_order(updates) if getattr(update, field) is not None]
-    values = [getattr(update, field) for update in senders]
-    for sender, value in zip(senders, values, strict=True):
-        if value.shape != values[0].shape:
-            raise MessageError(
-                f"nodes {senders[0].node!r} and {sender.node!r} sent {field} of shapes {tuple(values[0].shape)} and "
-                f"{tuple(value.shape)}; all nodes need the same classes and rank"
-            )
-    return values
-
-
-def sum_sketches(updates: Sequence[Up]) -> dict[str, Tensor]:
-    """Sum of each layer's gradient sketch over the nodes that sent it, float64.
-
-    Raises:
-        MessageError: sketches of different shapes, or one that is not finite; names node and layer.
-    """
-    sums: dict[str, Tensor] = {}
-    for update in in_order(updates):
-        for layer, sketch in sorted(update.sketches.items()):
-            if not torch.isfinite(sketch).all():
-                raise MessageError(
-                    f"node {update.node!r} sent NaN or infinity in the sketch of {layer!r}; leave it out"
-                )
-            if layer in sums and sums[layer].shape != sketch.shape:
-                raise MessageError(
-                    f"node {update.node!r} sent the sketch of {layer!r} as {tuple(sketch.shape)}, others as "
-                    f"{tuple(sums[layer].shape)}; all nodes need the same trunk and rank"
-                )
-            sums[layer] = sketch.double() + sums.get(layer, 0.0)
-    return sums
-
-
-def trained_is_better(updates: Sequence[Up], frame: Tensor, temperature: float) -> dict[str, bool]:
-    """Per node: does training find held-out anchors better than the start, by more than one standard error?
-
-    An anchor's score at a node is the mean log-probability of its true partner among the held-out anchors at the nodes
-    of other modalities (softmax of cosines, both ways), these taken at their start. A node whose held-out anchors are
-    held by no other modality stays with its start.
-
-    Args:
-        updates: with `block_start` and `block_trained`, similarities to the frame's anchors, and `index`.
-        frame: [K, r], of full rank.
-        temperature: of the softmax.
-    """
-    senders = in_order(updates)
-    inverse = torch.linalg.pinv(frame.double(), rtol=1e-6).T
-    start = [_coordinates(update.block_start, inverse) for update in senders]
-    trained = [_coordinates(update.block_trained, inverse) for update in senders]
-    better: dict[str, bool] = {}
-    for position, update in enumerate(senders):
-        gains: dict[int, list[float]] = {}
-        for other, partner in zip(senders, start, strict=True):
-            if other.modality == update.modality or update.index is None or other.index is None:
-                continue
-            common, mine, theirs = np.intersect1d(update.index.numpy(), other.index.numpy(), return_indices=True)
-            before = _match(start[position][mine], partner[theirs], temperature)
-            after = _match(trained[position][mine], partner[theirs], temperature)
-            for anchor, gain in zip(common, (after - before).tolist(), strict=True):
-                gains.setdefault(int(anchor), []).append(gain)
-        means = np.array([np.mean(values) for values in gains.values()])
-        better[update.node] = len(means) > 1 and bool(means.mean() > means.std(ddof=1) / len(means) ** 0.5)
-    return better
-
-
-def _coordinates(block: Tensor | None, inverse: Tensor) -> Tensor:
-    assert block is not None, "an update without its blocks"
-    return torch.nn.functional.normalize(block.double() @ inverse, dim=1)
-
-
-def _match(left: Tensor, right: Tensor, temperature: float) -> Tensor:
-    """[h] log-probability of row i's true partner, mean of both directions."""
-    logits = left @ right.T / temperature
-    return (logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()) / 2
