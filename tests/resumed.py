@@ -25,5 +25,5 @@ def put_back(folder, data, config):
     assert round_state(again).keys() == expected.keys()
     for name, value in round_state(again).items():
         assert_close(value, expected[name], rtol=0, atol=0, equal_nan=True)
-    final_model(straight, data.classes).save(folder / "model")
+    final_model(straight, data).save(folder / "model")
     return straight, again, SavedModel.load(folder / "model")

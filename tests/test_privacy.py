@@ -81,7 +81,7 @@ def released(data, config, monkeypatch, folder):
         fed = federation.train(federation.align(data, config, secret=SECRET))
     from isogram.checkpoint import final_model
 
-    final_model(fed, data.classes).save(folder / "model")
+    final_model(fed, data).save(folder / "model")
     return fed, sent, (folder / "model").read_bytes()
 
 

@@ -39,7 +39,7 @@ def fed(request, data):
 
 def test_a_saved_model_embeds_as_the_nodes_do(fed, data, tmp_path):
     path = tmp_path / "model.safetensors"
-    final_model(fed, data.classes).save(path)
+    final_model(fed, data).save(path)
     model = SavedModel.load(path)
     with evaluation():
         for node in fed.nodes:
@@ -63,7 +63,7 @@ def test_waves_of_a_class_part_are_kept(data, tmp_path, train):
     node.class_part = replace(before, weight=weights[:width], waves=waves)
     node.map = node._fitted(slice(None))
     fed = federation.train(fed) if train else fed
-    final_model(fed, data.classes).save(tmp_path / "model")
+    final_model(fed, data).save(tmp_path / "model")
     with evaluation():
         rows = data.held_out.tokens(node.modality)
         found = SavedModel.load(tmp_path / "model").embed(node.name, rows)
@@ -75,7 +75,7 @@ def test_waves_of_a_class_part_are_kept(data, tmp_path, train):
 
 def test_the_same_model_is_the_same_bytes(fed, data, tmp_path):
     for name in ("one", "two"):
-        final_model(fed, data.classes).save(tmp_path / name)
+        final_model(fed, data).save(tmp_path / name)
     SavedModel.load(tmp_path / "one").save(tmp_path / "again")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == (tmp_path / "again").read_bytes()
 
@@ -84,7 +84,7 @@ def test_a_file_of_the_format_before_is_read(data, tmp_path):
     """In it maps are linear and nothing is kept."""
     plain = CONFIG.model_copy(update={"align": AlignConfig(choose=False, propagate=False)})
     fed, path = federation.train(federation.align(data, plain)), tmp_path / "model"
-    final_model(fed, data.classes).save(path)
+    final_model(fed, data).save(path)
     tensors, about = read_tensors(path)
     assert not [name for name in tensors if "Waves-" in name or "Gaussians-" in name or name.startswith("kept/")]
     write_tensors(path, tensors, about | {"format": "isogram-model-2"})
@@ -94,7 +94,7 @@ def test_a_file_of_the_format_before_is_read(data, tmp_path):
 
 def test_a_model_without_labels_has_no_head(data, tmp_path):
     bare = replace(data, nodes=tuple(replace(node, labels=None) for node in data.nodes))
-    final_model(federation.align(bare, CONFIG), data.classes).save(tmp_path / "model")
+    final_model(federation.align(bare, CONFIG), data).save(tmp_path / "model")
     assert SavedModel.load(tmp_path / "model").head is None
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_no_model_is_told(tmp_path):
 
 
 def test_a_wrong_node_or_shape_is_told(fed, data):
-    model = final_model(fed, data.classes)
+    model = final_model(fed, data)
     with pytest.raises(DataError, match="no node 'd' in this model; there are a-1, a-2, b, c"):
         model.embed("d", data.nodes[0].tokens)
     with pytest.raises(DataError, match=r"takes rows of 4 tokens and 28 values in all, got \(4, 10\)"):
@@ -123,7 +123,7 @@ def test_a_trunk_whose_weights_have_changed_is_told(data, tmp_path):
     shape = BertConfig(vocab_size=16, hidden_size=48, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48)
     BertModel(shape).save_pretrained(tmp_path / "trunk")
     config = CONFIG.model_copy(update={"model": ModelConfig(trunk=str(tmp_path / "trunk"))})
-    final_model(federation.train(federation.align(data, config)), data.classes).save(tmp_path / "model")
+    final_model(federation.train(federation.align(data, config)), data).save(tmp_path / "model")
     model = SavedModel.load(tmp_path / "model")
     rows = data.nodes[0].tokens
     model.embed(data.nodes[0].name, rows)
@@ -133,7 +133,7 @@ def test_a_trunk_whose_weights_have_changed_is_told(data, tmp_path):
 
 
 def test_a_saved_model_names_classes_as_evaluation_does(fed, data, tmp_path):
-    final_model(fed, data.classes).save(tmp_path / "model.safetensors")
+    final_model(fed, data).save(tmp_path / "model.safetensors")
     model = SavedModel.load(tmp_path / "model.safetensors")
     for node in fed.nodes:
         rows = node.data.tokens[:20]

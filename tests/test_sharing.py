@@ -225,7 +225,7 @@ def test_a_run_put_back_goes_on_to_the_same_bits(tmp_path, data, across, adapter
 @pytest.mark.parametrize("refresh", [0, 1])
 def test_each_nodes_adapter_is_exported(tmp_path, data, refresh):
     fed = trained(data, config_("none", refresh=refresh))
-    model = final_model(fed, data.classes)
+    model = final_model(fed, data)
     done = export_model(model, tmp_path / "out")
     assert sorted(done.folders) == ["a-1", "a-2", "b", "c"]
     blobs = {name: (path / "adapter_model.safetensors").read_bytes() for name, path in done.folders.items()}
@@ -237,7 +237,7 @@ def test_each_nodes_adapter_is_exported(tmp_path, data, refresh):
 def test_one_trunk_is_exported_once_whatever_else_modalities_have_apart(tmp_path, data):
     fed = trained(data, config_("trunk"))
     assert {name for state in fed.apart.values() for name in state} == {"out.weight"}
-    assert list(export_model(final_model(fed, data.classes), tmp_path / "out").folders) == [""]
+    assert list(export_model(final_model(fed, data), tmp_path / "out").folders) == [""]
 
 
 @pytest.mark.parametrize("across", ["pooled", "none"])

@@ -15,6 +15,7 @@ from torch import Tensor
 from isogram import federation
 from isogram.accountant import card
 from isogram.alignment import LinearMap
+from isogram.data import FederatedData
 from isogram.errors import RunError
 from isogram.federation import Federation
 from isogram.model import SavedModel
@@ -123,7 +124,7 @@ def _homes(fed: Federation) -> dict[str, dict[str, Tensor]]:
     return {n.name: fed.apart.get(fed.group(n), {}) | n.model.home for n in fed.nodes if n.model is not None}
 
 
-def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
+def final_model(fed: Federation, data: FederatedData) -> SavedModel:
     """What embeds new rows from now on."""
     trained = all(node.model is not None for node in fed.nodes)
     trunk = fed.nodes[0].shared.trunk if trained else None
@@ -136,7 +137,7 @@ def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
         config=fed.config.model.model_copy(update={"start": ""}),  # its adapters say what it started from
         nodes={node.name: node.modality for node in fed.nodes},
         tokens={node.modality: node.data.tokens.shape[1] for node in fed.nodes},
-        classes=classes,
+        classes=data.classes,
         anchor_hash=fed.anchor_hash,
         maps=maps,
         frame=fed.frame,
@@ -148,4 +149,21 @@ def final_model(fed: Federation, classes: tuple[str, ...]) -> SavedModel:
         adapters=fed.adapters if trained else None,
         fingerprint=trunk.fingerprint if trunk is not None else "",
         privacy=card(fed.config, fed.round),
+        encoders=data.encoders,
+        about=_about(fed, data),
     )
+
+
+def _about(fed: Federation, data: FederatedData) -> dict[str, Any]:
+    """What was trained where, and on which anchors; no number of rows, which are private, too."""
+    labelling = sorted(node.name for node in data.nodes if node.labels is not None)
+    return {
+        "data": data.name,
+        "goal": fed.config.goal,
+        "seed": fed.config.seed,
+        "rounds": fed.round,
+        "anchors": {modality: len(items.index) for modality, items in data.anchors.items.items()},
+        "concepts": len(data.anchors),
+        "labelling_nodes": labelling,
+        "notes": list(data.notes),
+    }

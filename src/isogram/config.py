@@ -25,7 +25,10 @@ DATASETS = {
 """The built-in data sets and what they are; `isogram.data` has their loaders."""
 
 FILES = "files"
-"""Value of `data` for tables of your own."""
+"""Value of `data` for tables of numbers of your own."""
+
+SILOS = "silos"
+"""Value of `data` for folders and tables of your own, of any modality."""
 
 BUILT_IN_TRUNKS = ("none", "small", "minilm", "minilm-random")
 
@@ -238,6 +241,53 @@ class FilesConfig(_Settings):
         return classes
 
 
+class ModalityConfig(_Settings):
+    """How items of one modality are read and encoded; the same at all nodes that hold it, and for the anchors."""
+
+    kind: str = Field("", description="image, audio, text, series, table, sequence, or a package's; empty: its name")
+    encoder: str = Field(
+        "builtin", description="builtin, lite0, whisper-tiny, minilm, hf:ORGANISATION/MODEL or hf:./folder"
+    )
+    rate: int | None = Field(None, ge=1, description="audio, series: samples a second; if absent the kind's own")
+    columns: tuple[str, ...] = Field(
+        (), description="table, series: columns with numbers, in order; empty: all of the anchors"
+    )
+
+
+class SiloNode(_Settings):
+    """One silo: a folder of files, or a CSV or Parquet with a column of paths, text or numbers.
+
+    Nodes of several modalities are several entries with one name.
+    """
+
+    name: str = Field(pattern=_PRINTED, description="of the site, distinct but for its modalities")
+    modality: str = Field(pattern=_PRINTED, description="a column of the anchor table")
+    data: Path = Field(description="folder, CSV or Parquet, FASTA")
+    column: str = Field("", description="of paths, text or sequences; empty: the modality's name, or the only one")
+    id: str = Field("", description="column of distinct row ids; empty: file name or line")
+    label: str = Field("", description="column of classes; of a folder, `folder`: its subfolders are classes")
+    group: str = Field("", description="column of patients or the like, never split between training and held-out")
+
+
+class SilosConfig(_Settings):
+    """Folders and tables of your own, for `data = "silos"`. Paths are relative to the configuration file."""
+
+    anchors: Path | None = Field(None, description="folder of an anchor set: anchors.csv and its files")
+    classes: tuple[str, ...] = Field((), description="every class that labels may name; empty: all that occur")
+    held_out: float = Field(0.2, ge=0, lt=1, description="share that is kept to measure on")
+    measure: Literal["anchors", "rows"] = Field(
+        "anchors", description="what is held out: anchors (are partners found?), rows (are classes?)"
+    )
+    skip_bad: bool = Field(False, description="leave out items that cannot be read, and count them")
+    modalities: Mapping[str, ModalityConfig] = Field({}, description="modality = how it is read; absent: the defaults")
+    nodes: tuple[SiloNode, ...] = ()
+
+    def modality(self, name: str) -> ModalityConfig:
+        """Settings of a modality, its kind filled in."""
+        found = self.modalities.get(name, ModalityConfig())
+        return found if found.kind else found.model_copy(update={"kind": name})
+
+
 class OutputConfig(_Settings):
     """Where a run's folder goes."""
 
@@ -251,7 +301,7 @@ class OutputConfig(_Settings):
 
 
 def _default_anchors(found: dict[str, Any]) -> int:
-    return {"digits": 5, "digits-sites": 5, "pictures": 200, FILES: 0}.get(found.get("data", ""), 100)
+    return {"digits": 5, "digits-sites": 5, "pictures": 200, FILES: 0, SILOS: 0}.get(found.get("data", ""), 100)
 
 
 def _default_goal(found: dict[str, Any]) -> Goal:
@@ -266,11 +316,11 @@ class Config(_Settings):
     """
 
     name: str = Field("", description="of the run's folder; if empty this file's own")
-    data: str = Field("tcga-brca", description="a built-in set (see `isogram data list`), or files: your own, below")
+    data: str = Field("tcga-brca", description="a built-in set (see `isogram data list`), or your own: files, silos")
     anchors: int = Field(
         default_factory=_default_anchors,
         ge=0,
-        description="K, public anchors; per digit on digits; with files 0 takes all there are",
+        description="K, public anchors; per digit on digits; with files and silos 0 takes all there are",
     )
     goal: Goal = Field(
         default_factory=_default_goal,
@@ -286,6 +336,7 @@ class Config(_Settings):
     privacy: PrivacyConfig = PrivacyConfig()
     output: OutputConfig = OutputConfig()
     files: FilesConfig = FilesConfig()
+    silos: SilosConfig = SilosConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -306,20 +357,24 @@ class Config(_Settings):
     @field_validator("data")
     @classmethod
     def _exists(cls, data: str) -> str:
-        if data not in DATASETS and data != FILES:
-            near = get_close_matches(data, [*DATASETS, FILES], n=1)
+        known = (*DATASETS, FILES, SILOS)
+        if data not in known:
+            near = get_close_matches(data, known, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"no data set {data!r}: choose one of {', '.join(DATASETS)}, {FILES}{meant}")
+            raise ValueError(f"no data set {data!r}: choose one of {', '.join(known)}{meant}")
         return data
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         problems = []
-        if self.data == FILES and not self.files.nodes:
-            problems.append('data = "files" needs [[files.nodes]] tables: one per silo')
-        if self.data != FILES and self.files.nodes:
-            problems.append(f'[[files.nodes]] are given, but data = "{self.data}"; set data = "files"')
-        if self.data != FILES and self.anchors < 1:
+        for own, nodes in ((FILES, self.files.nodes), (SILOS, self.silos.nodes)):
+            if self.data == own and not nodes:
+                problems.append(f'data = "{own}" needs [[{own}.nodes]] tables: one per silo')
+            if self.data != own and nodes:
+                problems.append(f'[[{own}.nodes]] are given, but data = "{self.data}"; set data = "{own}"')
+        if self.data == SILOS and self.silos.anchors is None:
+            problems.append('data = "silos" needs silos.anchors, the folder of the anchor set')
+        if self.data not in (FILES, SILOS) and self.anchors < 1:
             problems.append(f"anchors = {self.anchors}: {self.data} needs at least 1")
         if self.train.rounds and not any(weight for _, weight in self.train.weights):
             problems.append("train.weights are all 0: there is nothing to train; give one a weight, or set rounds = 0")

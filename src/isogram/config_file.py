@@ -11,7 +11,7 @@ from typing import Any, get_args
 import tomlkit
 from pydantic import BaseModel, ValidationError
 
-from isogram.config import FILES, Config
+from isogram.config import FILES, SILOS, Config, SilosConfig
 from isogram.errors import ConfigError
 from isogram.goal import GOVERNED
 from isogram.privacy import FOLLOWS
@@ -20,8 +20,8 @@ from isogram.privacy import FOLLOWS
 def read_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
     """The configuration in a TOML file, or the defaults, with single settings such as "train.rounds=8" on top.
 
-    Relative paths under [files], and folders of models that begin with ".", count from the file's own folder. The run
-    is named after the file unless it says.
+    Relative paths under [files] and [silos], and folders of models that begin with ".", count from the file's own
+    folder. The run is named after the file unless it says.
 
     Raises:
         ConfigError: the file cannot be read, or settings are wrong: every one of them, with its place.
@@ -150,8 +150,21 @@ def _rooted(config: Config, folder: Path) -> Config:
     )
     held_out = {modality: folder / path for modality, path in config.files.held_out.items()}
     files = config.files.model_copy(update={"nodes": nodes, "held_out": held_out})
+    silos = _rooted_silos(config.silos, folder)
     paths = {key: _at(folder, getattr(config.model, key)) for key in ("trunk", "start")}
-    return config.model_copy(update={"files": files, "model": config.model.model_copy(update=paths)})
+    return config.model_copy(update={"files": files, "silos": silos, "model": config.model.model_copy(update=paths)})
+
+
+def _rooted_silos(silos: SilosConfig, folder: Path) -> SilosConfig:
+    nodes = tuple(node.model_copy(update={"data": folder / node.data.expanduser()}) for node in silos.nodes)
+    anchors = None if silos.anchors is None else folder / silos.anchors.expanduser()
+    modalities = {
+        name: one.model_copy(update={"encoder": "hf:" + _at(folder, one.encoder.removeprefix("hf:"))})
+        if one.encoder.startswith("hf:")
+        else one
+        for name, one in silos.modalities.items()
+    }
+    return silos.model_copy(update={"nodes": nodes, "anchors": anchors, "modalities": modalities})
 
 
 def _at(folder: Path, text: str) -> str:
@@ -160,7 +173,7 @@ def _at(folder: Path, text: str) -> str:
 
 def to_toml(config: Config) -> str:
     """Every setting of a run, none left to a default: `read_config` gives the same configuration back."""
-    unused = set() if config.data == FILES else {"files"}
+    unused = {"files", "silos"} - {config.data}
     return tomlkit.dumps(config.model_dump(mode="json", exclude_none=True, exclude=unused))
 
 
@@ -179,7 +192,7 @@ def commented(config: Config, *, files: bool = False) -> str:
     values = config.model_dump(mode="json") | ({"data": FILES, "anchors": 0} if files else {})
     usual = Config(goal=config.goal).model_dump(mode="json")
     for key, entry in Config.model_fields.items():
-        if key == "files":
+        if key in (FILES, SILOS):
             continue
         if isinstance(entry.annotation, type) and issubclass(entry.annotation, BaseModel):
             document.add(tomlkit.nl())
@@ -187,7 +200,7 @@ def commented(config: Config, *, files: bool = False) -> str:
         else:
             _add(document, key, entry.description, values[key])
     example = re.sub(r"^# ?(?=[\[a-z])", "", _FILES.partition("#\n")[2], flags=re.MULTILINE) if files else _FILES
-    return f"{tomlkit.dumps(document)}\n{example.lstrip()}"
+    return f"{tomlkit.dumps(document)}\n{example.lstrip()}{_SILOS}"
 
 
 def _table(model: type[BaseModel], values: Mapping[str, Any], usual: Mapping[str, Any], group: str) -> Any:
@@ -241,4 +254,30 @@ _FILES = """
 # modality = "meth"
 # rows = "south/meth.csv"
 # anchors = "public/meth.csv"
+"""
+
+_SILOS = """
+# Folders and tables of your own, of any modality: set data = "silos" above and fill this in (docs/your-data.md).
+#
+# [silos]
+# anchors = "anchors"                         # folder of an anchor set: anchors.csv and its files
+# held_out = 0.2                              # share that is kept to measure on
+# measure = "anchors"                         # anchors: are partners found? rows: are classes?
+# classes = ["cat", "dog"]                    # every class that labels may name; absent: all that occur
+# skip_bad = false                            # leave out items that cannot be read, and count them
+#
+# [silos.modalities.photo]                    # a column of the anchor table; absent: the defaults of its kind
+# kind = "image"                              # image, audio, text, series, table, sequence
+# encoder = "builtin"                         # or lite0, whisper-tiny, minilm, hf:ORGANISATION/MODEL
+# rate = 16000                                # audio, series: samples a second
+# columns = ["a", "b"]                        # table, series: columns with numbers
+#
+# [[silos.nodes]]
+# name = "shop"
+# modality = "photo"
+# data = "photos"                             # folder, CSV, Parquet, FASTA
+# column = "path"                             # of paths, text or sequences
+# id = "number"                               # optional: distinct row ids
+# label = "class"                             # optional: of classes; of a folder, "folder": its subfolders
+# group = "customer"                          # optional: rows that stay together
 """

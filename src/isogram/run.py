@@ -252,7 +252,7 @@ class Recorder:
             watch.say(f"rounds: {_before_and_after(rows)}")
         write_atomic(self.folder / RESULTS, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
         write_json(self.folder / EVALUATION, asdict(view(self.data, fed.nodes)))
-        checkpoint.final_model(fed, self.data.classes).save(self.folder / MODEL)
+        checkpoint.final_model(fed, self.data).save(self.folder / MODEL)
         self._state(fed, complete=True)
         forget_noise(self.folder)
         return tuple(rows)

@@ -8,12 +8,13 @@ import contextvars
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isogram.config import ModalityConfig
 from isogram.errors import AnchorError, ConfigError, DataError, HeldOutError
 
 FloatArray = NDArray[np.float32]
@@ -279,6 +280,7 @@ class FederatedData:
 
     all_paired: the anchor set of everything that is not held out, where rows of all modalities belong together: what
     nobody may have, for the upper bound. notes: what a reader of its figures has to know.
+    encoders: modality -> how raw items of it became tokens, as `ModalityConfig` has it, where a file may be embedded.
     """
 
     name: str
@@ -288,6 +290,7 @@ class FederatedData:
     classes: tuple[str, ...]
     all_paired: Callable[[], AnchorSet] | None = None
     notes: tuple[str, ...] = ()
+    encoders: Mapping[str, ModalityConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [node.name for node in self.nodes]

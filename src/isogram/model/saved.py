@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isogram.alignment import Gaussians, LinearMap, Standardizer, Waves
 from isogram.alignment.classes import classify
-from isogram.config import ModelConfig
+from isogram.config import ModalityConfig, ModelConfig
 from isogram.errors import DataError
 from isogram.model.node_model import NodeModel, SharedModel
 from isogram.tensor_file import read_tensors, write_tensors
@@ -33,6 +33,7 @@ class SavedModel:
     nodes: name -> modality; tokens: modality -> tokens per row; frame [K, r]; head [C, r], NaN for a class without
     evidence, None without labels or where nodes have `heads` of their own; adapters: that all share, None if the model
     was not trained; fingerprint: of the trunk's base; privacy: see `accountant.card`.
+    encoders: modality -> how raw items became tokens; about: of the run, for the model's card.
     """
 
     config: ModelConfig
@@ -50,6 +51,8 @@ class SavedModel:
     adapters: Mapping[str, Tensor] | None = None
     fingerprint: str = ""
     privacy: Mapping[str, Any] = field(default_factory=dict)
+    encoders: Mapping[str, ModalityConfig] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def embed(self, node: str, tokens: ArrayLike) -> Tensor:
         """[n, r] coordinates of raw tokens [n, T, c], as the node itself computes them; see `data.sheets.read_tokens`.
@@ -135,7 +138,9 @@ class SavedModel:
             "trained": self.adapters is not None,
             "fingerprint": self.fingerprint,
         }
-        write_tensors(path, tensors, about | ({"privacy": dict(self.privacy)} if self.privacy else {}))
+        encoders = {modality: one.model_dump(mode="json") for modality, one in self.encoders.items()}
+        more = {"privacy": dict(self.privacy), "encoders": encoders, "about": dict(self.about)}
+        write_tensors(path, tensors, about | {key: value for key, value in more.items() if value})
 
     @classmethod
     def load(cls, path: Path) -> "SavedModel":
@@ -179,6 +184,8 @@ class SavedModel:
             homes=nested_homes(under("home/"), about["nodes"]) if about["trained"] else None,
             adapters=under("adapters/") if about["trained"] else None,
             privacy=about.get("privacy", {}),
+            encoders={m: ModalityConfig.model_validate(one) for m, one in about.get("encoders", {}).items()},
+            about=about.get("about", {}),
         )
 
 
