@@ -149,7 +149,8 @@ def test_all_wrong_settings_are_told_at_once(tmp_path):
 
 
 @given(
-    st.sampled_from(sorted(key for key in dict(_keys(Config)) if "." in key and not key.startswith(("files", "silos")))), st.data()
+    st.sampled_from(sorted(k for k in dict(_keys(Config)) if "." in k and not k.startswith(("files", "silos")))),
+    st.data(),
 )
 def test_any_key_with_a_slip_is_refused_and_the_right_one_is_suggested(key, data):
     group, _, last = key.rpartition(".")
