@@ -38,6 +38,7 @@ from isogram.hostile import (
     permute_anchors,
     scaled,
     sign_flipped,
+    spoilt_sums,
     spread,
 )
 from isogram.messages import Ledger
@@ -55,16 +56,17 @@ LIES: dict[str, Lie] = {
     "sign-flipped": sign_flipped,
     "inner-product": inner_product,
     "a-little": a_little,
+    "spoilt-sums": spoilt_sums,
 }
 DATA = ("label-flipped", "anchors", "anchors-together")
 ATTACKS = (*LIES, *DATA)
 
-ROBUST = {"align": {"outliers": True}, "average": {"head": "anchors", "head_within": False}}
+FOUND = {"align": {"outliers": True}}
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {},
-    "outliers": {"align": {"outliers": True}},
-    "median": {**ROBUST, "average": {**ROBUST["average"], "robust": "median"}},
-    "trimmed": {**ROBUST, "average": {**ROBUST["average"], "robust": "trimmed"}},
+    "outliers": FOUND,
+    "median": {**FOUND, "average": {"robust": "median"}},
+    "trimmed": {**FOUND, "average": {"robust": "trimmed"}},
 }
 
 

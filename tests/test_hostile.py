@@ -257,3 +257,33 @@ def test_a_run_goes_on_to_the_same_bits_with_nodes_left_out(data, tmp_path):
     config = Config.model_validate(ROBUST | {"train": TRAIN | {"rounds": 3}})
     straight, again, _ = put_back(tmp_path, lied, config)
     assert straight.left_out == again.left_out == set(LIARS)
+
+
+SUMS = ROBUST | {"average": {"robust": "median", "head": "laplace"}}
+
+
+def test_sums_of_nodes_whose_votes_count_are_taken_and_spoilt_ones_are_not(data, clean):
+    honest, lied = solved(data, SUMS), solved(data, SUMS, ("a-1",), hostile.spoilt_sums)
+    sent = {entry.field for entry in honest.ledger.entries if entry.direction == "up"}
+    assert {"directions", "key", "counts", "head"} <= sent
+    some = honest.heads["b-0"]
+    assert not some.isnan().any() and (some - honest.votes).norm() > 0.1, "they are the sums'"
+    assert_close(lied.heads["b-0"], lied.votes)
+    assert not lied.left_out, "nobody sees whose lie it was"
+    for fed in (honest, lied):
+        assert figures(data, LIARS, fed)["accuracy"] > clean["accuracy"] - 0.05
+    plain = solved(data, PLAIN | {"average": {"head": "laplace"}}, ("a-1",), hostile.spoilt_sums)
+    assert figures(data, LIARS, plain)["accuracy"] < clean["accuracy"] - 0.1
+
+
+def test_who_votes_for_other_classes_is_in_no_sum(data):
+    fed = solved(hostile.flip_labels(data, ("a-0",)), SUMS)
+    assert fed.left_out == {"a-0"}
+    assert not any(e.node == "a-0" and e.field in ("key", "head") and e.direction == "up" for e in fed.ledger.entries)
+    assert (fed.heads["b-0"] - fed.votes).norm() > 0.1, "the sum of the other two"
+
+
+def test_votes_are_kept_with_the_run(data, tmp_path):
+    config = Config.model_validate(SUMS | {"train": TRAIN | {"rounds": 3}})
+    straight, again, _ = put_back(tmp_path, data, config)
+    assert_close(straight.votes, again.votes, rtol=0, atol=0)

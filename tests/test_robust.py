@@ -216,8 +216,6 @@ def test_votes_are_merged_in_any_order_and_left_out_by_name():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"average": {"head": "means"}}, "average.head = means are means of its private rows.*take anchors"),
-        ({"average": {"head": "laplace"}}, "average.head = laplace"),
         ({"average": {"rule": "parameter"}}, "counts all nodes alike"),
         ({"average": {"rule": "node"}}, "counts all nodes alike"),
         ({"average": {"across": "pooled"}}, "without variances"),
@@ -228,3 +226,24 @@ def test_what_a_hostile_node_would_decide_in_spite_of_it_is_refused(settings, sa
     with pytest.raises(ValueError, match=said):
         Config.model_validate(settings | {"average": {"robust": "median"} | settings.get("average", {})})
     Config.model_validate({"average": {"robust": "median"}})
+
+
+def test_sums_are_taken_where_votes_confirm_them():
+    votes = unit(4, 6)
+    votes[3] = torch.nan
+    near = torch.nn.functional.normalize(votes + 0.3 * unit(4, 6, seed=1), dim=1)
+    near[3] = unit(1, 6)[0]
+    found = robust.confirmed(near, votes)
+    assert_close(found[:3], near[:3])
+    assert found[3].isnan().all(), "nobody has voted for this class, so nothing confirms it"
+    turned, silent, swapped = near.clone(), near.clone(), near.clone()
+    turned[0] = -votes[0]
+    silent[1] = torch.nan
+    swapped[:3] = swapped[[1, 2, 0]]
+    for spoilt in (turned, silent, swapped, unit(4, 6, seed=2), torch.full((4, 6), torch.nan)):
+        assert_close(robust.confirmed(spoilt, votes), votes, equal_nan=True)
+
+
+def unit(*shape, seed=0):
+    found = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(found, dim=1)

@@ -54,6 +54,7 @@ def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federatio
         consensus=state["consensus"],
         head=state.get("head"),
         heads=_under(_HEADS, state),
+        votes=state.get("votes"),
         residuals=residuals,
         left_out=frozenset(_under(_LEFT_OUT, state)),
         way=way,
@@ -101,6 +102,7 @@ def restore_round(fed: Federation, state: Mapping[str, Tensor], position: Mappin
         consensus=state["consensus"],
         head=state.get("head"),
         heads=_under(_HEADS, state),
+        votes=state.get("votes"),
         left_out=frozenset(_under(_LEFT_OUT, state)),
         round=position["round"],
         history=tuple(position["history"]),
@@ -113,7 +115,7 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _server_state(fed: Federation) -> dict[str, Tensor]:
-    found = {"frame": fed.frame, "consensus": fed.consensus, "head": fed.head}
+    found = {"frame": fed.frame, "consensus": fed.consensus, "head": fed.head, "votes": fed.votes}
     heads = {_HEADS + node: head for node, head in fed.heads.items()}
     left_out = {_LEFT_OUT + node: torch.tensor(True) for node in sorted(fed.left_out)}
     return {name: value for name, value in found.items() if value is not None} | heads | left_out

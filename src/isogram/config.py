@@ -421,11 +421,6 @@ class Config(_Settings):
         if average.robust == "none":
             return []
         problems = []
-        if average.head != "anchors":
-            problems.append(
-                f"{robust} needs every node's class directions apart, and those of average.head = {average.head} are "
-                "means of its private rows, which only go into sums: take anchors"
-            )
         if average.rule in ("node", "parameter"):
             problems.append(f"{robust} counts all nodes alike: take average.rule = uniform, not {average.rule}")
         if average.across == "pooled":

@@ -62,7 +62,8 @@ def _sketches(case: Case) -> bool:
 
 
 def _labels(case: Case) -> bool:
-    return case.labelled and case.config.average.robust == "none"
+    average = case.config.average
+    return case.labelled and (average.robust == "none" or average.head != "anchors")
 
 
 def _votes(case: Case) -> bool:

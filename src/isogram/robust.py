@@ -19,6 +19,9 @@ AGREE = 0.5
 CLEAR = 0.1
 """Median cosine between nodes, of changes or of votes, below which nobody is blamed: there is nothing to agree with."""
 
+CONFIRMED = 0.5
+"""Mean cosine of class sums with votes from which on the sums are taken. Honest ones had .64 or more at seeds 100, 103."""
+
 
 def middle(values: Sequence[Tensor], rule: Rule) -> Tensor:
     """Median or trimmed mean of each coordinate, float64 (Yin et al. 2018, arXiv 1803.01498).
@@ -123,3 +126,19 @@ def vote(votes: Sequence[Tensor], rule: Rule) -> tuple[Tensor, list[bool]]:
         if rows:
             head[c] = normalize(middle(rows, rule), dim=0)
     return head, counts
+
+
+def confirmed(sums: Tensor, votes: Tensor) -> Tensor:
+    """Class directions [C, r], float64, from sums if they are what votes say, else the votes.
+
+    Nobody sees who spoils a sum, but everybody sees what nodes say bare. Sums have to speak of all classes that votes
+    speak of, with a mean cosine of `CONFIRMED` or more and none against its vote; of other classes they say nothing.
+
+    Args:
+        sums, votes: [C, r], unit rows, NaN for classes that nobody speaks of.
+    """
+    spoken = ~votes.isnan().any(1)
+    cosine = (sums.double() * votes.double()).sum(1)[spoken]
+    if len(cosine) and bool(cosine.mean() >= CONFIRMED) and bool(cosine.min() >= 0):  # NaN is neither
+        return torch.where(spoken[:, None], sums.double(), torch.nan)
+    return votes.double()

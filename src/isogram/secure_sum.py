@@ -50,7 +50,7 @@ class SumParty:
         if own not in parties:
             raise MessageError("the server's list of keys for the secure sum lacks this node's own key")
         mine = parties.index(own)
-        total = (values.double() * _SCALE).round().to(torch.int64).numpy().view(np.uint64).copy()
+        total = fixed_point(values).numpy().view(np.uint64).copy()
         for position, key in enumerate(parties):
             if position != mine:
                 mask = self._mask(key, f"{purpose} {round}", total.size).reshape(total.shape)
@@ -62,6 +62,11 @@ class SumParty:
         derived = HKDF(hashes.SHA256(), 32, None, f"isogram {label}".encode()).derive(shared)
         stream = Cipher(algorithms.ChaCha20(derived, bytes(16)), mode=None).encryptor().update(bytes(8 * size))
         return np.frombuffer(stream, dtype="<u8")
+
+
+def fixed_point(values: Tensor) -> Tensor:
+    """Values as they are summed, int64."""
+    return (values.double() * _SCALE).round().to(torch.int64)
 
 
 def total(masked: list[Tensor]) -> Tensor:

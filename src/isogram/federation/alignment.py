@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from isogram import aggregation
+from isogram import aggregation, robust
 from isogram.alignment import as_kernel, canonical_frame, pack
 from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.egress import Oversight
-from isogram.errors import ConfigError
+from isogram.errors import ConfigError, MessageError
 from isogram.federation.state import Federation, gather
 from isogram.local import Node
 from isogram.messages import Ledger, Up
@@ -150,40 +151,65 @@ def with_heads(fed: Federation, round: int) -> Federation:
     for each release costs.
     """
     average = fed.config.average
+    if average.robust != "none" and fed.frame is not None:
+        return _voted(fed, round)
     once = fed.budget is not None or (average.head == "anchors" and fed.frame is not None)
     if once and (fed.head is not None or fed.heads):
         return fed
     alone = average.across == "alone"
     common = average.across == "all" if fed.frame is None else not average.head_within
     if common and not alone:
-        head, told = _directions(fed, round)
-        return replace(_without(fed, told), head=head, heads={})
+        return replace(fed, head=class_directions(fed, round), heads={})
     heads: dict[str, Tensor] = {}
-    out: dict[str, str] = {}
+    for members in _groups(fed, "name" if alone else "modality"):
+        ledger = Ledger() if alone else fed.ledger
+        head = class_directions(replace(fed, nodes=members, ledger=ledger), round)
+        heads |= {node.name: head for node in members if head is not None}
+    return replace(fed, head=None, heads=heads)
+
+
+def _groups(fed: Federation, by: Literal["name", "modality"]) -> list[tuple[Node, ...]]:
+    """The nodes that have class directions in common."""
     groups: dict[str, list[Node]] = {}
     for node in fed.nodes:
-        groups.setdefault(node.name if alone else node.modality, []).append(node)
-    for members in groups.values():
-        ledger = Ledger() if alone else fed.ledger
-        head, told = _directions(replace(fed, nodes=tuple(members), ledger=ledger), round)
-        heads |= {node.name: head for node in members if head is not None}
-        out |= told
-    return replace(_without(fed, out), head=None, heads=heads)
+        groups.setdefault(getattr(node, by), []).append(node)
+    return [tuple(members) for members in groups.values()]
+
+
+def _voted(fed: Federation, round: int) -> Federation:
+    """With `average.robust`: class directions by votes, or by sums that the votes confirm.
+
+    Votes depend on the frame alone, as directions by the anchors do: once cast, they stay. Whose vote does not count is
+    not heard any more, in sums neither. A sum has to be of two nodes or more: of one it would be bare.
+    """
+    average, votes, rule = fed.config.average, fed.votes, fed.config.average.robust
+    assert rule != "none"
+    if votes is None:
+        labelled = [node for node in fed.heard if node.data.classes]
+        sent = [fed.receive(n, "directions", round, n.send_directions(round, fed.n_classes)) for n in labelled]
+        if not sent:
+            return replace(fed, head=None, heads={})
+        votes, told = aggregation.merge_directions(sent, rule)
+        fed = replace(_without(fed, told), votes=votes)
+    if average.head == "anchors":
+        return replace(fed, head=votes, heads={})
+    heads: dict[str, Tensor] = {}
+    refused: list[str] = []
+    for members in _groups(fed, "modality") if average.head_within else [fed.nodes]:
+        some, sums = replace(fed, nodes=members), None
+        try:
+            if sum(node.labelled for node in some.heard) > 1:
+                sums = class_directions(some, round)
+        except MessageError as error:
+            refused.append(f"{error}; votes are taken in the place of these sums")
+        head = votes if sums is None else robust.confirmed(sums, votes)
+        heads |= {node.name: head for node in members}
+    return replace(fed, head=None, heads=heads, refused=(*fed.refused, *refused))
 
 
 def _without(fed: Federation, told: Mapping[str, str]) -> Federation:
     """The federation that does not hear some nodes any more; told: each with a line that says why."""
     return replace(fed, left_out=fed.left_out | told.keys(), refused=(*fed.refused, *told.values()))
-
-
-def _directions(fed: Federation, round: int) -> tuple[Tensor | None, dict[str, str]]:
-    """Class directions, from votes with `average.robust` and else from sums; and nodes whose votes do not count."""
-    rule = fed.config.average.robust
-    if rule == "none" or fed.frame is None:
-        return class_directions(fed, round), {}
-    labelled = [node for node in fed.heard if node.data.classes]
-    sent = [fed.receive(n, "directions", round, n.send_directions(round, fed.n_classes)) for n in labelled]
-    return aggregation.merge_directions(sent, rule) if sent else (None, {})
 
 
 def class_directions(fed: Federation, round: int) -> Tensor | None:

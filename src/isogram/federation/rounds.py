@@ -145,7 +145,7 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         consensus = (1 - share) * fed.start_consensus + share * now
         frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
     means = {name: sum(values) / len(values) for name, values in terms.items()}
-    fed = with_heads(fed if frame is fed.frame else replace(fed, frame=frame, head=None, heads={}), round)
+    fed = with_heads(fed if frame is fed.frame else replace(fed, frame=frame, head=None, heads={}, votes=None), round)
     tell(Tick(number, rounds, "", means, tuple(refused)))
     return replace(
         fed,

@@ -43,7 +43,7 @@ class Federation:
 
     Also, once training has begun, the adapters that all nodes share and those that a group of them has apart (see
     `sharing`), the rounds that are complete, and each one's mean loss terms. heads: node -> class directions, where
-    nodes do not have `head` in common.
+    nodes do not have `head` in common. votes: those that nodes voted for (`average.robust`).
     start_consensus: that of one-shot alignment, which `frame_update` moves away from. residuals: how far each node's
     anchors are from where the other modalities place them, for precision weights. left_out: nodes that get all that the
     others get and whose answers count for nothing (`align.outliers`, votes of `average.robust`). refused: what was left
@@ -62,6 +62,7 @@ class Federation:
     head: Tensor | None = None
     start_consensus: Tensor | None = None
     heads: dict[str, Tensor] = field(default_factory=dict)
+    votes: Tensor | None = None
     adapters: dict[str, Tensor] = field(default_factory=dict)
     apart: sharing.Groups = field(default_factory=dict)
     round: int = 0
