@@ -91,7 +91,7 @@ class Parts:
         if part not in self._tasks:
             self._tasks[part] = self._bars.add_task(part, total=total)
             if self._bars.disable:
-                self._console.print(f"{part}: {total} to encode", highlight=False)
+                self._console.print(f"{part}: {total}", highlight=False)
         self._bars.update(self._tasks[part], completed=done)
 
 

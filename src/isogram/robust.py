@@ -20,7 +20,7 @@ CLEAR = 0.1
 """Median cosine between nodes, of changes or of votes, below which nobody is blamed: there is nothing to agree with."""
 
 CONFIRMED = 0.5
-"""Mean cosine of class sums with votes from which on the sums are taken. Honest ones had .64 or more at seeds 100, 103."""
+"""Mean cosine with votes from which on class sums are taken. Honest ones had .64 or more at seeds 100 and 103."""
 
 
 def middle(values: Sequence[Tensor], rule: Rule) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from isogram.cli.benchmarks import bench, table
-from isogram.cli.datasets import fetch_data, list_data
+from isogram.cli.datasets import example_data, fetch_data, list_data
 from isogram.cli.runs import align, audit, demo, doctor, export, init, run, write_report
 
 __all__ = ["app"]
@@ -46,7 +46,8 @@ app.command()(demo)
 app.command()(bench)
 app.command()(table)
 
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List the built-in data sets, or fetch one.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Built-in data sets; an example of your own.")
 app.add_typer(data_app, name="data")
 data_app.command("list")(list_data)
 data_app.command("fetch")(fetch_data)
+data_app.command("example")(example_data)

@@ -52,3 +52,22 @@ def fetch_data(
                 typer.echo(f"{name} is in {cache_dir()}")
         if as_json:
             print_json({"cache": str(cache_dir()), "names": list(wanted)})
+
+
+def example_data(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="To write; new or empty.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write two silos to try: 1,000 pictures, 1,000 texts, anchors."""
+    with explained():
+        from isogram.data.example import write_example
+        from isogram.progress import Parts
+
+        _, progress = consoles(quiet or as_json, as_json)
+        with Parts(progress) as parts:
+            config = write_example(folder, parts.tell)
+        if as_json:
+            print_json({"config": str(config)})
+        elif not quiet:
+            typer.echo(f"wrote {config}; next: isogram node check {config}, then isogram run {config}")

@@ -15,6 +15,7 @@ ATTACKS = {
     "sign-flipped": "updates x −10",
     "inner-product": "colluding updates: minus their mean",
     "a-little": "colluding updates: a little is enough",
+    "spoilt-sums": "class sums spoilt",
     "label-flipped": "labels permuted",
     "anchors": "anchors permuted",
     "anchors-together": "anchors permuted, all alike",
