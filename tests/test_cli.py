@@ -201,8 +201,9 @@ def test_a_run_is_exported_and_the_lines_printed_load_it(file, folder):
     RUN.invoke(app, ["run", file, *SMALL, "-s", "model.adapter=geodora"])
     done = RUN.invoke(app, ["export", "runs/own", "all"])
     assert done.exit_code == 0 and done.stderr == "", done.output
-    *written, first, second = done.stdout.splitlines()
-    assert written == [f"wrote all/{node}: node {node}" for node in ("lab", "north", "south")]
+    *written, _, _, _, first, second = done.stdout.splitlines()
+    wrote = [f"wrote all/{node}: node {node}" for node in ("lab", "north", "south")]
+    assert written == ["wrote all: the model and its card", *wrote]
     found: dict = {}
     exec(f"{first}\n{second}", found)
     assert found["model"].peft_config["default"].use_dora
@@ -213,6 +214,7 @@ def test_a_run_is_exported_and_the_lines_printed_load_it(file, folder):
         (["runs/own", "all"], "all is there already and not empty"),
         (["runs/own", "new", "--node", "west"], "no node 'west' in this model"),
         (["runs/none", "new"], "cannot read runs/none"),
+        ([".", "new"], "holds no model.safetensors"),
     ):
         done = RUN.invoke(app, ["export", *arguments])
         assert done.exit_code == 2 and said in done.stderr and not (folder / "new").exists()

@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from isogram.config import BUILT_IN_TRUNKS, DATASETS, AdapterName, Config, ModelConfig, NodeFiles, TermWeights
+from isogram.config import (
+    BUILT_IN_TRUNKS,
+    DATASETS,
+    AdapterName,
+    Config,
+    ModalityConfig,
+    ModelConfig,
+    NodeFiles,
+    SiloNode,
+    SilosConfig,
+    TermWeights,
+)
 from isogram.config_file import _keys, commented, read_config, to_toml
 from isogram.data import LOADERS, SOURCES
 from isogram.errors import ConfigError
@@ -220,9 +231,24 @@ def test_paths_without_a_file_count_from_where_the_command_runs(tmp_path, monkey
 
 def test_the_commented_file_for_ones_own_tables_only_needs_its_names_changed(tmp_path):
     path = tmp_path / "own.toml"
-    path.write_text(commented(Config(), files=True))
+    path.write_text(commented(Config(), own="files"))
     config = read_config(path)
     assert config.anchors == 0 and config.files.nodes[0].name == "north-rna" and config.files.labels == "diagnosis"
+
+
+def test_the_commented_file_for_silos_only_needs_its_names_changed(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(commented(Config(), own="silos"))
+    config = read_config(path)
+    assert config.data == "silos" and config.anchors == 0 and config.silos.anchors == tmp_path / "anchors"
+    assert [(node.name, config.silos.modality(node.modality).kind) for node in config.silos.nodes] == [
+        ("shop", "image"),
+        ("helpdesk", "text"),
+    ]
+    every = re.sub(r"^# (?=[a-z]+ = )", "", path.read_text().partition("[silos]")[2], flags=re.MULTILINE)
+    shown = set(re.findall(r"^([a-z_]+) = ", every, re.MULTILINE))
+    settings = {*SilosConfig.model_fields, *ModalityConfig.model_fields, *SiloNode.model_fields}
+    assert shown == settings - {"modalities", "nodes"}  # tables of their own
 
 
 def test_one_weight_leaves_the_others_as_they_are():

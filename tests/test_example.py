@@ -9,16 +9,20 @@ from typer.testing import CliRunner
 from isogram.cli import app
 from isogram.config_file import read_config
 from isogram.data import example
+from isogram.data.pictures import emoji
 from isogram.data.pictures.emoji import Emoji
 from isogram.errors import ConfigError, DataError
 
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><rect width="8" height="{}" fill="red"/></svg>'
+
+def square(height):
+    icons = {"icons": {"square": {"body": f'<rect width="8" height="{height}" fill="red"/>'}}, "width": 8, "height": 8}
+    return emoji._drawing(icons, {"61": "square"}, "a")
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """Drawings that need no download, and fewer of them."""
-    found = [Emoji(chr(i), f"thing {i}", ("it", f"thing {i}"), (SVG.format(1 + i % 8),)) for i in range(40)]
+    found = [Emoji(chr(i), f"thing {i}", ("it", f"thing {i}"), (square(1 + i % 8),)) for i in range(40)]
     monkeypatch.setattr(example, "read_emoji", lambda: found)
     monkeypatch.setattr(example, "ANCHORS", 10)
     monkeypatch.setattr(example, "ROWS", 20)

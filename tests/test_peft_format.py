@@ -170,7 +170,7 @@ def test_of_an_encoder_decoder_the_encoder_is_exchanged(tmp_path):
     base = save_base(t5, tmp_path / "base")
     for method in ("geodora", "full"):
         model = saved(base, method)
-        python = export_model(model, tmp_path / method, "a").python
+        python = export_model(model, tmp_path / method, "a").peft
         assert_same(model.shared("a"), run(python))
 
 
@@ -341,28 +341,28 @@ def test_nodes_with_magnitudes_of_their_own_get_an_adapter_each(bert, tmp_path):
     assert list(done.folders) == list(model.nodes)
     names = {path.name for path in done.folders.values()}
     assert names == {"north", "%2E.%2Fso%3Auth", "%62ase", "%2E.", "Nord 1"}
-    assert names == {path.name for path in (tmp_path / "all").iterdir()}
+    assert names | {"README.md", "model.safetensors"} == {path.name for path in (tmp_path / "all").iterdir()}
     for node, folder in done.folders.items():
         assert_same(model.shared(node), in_peft(bert, folder))
     one, other = (load_file(done.folders[node] / WEIGHTS) for node in ("north", "base"))
     assert {name for name in one if not torch.equal(one[name], other[name])} == {n for n in one if "magnitude" in n}
     assert export_model(model, tmp_path / "one", "base").folders == {"base": tmp_path / "one"}
     assert (tmp_path / "one" / WEIGHTS).read_bytes() == (done.folders["base"] / WEIGHTS).read_bytes()
-    assert_same(run(done.python), model.shared("north"))
+    assert_same(run(done.peft), model.shared("north"))
 
 
 def test_nodes_that_share_everything_get_one(bert, tmp_path):
     model = saved(bert, "dora")
     done = export_model(model, tmp_path / "new" / "out")
     assert done.folders == {"": tmp_path / "new" / "out"}
-    assert_same(run(done.python), model.shared("b"))
+    assert_same(run(done.peft), model.shared("b"))
 
 
 @pytest.mark.parametrize("method", ["geolora", "geodora", "full"])
 def test_a_built_in_trunk_comes_with_its_base(method, tmp_path):
     model = saved("small", method, width=32, layers=1)
-    python = export_model(model, tmp_path / "out").python
-    assert_same(run(python), model.shared("a"))
+    done = export_model(model, tmp_path / "out")
+    assert_same(run(done.peft), model.shared("a"))
     assert (tmp_path / "out" / "base").exists() == (method != "full")
 
 
@@ -370,7 +370,7 @@ def test_the_same_model_is_the_same_bytes(bert, tmp_path):
     model = saved(bert, "geolora")
     for name in ("one", "two"):
         export_model(model, tmp_path / name)
-    for file in (WEIGHTS, "adapter_config.json"):
+    for file in (WEIGHTS, "adapter_config.json", "README.md", "model.safetensors"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from isogram.config import FILES, Config
+from isogram.config import FILES, SILOS, Config
 from isogram.config_file import read_config, to_toml
 from isogram.data import ENCODED, FederatedData, is_here, open_data
 from isogram.errors import ConfigError, DataError
@@ -108,7 +108,7 @@ def check_settings(config: Config, path: Path, *, default: bool) -> None:
     model = config.model.model_copy(update={"trunk": DEFAULT_TRUNK})
     plain = config.model_copy(update={**varied, "model": model, "output": Config().output})
     usual = Config()
-    if config.data == FILES or config.goal != goal_of(config.data):
+    if config.data in (FILES, SILOS) or config.goal != goal_of(config.data):
         plain = plain.model_copy(update={"data": config.data})  # rows of another goal than usual are of this data alone
     else:
         usual = Config(data=config.data).model_copy(update=varied)

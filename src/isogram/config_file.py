@@ -177,10 +177,10 @@ def to_toml(config: Config) -> str:
     return tomlkit.dumps(config.model_dump(mode="json", exclude_none=True, exclude=unused))
 
 
-def commented(config: Config, *, files: bool = False) -> str:
+def commented(config: Config, *, own: str = "") -> str:
     """A configuration file to start from: every key with what it means and its value.
 
-    files: for tables of one's own, with an example to fill in.
+    own: `FILES` or `SILOS`, for data of one's own, with an example of them to fill in.
     """
     document = tomlkit.document()
     document.add(tomlkit.comment("Settings of a run: isogram doctor FILE, then isogram run FILE."))
@@ -189,7 +189,7 @@ def commented(config: Config, *, files: bool = False) -> str:
     )
     document.add(tomlkit.comment(f"follow from `goal` or `privacy`; the values shown are those of {config.goal}."))
     document.add(tomlkit.nl())
-    values = config.model_dump(mode="json") | ({"data": FILES, "anchors": 0} if files else {})
+    values = config.model_dump(mode="json") | ({"data": own, "anchors": 0} if own else {})
     usual = Config(goal=config.goal).model_dump(mode="json")
     for key, entry in Config.model_fields.items():
         if key in (FILES, SILOS):
@@ -199,8 +199,13 @@ def commented(config: Config, *, files: bool = False) -> str:
             document.add(key, _table(entry.annotation, values[key], usual[key], key))
         else:
             _add(document, key, entry.description, values[key])
-    example = re.sub(r"^# ?(?=[\[a-z])", "", _FILES.partition("#\n")[2], flags=re.MULTILINE) if files else _FILES
-    return f"{tomlkit.dumps(document)}\n{example.lstrip()}{_SILOS}"
+    examples = {name: _filled(text) if name == own else text for name, text in ((FILES, _FILES), (SILOS, _SILOS))}
+    return tomlkit.dumps(document) + "".join(examples.values())
+
+
+def _filled(example: str) -> str:
+    """The example without its introduction and its marks of comments."""
+    return "\n" + re.sub(r"^# ?", "", example.partition("#\n")[2], flags=re.MULTILINE)
 
 
 def _table(model: type[BaseModel], values: Mapping[str, Any], usual: Mapping[str, Any], group: str) -> Any:
@@ -263,21 +268,27 @@ _SILOS = """
 # anchors = "anchors"                         # folder of an anchor set: anchors.csv and its files
 # held_out = 0.2                              # share that is kept to measure on
 # measure = "anchors"                         # anchors: are partners found? rows: are classes?
-# classes = ["cat", "dog"]                    # every class that labels may name; absent: all that occur
 # skip_bad = false                            # leave out items that cannot be read, and count them
+# # classes = ["cat", "dog"]                  # every class that labels may name; absent: all that occur
 #
 # [silos.modalities.photo]                    # a column of the anchor table; absent: the defaults of its kind
 # kind = "image"                              # image, audio, text, series, table, sequence
 # encoder = "builtin"                         # or lite0, whisper-tiny, minilm, hf:ORGANISATION/MODEL
-# rate = 16000                                # audio, series: samples a second
-# columns = ["a", "b"]                        # table, series: columns with numbers
+# # rate = 16000                              # audio, series: samples a second
+# # columns = ["a", "b"]                      # table, series: columns with numbers
 #
 # [[silos.nodes]]
 # name = "shop"
 # modality = "photo"
-# data = "photos"                             # folder, CSV, Parquet, FASTA
-# column = "path"                             # of paths, text or sequences
-# id = "number"                               # optional: distinct row ids
-# label = "class"                             # optional: of classes; of a folder, "folder": its subfolders
-# group = "customer"                          # optional: rows that stay together
+# data = "photos"                             # folder, CSV, TSV, Parquet, FASTA
+# # label = "folder"                          # optional: subfolders are classes
+#
+# [[silos.nodes]]
+# name = "helpdesk"
+# modality = "text"                           # its kind, where it has no settings
+# data = "tickets.csv"
+# column = "text"                             # of paths, text or sequences
+# # id = "number"                             # optional: distinct row ids
+# # label = "topic"                           # optional: of classes
+# # group = "customer"                        # optional: rows that stay together
 """

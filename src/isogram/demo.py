@@ -4,7 +4,7 @@ import torch
 from rich.console import Console
 
 from isogram import bench
-from isogram.config import FILES, Config
+from isogram.config import FILES, SILOS, Config
 from isogram.data import FederatedData, open_data
 from isogram.errors import ConfigError
 from isogram.federation import Tick
@@ -22,8 +22,8 @@ def run_demo(config: Config, console: Console, progress: Console) -> list[bench.
         DataError: the data cannot be had.
         ConfigError, AnchorError: settings that do not fit the data.
     """
-    if config.data == FILES:
-        raise ConfigError("the demo compares methods on a built-in set; for your own tables: isogram run")
+    if config.data in (FILES, SILOS):
+        raise ConfigError("the demo compares methods on a built-in set; for your own data: isogram run")
     torch.set_num_threads(config.threads)
     with Steps(progress, STEPS) as steps:
         steps.begin(STEPS[0], 1, "reading; the first time it is downloaded, about a minute")

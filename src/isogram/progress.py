@@ -108,6 +108,7 @@ class Watch:
         self._state: dict[str, str] = {}
         self._terms: dict[str, dict[str, float]] = {}
         self._done, self._rounds, self._first = 0, 0, 0
+        self._parts: set[str] = set()
 
     def __enter__(self) -> "Watch":
         if self._console.is_terminal:
@@ -135,6 +136,12 @@ class Watch:
         self._title = text
         if self._live is None:
             self._console.print(text, highlight=False, soft_wrap=True)
+
+    def part(self, name: str, done: int, total: int) -> None:
+        """So many items of a part of the data are encoded; a line as each part begins where the output is none."""
+        if done < total and (self._live is not None or name not in self._parts):
+            self._parts.add(name)
+            self.say(f"encoding {name}: {done:,} of {total:,} items")
 
     def begin(self, fed: Federation) -> None:
         """Rounds are about to start, or to go on."""

@@ -120,7 +120,7 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
     folder = config.output.folder / config.name
     check_folder(folder, config, resume)
     watch.say("reading data")
-    data = open_data(config)
+    data = open_data(config, watch.part)
     if not (folder / CONFIG).exists():
         watch.say("asking the doctor")
         diagnosis = diagnose(data, config, force=force)

@@ -35,11 +35,12 @@ from isogram.data.base import NodeData
 from isogram.doctor import Diagnosis
 from isogram.errors import RunError
 from isogram.files import temporary_files, write_atomic, writing
+from isogram.model.saved import MODEL_FILE
 from isogram.noise import secret_of
 
 CONFIG, ENVIRONMENT, DOCTOR, STATE = "config.toml", "environment.json", "doctor.json", "run.json"
 MESSAGES, METRICS, RESULTS, EVALUATION = "messages.jsonl", "metrics.jsonl", "results.jsonl", "evaluation.json"
-EGRESS, CHECKPOINTS, MODEL, REPORT = "egress.jsonl", "checkpoints", "model.safetensors", "report.html"
+EGRESS, CHECKPOINTS, MODEL, REPORT = "egress.jsonl", "checkpoints", MODEL_FILE, "report.html"
 AUDIT, REPLAYS, NOISE = "audit.jsonl", "audit", "noise.key"
 
 _PACKAGES = ("torch", "numpy", "scipy", "peft", "transformers", "safetensors", "scikit-learn", "pandas")

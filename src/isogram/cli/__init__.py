@@ -1,17 +1,32 @@
 """The command `isogram`. What only some commands need is imported where they run: `isogram --help` answers at once."""
 
 from importlib.metadata import version as installed
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from isogram.cli.anchors import check as check_anchors
+from isogram.cli.anchors import fill, hash_set
 from isogram.cli.benchmarks import bench, table
 from isogram.cli.datasets import example_data, fetch_data, list_data
 from isogram.cli.runs import align, audit, demo, doctor, export, init, run, write_report
+from isogram.cli.serving import pictures, serve
+from isogram.cli.silos import check as check_node
+from isogram.cli.use import classify, embed, search
 
 __all__ = ["app"]
 
+
+class _Commands(TyperGroup):
+    """Its help is commands alone, so that they stay one screen: its own options are the usual ones."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        self.format_commands(ctx, formatter)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -41,7 +56,12 @@ app.command()(align)
 app.command()(run)
 app.command("report")(write_report)
 app.command()(audit)
+app.command()(embed)
+app.command()(search)
+app.command()(classify)
 app.command()(export)
+app.command()(serve)
+app.command()(pictures)
 app.command()(demo)
 app.command()(bench)
 app.command()(table)
@@ -51,3 +71,13 @@ app.add_typer(data_app, name="data")
 data_app.command("list")(list_data)
 data_app.command("fetch")(fetch_data)
 data_app.command("example")(example_data)
+
+node_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check the data of a silo of your own.")
+app.add_typer(node_app, name="node")
+node_app.command("check")(check_node)
+
+anchors_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check an anchor set, hash it, fill it up.")
+app.add_typer(anchors_app, name="anchors")
+anchors_app.command("check")(check_anchors)
+anchors_app.command("hash")(hash_set)
+anchors_app.command("fill")(fill)

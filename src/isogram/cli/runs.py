@@ -37,19 +37,22 @@ def init(
 ) -> None:
     """Write a commented configuration file."""
     with explained():
-        from isogram.config import FILES
+        from isogram.config import FILES, SILOS
         from isogram.config_file import commented
         from isogram.files import make_folder, write_atomic
 
-        asked = [s for s in settings or [] if s.replace(" ", "") in ("data=files", 'data="files"')]
-        files = data == FILES or bool(asked)
-        config = read_settings(None, None if files else data, [s for s in settings or [] if s not in asked])
+        # Data of one's own are no configuration before their nodes are filled in: only the rest is read.
+        asked = {text: text.replace(" ", "").replace('"', "").removeprefix("data=") for text in settings or []}
+        given = {text: name for text, name in asked.items() if name in (FILES, SILOS) and "=" in text}
+        own = data if data in (FILES, SILOS) else next(reversed(given.values()), "")
+        config = read_settings(None, None if own else data, [text for text in settings or [] if text not in given])
         if file.exists() and not force:
             raise ConfigError(f"{file} exists already; name another file, or replace it by --force")
         make_folder(file.parent)
-        write_atomic(file, commented(config.model_copy(update={"name": ""}), files=files).encode())
+        write_atomic(file, commented(config.model_copy(update={"name": ""}), own=own).encode())
         name = shlex.quote(str(file))
-        then = "fill in [files], then: " if files else "next: "
+        check = f"isogram node check {name}, " if own == SILOS else ""
+        then = f"fill in [{own}], then: {check}" if own else "next: "
         typer.echo(f"wrote {file}; {then}isogram doctor {name}, then isogram run {name}")
 
 
@@ -60,12 +63,15 @@ def doctor(
     with explained():
         from isogram.data import open_data
         from isogram.doctor import examine
+        from isogram.progress import Parts
         from isogram.report.terminal import print_diagnosis
 
         console, progress = consoles(quiet, as_json)
         config = read_settings(file, data, settings)
         progress.print("reading data", highlight=False)
-        diagnosis = examine(open_data(config), config)
+        with Parts(progress) as parts:
+            found = open_data(config, parts.tell)
+        diagnosis = examine(found, config)
         print_diagnosis(diagnosis, console)
         if as_json:
             print_json(diagnosis.to_json())
@@ -172,29 +178,30 @@ def audit(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or a model file.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="To write; new or empty.")],
-    node: Annotated[str | None, typer.Option(metavar="NAME", help="One node's adapter; without it all.")] = None,
+    node: Annotated[str | None, typer.Option(metavar="NAME", help="One node's part alone.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a trained model's adapters in PEFT's format."""
+    """Write a model to hand on: file, card, adapters for PEFT."""
     with explained():
-        from isogram.model import SavedModel
+        from isogram.inference import Model
         from isogram.model.peft_export import export_model
-        from isogram.run_folder import MODEL
 
-        done = export_model(SavedModel.load(run / MODEL if run.is_dir() else run), folder, node)
+        done = export_model(Model.load(run).saved, folder, node)
         if as_json:
-            print_json({"folders": {name: str(path) for name, path in done.folders.items()}, "python": done.python})
+            folders = {name: str(path) for name, path in done.folders.items()}
+            print_json({"folder": str(folder), "folders": folders, "python": done.python, "peft": done.peft})
         elif not quiet:
+            typer.echo(f"wrote {folder}: the model and its card")
             for name, path in done.folders.items():
                 typer.echo(f"wrote {path}{name and f': node {name}'}")
-            typer.echo(done.python)
+            typer.echo("\n".join(part for part in (done.python, done.peft) if part))
 
 
 def demo(
     file: File = None, data: Data = None, settings: Set = None, as_json: Json = False, quiet: Quiet = False
 ) -> None:
-    """Run every method on one split, side by side, and print the table."""
+    """Run every method on one split and print the table."""
     with explained():
         from isogram.demo import run_demo
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from isogram.config import FILES, Config
+from isogram.config import FILES, SILOS, Config
 from isogram.data import digits, pictures, tcga
 from isogram.data.base import AnchorItems, AnchorSet, FederatedData, HeldOut, NodeData, evaluation
 from isogram.data.digits import load_digits
@@ -13,6 +13,8 @@ from isogram.data.files import load_files
 from isogram.data.machines import load_machines
 from isogram.data.pictures import load_pictures
 from isogram.data.sheets import read_tokens
+from isogram.data.silos.load import load_silos
+from isogram.data.silos.rows import Told
 from isogram.data.sites import load_digits_sites
 from isogram.data.tcga import load_tcga
 from isogram.errors import ConfigError
@@ -85,15 +87,22 @@ def load(name: str, *, anchors: int, seed: int) -> FederatedData:
     return LOADERS[name](anchors=anchors, seed=seed)
 
 
-def open_data(config: Config) -> FederatedData:
-    """The data that a configuration names: a built-in set, or tables of your own.
+def open_data(config: Config, told: Told | None = None) -> FederatedData:
+    """The data that a configuration names: a built-in set, or folders and tables of your own.
+
+    Args:
+        config: of a run.
+        told: is called as items of silos are encoded, with what, how many are done, and how many there are.
 
     Raises:
+        ConfigError: a kind or encoder that a silo needs does not exist, or its library is missing.
         DataError, StorageError: every problem found in them.
     """
+    private = config.privacy.epsilon > 0
     if config.data == FILES:
-        private = config.privacy.epsilon > 0
         return load_files(config.files, anchors=config.anchors, seed=config.seed, private=private)
+    if config.data == SILOS:
+        return load_silos(config.silos, anchors=config.anchors, seed=config.seed, private=private, told=told)
     return load(config.data, anchors=config.anchors, seed=config.seed)
 
 

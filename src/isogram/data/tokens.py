@@ -4,7 +4,8 @@ They hold no learnt parameter and see one row at a time, so every party applies 
 the rows of one node reaches another through them. Scaling is left to the alignment, which takes it from the anchors.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -126,3 +127,47 @@ def hashed_lines(logs: Sequence[Sequence[str]], width: int) -> FloatArray:
     vectorizer = HashingVectorizer(n_features=width, ngram_range=(1, 2), dtype=np.float32)
     hashed: FloatArray = vectorizer.transform(line for log in logs for line in log).toarray()
     return hashed.reshape(len(logs), -1, width)
+
+
+def mean_of_windows(
+    texts: Sequence[Sequence[int]],
+    encode: Callable[[NDArray[np.int64]], FloatArray],
+    longest: int,
+    batch: int,
+    whole: bool = True,
+    fewest: int = 4,
+) -> FloatArray:
+    """N texts as word pieces -> [N, T, c]: means over windows, which weigh as many pieces as they have.
+
+    Windows are encoded beside others of their own length: padding beside a longer one would change the last bits.
+
+    Args:
+        texts: word pieces, any number of each.
+        encode: [n, length] pieces -> [n, T, c].
+        longest: pieces of a window.
+        batch: windows at a time.
+        whole: without it only the first window is read.
+        fewest: windows at a time at least, filled up by repetition: products of small matrices have other last bits.
+    """
+    by_length = defaultdict(list)
+    for row, pieces in enumerate(texts):
+        for start in range(0, max(1, len(pieces)) if whole else 1, longest):
+            window = list(pieces[start : start + longest])
+            by_length[len(window)].append((row, window))
+    found: list[list[tuple[int, FloatArray]]] = [[] for _ in texts]
+    for length, windows in by_length.items():
+        for start in range(0, len(windows), batch):
+            some = windows[start : start + batch]
+            filled = np.array([window for _, window in some], np.int64).reshape(len(some), length)
+            means = encode(np.pad(filled, ((0, max(0, fewest - len(some))), (0, 0)), mode="edge"))[: len(some)]
+            for (row, _), mean in zip(some, means, strict=True):
+                found[row].append((length, mean))
+    return np.stack([_weighted(parts) for parts in found])
+
+
+def _weighted(parts: Sequence[tuple[int, FloatArray]]) -> FloatArray:
+    if len(parts) == 1:
+        return parts[0][1]
+    weights = np.array([length for length, _ in parts], np.float32)
+    mean: FloatArray = np.einsum("w,wtc->tc", weights / weights.sum(), np.stack([one for _, one in parts]))
+    return mean

@@ -24,7 +24,8 @@ from isogram.model.adapters import (
     adapted,
     new_basis,
 )
-from isogram.model.trunk import Trunk, fingerprint
+from isogram.model.trunk import Trunk
+from isogram.tensor_file import fingerprint
 
 
 class Projector(nn.Module):

@@ -1,6 +1,6 @@
-"""Adapters in Hugging Face PEFT's format, so that `PeftModel.from_pretrained` loads them.
+"""A model to hand on: its file, its card, and adapters in PEFT's format, for `PeftModel.from_pretrained`.
 
-PEFT's format holds adapters of a transformer and nothing else. Isogram's projectors, frame and map to coordinates stay
+PEFT's format holds adapters of a transformer and nothing else. Isogram's projectors, frame and map to coordinates are
 in `SavedModel`'s file: what is the same on both sides are the transformer's hidden states.
 Shape letters: o outputs, i inputs, r rank, R rank merged by refreshes.
 """
@@ -8,11 +8,11 @@ Shape letters: o outputs, i inputs, r rank, R rank merged by refreshes.
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import safetensors.torch
@@ -21,49 +21,63 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from isogram.config import BUILT_IN_TRUNKS
-from isogram.errors import ConfigError, DataError, StorageError
+from isogram.errors import ConfigError, StorageError
 from isogram.files import make_folder, write_atomic, writing
 from isogram.model.adapters import MAGNITUDE, WEIGHT, A, B, adapted
+from isogram.model.card import CARD, card, python
+from isogram.model.node_model import SharedModel
 from isogram.model.peft_import import PREFIX, TENSORS, transformer_of
+from isogram.model.saved import MODEL_FILE, SavedModel
 from isogram.model.trunk import base_model
 
-if TYPE_CHECKING:
-    from isogram.model.node_model import SharedModel
-    from isogram.model.saved import SavedModel
+BASE, TRANSFORMER = "base", "transformer"
+"""Folders in an export: a built-in trunk's transformer, which has no name on the hub; one that trained as a whole."""
 
-CARD = "README.md"
-BASE = "base"
-"""Folder inside an export with the transformer of a built-in trunk, which has no name on the hub."""
+_TAKEN = (BASE, TRANSFORMER, CARD.casefold(), MODEL_FILE)
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: folder by node, or one under "" where nodes share everything; Python that loads the first."""
+    """What was written: folder of adapters by node, or one under "" where nodes share everything, {} without a trunk.
 
+    python: lines that load the model; peft: lines that load the first adapter, "" without.
+    """
+
+    folder: Path
     folders: dict[str, Path]
     python: str
+    peft: str
 
 
-def export_model(model: "SavedModel", folder: Path, node: str | None = None) -> Export:
-    """Write a trained model's adapters: one folder, or where not all nodes share them one per node inside `folder`.
+def export_model(model: SavedModel, folder: Path, node: str | None = None) -> Export:
+    """Write a model's file, its card, and if it has a trunk that was trained its adapters.
 
-    Beside adapters trained under differential privacy stands a model card that says what is guaranteed.
-
-    A node's folder is its name, odd characters as %XX. For a built-in trunk `folder/base` holds the transformer.
+    Adapters are beside the file, or where not all nodes share them in one folder per node inside: its name, odd
+    characters as %XX. For a built-in trunk `folder/base` holds the transformer.
 
     Args:
-        model: with "full" the whole transformer is written, for there is no adapter.
+        model: with "full" the whole transformer is written to `transformer`, for there is no adapter.
         folder: new or empty.
-        node: whose adapter alone goes into `folder`; it makes no difference where nodes share everything.
+        node: whose part of the model alone is written, its adapter beside the file.
 
     Raises:
-        DataError: no such node, or the model was not trained.
-        ConfigError: the model has no trunk, or the folder is not empty.
+        DataError: no such node.
+        ConfigError: the folder is not empty.
         StorageError: it cannot be written; nothing is left behind.
     """
-    if node is not None and node not in model.nodes:
-        raise DataError(f"no node {node!r} in this model; there are {', '.join(model.nodes)}")
-    shared = model.shared(node or next(iter(model.nodes)))
+    model = model if node is None else model.only(node)
+    with appears_whole(folder) as temporary:
+        write_atomic(temporary / CARD, card(model).encode())
+        model.save(temporary / MODEL_FILE)
+        folders: dict[str, Path] = {}
+        peft = ""
+        if model.adapters is not None and model.config.trunk != "none":
+            folders, peft = _export_adapters(model, folder, temporary, node)
+    return Export(folder, folders, python(model, str(folder)), peft)
+
+
+def _export_adapters(model: SavedModel, folder: Path, temporary: Path, node: str | None) -> tuple[dict[str, Path], str]:
+    shared = model.shared(next(iter(model.nodes)))
     full = WEIGHT in shared.method.tensors
     own_base = model.config.trunk in BUILT_IN_TRUNKS and not full
     base = str(folder / BASE) if own_base else model.config.trunk
@@ -71,25 +85,22 @@ def export_model(model: "SavedModel", folder: Path, node: str | None = None) -> 
     apart = {name.rpartition(".")[0] for home in (model.homes or {}).values() for name in home}
     if apart & shared.layers.keys():
         folders = {name: folder / _file_name(name) for name in model.nodes} if node is None else {node: folder}
-    with _appears_whole(folder) as temporary:
-        for name, place in folders.items():
-            _write(model.shared(name) if name else shared, temporary / place.relative_to(folder), base)
-            if model.privacy:
-                write_atomic(temporary / place.relative_to(folder) / CARD, _card(model.privacy).encode())
-        if own_base:
-            base_model(model.config).save_pretrained(temporary / BASE)
-    return Export(folders, _python(transformer_of(shared), next(iter(folders.values())), base, full))
-
-
-def _card(privacy: Mapping[str, Any]) -> str:
-    lines = "".join(f"- {name}: {value}\n" for name, value in privacy.items())
-    return f"---\nlibrary_name: peft\n---\n\n# Differential privacy of this adapter\n\n{lines}"
+    if full:  # transformers would call it as we call ours
+        folders = {name: place / TRANSFORMER for name, place in folders.items()}
+    for name, place in folders.items():
+        inside = temporary / place.relative_to(folder)
+        _write(model.shared(name) if name else shared, inside, base)
+        if model.privacy and inside != temporary:
+            write_atomic(inside / CARD, card(model).encode())
+    if own_base:
+        base_model(model.config).save_pretrained(temporary / BASE)
+    return folders, _python(transformer_of(shared), next(iter(folders.values())), base, full)
 
 
 def _file_name(node: str) -> str:
     name = quote(node, safe=" ")
-    # "." and ".." are no names, hidden folders are overlooked, and BASE is taken.
-    return f"%{ord(name[0]):02X}{name[1:]}" if name[0] == "." or name.casefold() == BASE else name
+    # "." and ".." are no names, and hidden folders are overlooked.
+    return f"%{ord(name[0]):02X}{name[1:]}" if name[0] == "." or name.casefold() in _TAKEN else name
 
 
 def _python(transformer: Any, folder: Path, base: str, full: bool) -> str:
@@ -103,7 +114,7 @@ def _python(transformer: Any, folder: Path, base: str, full: bool) -> str:
     )
 
 
-def write_adapter(shared: "SharedModel", folder: Path, base: str) -> None:
+def write_adapter(shared: SharedModel, folder: Path, base: str) -> None:
     """Write adapter_config.json and adapter_model.safetensors: LoRA, or DoRA where a magnitude trains.
 
     Against the original base: what refreshes have merged is part of the adapter, whose rank is r + R. With "full" the
@@ -119,11 +130,11 @@ def write_adapter(shared: "SharedModel", folder: Path, base: str) -> None:
         ConfigError: there is no trunk, or the folder is not empty.
         StorageError: it cannot be written; nothing is left behind.
     """
-    with _appears_whole(folder) as temporary:
+    with appears_whole(folder) as temporary:
         _write(shared, temporary, base)
 
 
-def _write(shared: "SharedModel", folder: Path, base: str) -> None:
+def _write(shared: SharedModel, folder: Path, base: str) -> None:
     from peft import LoraConfig
 
     transformer = transformer_of(shared)
@@ -152,7 +163,7 @@ def _write(shared: "SharedModel", folder: Path, base: str) -> None:
 
 
 @contextmanager
-def _appears_whole(folder: Path) -> Iterator[Path]:
+def appears_whole(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder` to write into, renamed to it at the end or removed."""
     with writing(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

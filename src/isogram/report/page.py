@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from isogram.config import FILES
+from isogram.config import FILES, SILOS
 from isogram.files import write_atomic
 from isogram.report import sections, words
 from isogram.report.record import Json, Record
@@ -55,7 +55,7 @@ def page(run: Record, *, live: bool = False) -> str:
 def head(run: Record) -> Json:
     """Name, what the run is, how far it has come."""
     modality, rounds = run.modality, run.run.get("rounds", 0)
-    who = words.count(len(modality), "node") + ("" if run.dataset in ("", FILES) else f" of {run.dataset}")
+    who = words.count(len(modality), "node") + ("" if run.dataset in ("", FILES, SILOS) else f" of {run.dataset}")
     kinds = words.listed(list(dict.fromkeys(modality.values()))) if modality else ""
     how = f"through {words.count(run.run.get('anchors', 0), 'public anchor')}"
     goal = {"pairs": ", to find partners", "classes": ", to classify"}.get(run.run.get("goal", ""), "")

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from isogram.audit.suite import GRAMS
 from isogram.bench import QUICK, Cell, Row
-from isogram.doctor import LEVELS, Diagnosis
+from isogram.doctor import LEVELS, Diagnosis, Finding
+from isogram.inference import Entry, Hit
 from isogram.methods import METHODS
 from isogram.report import audit_tables
 from isogram.report.tables import COLUMNS, Results, figure, probability, short, size
@@ -117,12 +118,29 @@ def took(ended: Sequence[tuple[Cell, float]], seconds: float) -> str:
 _COLOURS = {"error": "red", "refusal": "red", "warning": "yellow", "note": "dim"}
 
 
+def hits_table(hits: Sequence[tuple[Entry, Hit]]) -> Table:
+    """What a search found, best first."""
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("rank", "score", "cosine"):
+        table.add_column(name, justify="right")
+    for name in ("where", "label"):
+        table.add_column(name, overflow="fold")
+    for rank, (entry, hit) in enumerate(hits, 1):
+        table.add_row(str(rank), short(hit.score), short(hit.cosine), entry.where, entry.label)
+    return table
+
+
 def print_findings(diagnosis: Diagnosis, console: Console) -> None:
-    """Each of the doctor's findings: where, what, and what to do."""
+    """Each of the doctor's findings."""
     for finding in diagnosis.findings:
-        remedy = f" → {finding.remedy}" if finding.remedy else ""
-        text = Text(f"{LEVELS[finding.level]} {finding.level} ", style=_COLOURS[finding.level])
-        console.print(text + Text(f"{finding.where}: {finding.what}{remedy}"), soft_wrap=not console.is_terminal)
+        print_finding(finding, console)
+
+
+def print_finding(finding: Finding, console: Console) -> None:
+    """Where, what, and what to do."""
+    remedy = f" → {finding.remedy}" if finding.remedy else ""
+    text = Text(f"{LEVELS[finding.level]} {finding.level} ", style=_COLOURS[finding.level])
+    console.print(text + Text(f"{finding.where}: {finding.what}{remedy}"), soft_wrap=not console.is_terminal)
 
 
 def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:

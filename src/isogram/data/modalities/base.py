@@ -1,9 +1,9 @@
 """What a kind of data is: how an item is read, and what makes tokens of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
@@ -31,12 +31,22 @@ class BadItem(DataError):
 class Encoder(Protocol):
     """A frozen, public function from what a kind reads to tokens; it sees one item at a time.
 
-    fingerprint: changes whenever the same item may get other tokens: of code, weights and settings. Keys the cache.
+    It may be called from several threads at once. An attribute `rate`, if it has one, is that of the sound it hears.
+
+    fingerprint: changes whenever the same item may get other tokens: of code, weights and settings. Keys the cache;
+        empty where a look-up would be slower than the encoder, and nothing is kept.
     batch: items that it is given at once, at most.
     """
 
-    fingerprint: str
-    batch: int
+    @property
+    def fingerprint(self) -> str:
+        """Of code, weights and settings."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Items."""
+        ...
 
     def __call__(self, read: Sequence[Any]) -> FloatArray:
         """Items as their kind reads them -> [n, T, c] float32, the same T and c for all items there are."""
@@ -49,8 +59,15 @@ class Kind(Protocol):
     suffixes: of the files it reads, lower case, with their dot; empty where its items are cells or rows.
     """
 
-    name: str
-    suffixes: frozenset[str]
+    @property
+    def name(self) -> str:
+        """As settings call it."""
+        ...
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """Of files."""
+        ...
 
     def read(self, item: Item, config: ModalityConfig) -> Any:
         """The item as its encoders take it: pixels, a waveform, text, numbers.
@@ -67,3 +84,67 @@ class Kind(Protocol):
     def builtin(self, config: ModalityConfig) -> Encoder:
         """The tokenizer that needs no download."""
         ...
+
+
+@runtime_checkable
+class Columned(Protocol):
+    """A kind whose items have named columns of numbers, in an order that `ModalityConfig.columns` fixes.
+
+    What it reads has `others`: the columns of the item that the settings do not name.
+    """
+
+    def columns(self, item: Item) -> tuple[str, ...]:
+        """All that an item has, in its own order.
+
+        Raises:
+            BadItem: it cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """An encoder that is one function, and nothing to load.
+
+    version: part of the fingerprint; another one whenever the function gives other tokens. Empty: see `Encoder`.
+    """
+
+    kind: str
+    version: str
+    tokens: Callable[[Sequence[Any]], FloatArray]
+    batch: int = 64
+
+    @property
+    def fingerprint(self) -> str:
+        """Of code alone."""
+        return self.version and f"builtin {self.kind} {self.version}"
+
+    def __call__(self, read: Sequence[Any]) -> FloatArray:
+        """[n, T, c]; see `Encoder`."""
+        return self.tokens(read)
+
+
+def path_of(item: Item) -> Path:
+    """Where the item's file is.
+
+    Raises:
+        BadItem: it has none, or there is no such file.
+    """
+    if item.path is None:
+        raise BadItem(f"{item.where}: is to be read from a file; give a column of paths, or a folder")
+    if not item.path.is_file():
+        raise BadItem(f"{item.where}: there is no file {item.path}; correct the path or leave it out")
+    return item.path
+
+
+def bytes_of(item: Item) -> bytes:
+    """All of the item's file.
+
+    Raises:
+        BadItem: as `path_of`; or it cannot be read.
+    """
+    path = path_of(item)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadItem(f"{item.where}: cannot be read ({error.strerror or error}); get permission to read it") from error

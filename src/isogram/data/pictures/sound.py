@@ -14,8 +14,9 @@ from isogram.errors import DataError
 RATE = 16000
 """Samples a second."""
 
-_FRAME, _FLOOR_DB = 320, 35.0
-_N_FFT, _HOP, _MELS = 400, 160, 80
+_FLOOR_DB, _MELS = 35.0, 80
+_FRAMES, _WINDOWS, _HOPS = 50, 40, 100
+"""A second: of stretches that are loud or not, of spectra if they did not overlap, and of spectra as they do."""
 
 
 def decode(path: Path) -> FloatArray:
@@ -32,16 +33,22 @@ def decode(path: Path) -> FloatArray:
         raise DataError(f"{path}: cannot be read as sound ({error})") from error
     if not len(sound):
         raise DataError(f"{path}: holds no sound")
-    divisor = int(np.gcd(RATE, rate))
-    return resample_poly(sound.mean(1), RATE // divisor, rate // divisor).astype(np.float32)
+    return resampled(sound.mean(1), rate, RATE)
 
 
-def voiced(sound: FloatArray) -> FloatArray:
+def resampled(sound: FloatArray, rate: int, to: int) -> FloatArray:
+    """[samples] at `rate` -> the same sound at `to` samples a second."""
+    divisor = int(np.gcd(to, rate))
+    return resample_poly(sound, to // divisor, rate // divisor).astype(np.float32)
+
+
+def voiced(sound: FloatArray, rate: int = RATE) -> FloatArray:
     """From the first to the last 20 ms that are within 35 dB of the loudest: silence around says nothing of a name."""
-    frames = np.pad(sound, (0, -len(sound) % _FRAME)).reshape(-1, _FRAME)
+    size = rate // _FRAMES
+    frames = np.pad(sound, (0, -len(sound) % size)).reshape(-1, size)
     level = 10 * np.log10(np.square(frames).mean(1) + 1e-12)
     loud = np.flatnonzero(level > level.max() - _FLOOR_DB)
-    return sound[loud[0] * _FRAME : (loud[-1] + 1) * _FRAME]
+    return sound[loud[0] * size : (loud[-1] + 1) * size]
 
 
 def at_speed(sound: FloatArray, percent: int) -> FloatArray:
@@ -50,21 +57,26 @@ def at_speed(sound: FloatArray, percent: int) -> FloatArray:
     return resample_poly(sound, 100 // divisor, percent // divisor).astype(np.float32)
 
 
-def mel_filters() -> NDArray[np.float64]:
-    """[80, 201] triangles on Slaney's mel scale up to 8 kHz, each of unit area (Slaney, Auditory Toolbox, 1998)."""
-    mels = np.linspace(0, 15 + 27 * np.log(RATE / 2 / 1000) / np.log(6.4), _MELS + 2)
+def mel_filters(rate: int = RATE) -> NDArray[np.float64]:
+    """[80, rate / 80 + 1] triangles on Slaney's mel scale up to half the rate, each of unit area.
+
+    Slaney, Auditory Toolbox, 1998.
+    """
+    top = rate / 2
+    mels = np.linspace(0, 15 + 27 * np.log(top / 1000) / np.log(6.4) if top > 1000 else top * 3 / 200, _MELS + 2)
     edges = np.where(mels < 15, 200 / 3 * mels, 1000 * np.exp(np.log(6.4) / 27 * (mels - 15)))
-    ramps = edges[:, None] - np.fft.rfftfreq(_N_FFT, 1 / RATE)
+    ramps = edges[:, None] - np.fft.rfftfreq(rate // _WINDOWS, 1 / rate)
     width = np.diff(edges)[:, None]
     triangles = np.maximum(0, np.minimum(-ramps[:-2] / width[:-1], ramps[2:] / width[1:]))
     return triangles * (2 / (edges[2:] - edges[:-2]))[:, None]
 
 
-def log_mel(sound: FloatArray, frames: int) -> Tensor:
+def log_mel(sound: FloatArray, frames: int, rate: int = RATE) -> Tensor:
     """[80, frames] of the sound followed by silence: a frame is 10 ms (Radford et al. 2022, section 2.2)."""
-    wave = torch.zeros(frames * _HOP)
+    size, hop = rate // _WINDOWS, rate // _HOPS
+    wave = torch.zeros(frames * hop)
     wave[: len(sound)] = torch.from_numpy(sound)[: len(wave)]
-    spectrum = torch.stft(wave, _N_FFT, _HOP, window=torch.hann_window(_N_FFT), return_complex=True)[:, :-1]
-    mel = torch.from_numpy(mel_filters()).float() @ spectrum.abs().square()
+    spectrum = torch.stft(wave, size, hop, window=torch.hann_window(size), return_complex=True)[:, :-1]
+    mel = torch.from_numpy(mel_filters(rate)).float() @ spectrum.abs().square()
     level = mel.clamp(min=1e-10).log10()
     return (torch.maximum(level, level.max() - 8) + 4) / 4

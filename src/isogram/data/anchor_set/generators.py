@@ -1,0 +1,241 @@
+"""What makes synthetic items: four programs, and those that other packages offer as `isogram.generators`.
+
+A generator is made of options, all text, and then called once per item that is wanted.
+"""
+
+import io
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from isogram.data.anchor_set.folder import CONCEPT, LICENCE, inside
+from isogram.data.modalities.base import Item
+from isogram.data.modalities.image import IMAGE
+from isogram.data.sheets import Problems
+from isogram.data.silos.tables import read_table
+from isogram.errors import ConfigError, DataError
+
+GROUP = "isogram.generators"
+"""Entry points of packages: name -> what is called with the options and gives a `Generator`."""
+
+SPEEDS = (85, 115)
+"""Percent of its speed and pitch at which a sound is played again."""
+
+_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The item that is to be made: of which concept, from what it has in other modalities, and the only randomness."""
+
+    concept: str
+    items: Mapping[str, Item]
+    licences: Mapping[str, str]
+    draw: np.random.Generator
+
+
+@dataclass(frozen=True)
+class Made:
+    """Text for a cell, or the content of a file with its suffix; a licence, if it is another than the row's."""
+
+    content: str | bytes
+    suffix: str = ""
+    licence: str = ""
+
+
+class Generator(Protocol):
+    """Makes items of one modality."""
+
+    def __call__(self, wanted: Wanted) -> Made | None:
+        """The item, or None where there is nothing to make it from.
+
+        Raises:
+            IsogramError: what it would be made from cannot be used, or a program is missing.
+        """
+        ...
+
+
+class Template:
+    """Text around the concept, or around the text that it has in another column, in braces."""
+
+    def __init__(self, template: str = "a picture of {concept}") -> None:
+        self.template = template
+        if not re.search(r"\{[^{}]+\}", template):
+            raise ConfigError(
+                f"template = {template!r} would be the same for all; write {{concept}} in it, or a column"
+            )
+
+    def __call__(self, wanted: Wanted) -> Made | None:
+        """The template, filled in."""
+        known = {name: item.text for name, item in wanted.items.items()} | {CONCEPT: wanted.concept}
+        names = re.findall(r"\{([^{}]+)\}", self.template)
+        if any(known.get(name) is None for name in names):
+            return None
+        return Made(re.sub(r"\{([^{}]+)\}", lambda found: str(known[found[1]]), self.template))
+
+
+class Espeak:
+    """Speech by the program espeak-ng.
+
+    Args:
+        voice: as `espeak-ng --voices` lists them.
+        text: column that has what is said; without it the concept is.
+    """
+
+    def __init__(self, voice: str = "en", text: str = CONCEPT) -> None:
+        self.voice, self.text = voice, text
+        found = shutil.which("espeak-ng")
+        if found is None:
+            raise ConfigError("the program espeak-ng is not installed; install the package espeak-ng of your system")
+        self.program = found
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+_-]*", voice) or not self._said("a"):
+            raise ConfigError(f"espeak-ng has no voice {voice!r}; `espeak-ng --voices` lists them")
+
+    def __call__(self, wanted: Wanted) -> Made | None:
+        """One WAV."""
+        item = wanted.items.get(self.text)
+        text = wanted.concept if self.text == CONCEPT else item.text if item is not None else None
+        if not text:
+            return None
+        sound = self._said(text)
+        if not sound:
+            raise DataError(f"concept {wanted.concept!r}: espeak-ng says nothing of {text!r}; give it other words")
+        return Made(sound, ".wav")
+
+    def _said(self, text: str) -> bytes:
+        """The sound, empty if there is none."""
+        with tempfile.TemporaryDirectory(prefix="isogram-") as folder:
+            path = Path(folder) / "said.wav"
+            try:
+                # On stdin, so that no text is taken for an option.
+                subprocess.run(
+                    [self.program, "-v", self.voice, "-w", str(path), "--stdin"],
+                    input=text.encode(),
+                    capture_output=True,
+                    timeout=_SECONDS,
+                    check=False,
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise DataError(f"espeak-ng failed at {text[:100]!r}: {error}; try it by itself") from error
+            return path.read_bytes() if path.exists() else b""
+
+
+class Augment:
+    """Another column's picture mirrored, turned and in other colours, or its recording at another speed and pitch.
+
+    It stands for the concept in a modality of the same kind, such as that of another site's camera. The changes are
+    those whose worth docs/anchors.md measures.
+    """
+
+    def __init__(self, source: str = "") -> None:
+        self.source = source
+        if not source:
+            raise ConfigError("augment needs source=COLUMN: of the pictures or recordings that it is to change")
+
+    def __call__(self, wanted: Wanted) -> Made | None:
+        """PNG or WAV."""
+        item = wanted.items.get(self.source)
+        if item is None:
+            return None
+        if item.path is None:
+            raise ConfigError(f"augment changes pictures and recordings, and column {self.source!r} holds none")
+        change = _picture if item.path.suffix.lower() in IMAGE.suffixes else _recording
+        return Made(*change(item.path, wanted.draw), wanted.licences.get(self.source, ""))
+
+
+class FromTable:
+    """Items that another program made: a table with the columns `concept` and `value`, and `licence` if it says so.
+
+    Values are text, or paths from the table's folder where all of them are.
+    """
+
+    def __init__(self, file: str = "") -> None:
+        if not file:
+            raise ConfigError(f"table needs file=TABLE: with the columns {CONCEPT!r} and 'value'")
+        path, problems = Path(file).expanduser(), Problems()
+        table = read_table(path, problems)
+        problems.stop()
+        if table.has(CONCEPT, problems) & table.has("value", problems):
+            concepts, values = table.column(CONCEPT), table.column("value")
+            again = sorted({repr(name) for name in concepts if concepts.count(name) > 1})
+            problems.some(f"{path}: concepts that stand twice:", again, "keep one row of each")
+        problems.stop()
+        licences = table.column(LICENCE) if LICENCE in table.columns else [""] * len(table)
+        self.values = {c: (v, licence) for c, v, licence in zip(concepts, values, licences, strict=True) if v}
+        try:
+            self.paths = {concept: inside(path.parent, value) for concept, (value, _) in self.values.items()}
+        except DataError:
+            self.paths = {}
+
+    def __call__(self, wanted: Wanted) -> Made | None:
+        """The table's item."""
+        if wanted.concept not in self.values:
+            return None
+        value, licence = self.values[wanted.concept]
+        path = self.paths.get(wanted.concept)
+        return Made(value, "", licence) if path is None else Made(path.read_bytes(), path.suffix, licence)
+
+
+GENERATORS: dict[str, Callable[..., Generator]] = {
+    "template": Template,
+    "espeak": Espeak,
+    "augment": Augment,
+    "table": FromTable,
+}
+"""Those that come with isogram, by name."""
+
+
+def make_generator(name: str, options: Mapping[str, str]) -> Generator:
+    """A generator by its name.
+
+    Raises:
+        ConfigError: there is none of that name, or it has no such option.
+    """
+    others = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in GENERATORS and name not in others:
+        raise ConfigError(f"no generator {name!r}; choose one of {', '.join(sorted({*GENERATORS, *others}))}")
+    made: Callable[..., Any] = GENERATORS[name] if name in GENERATORS else others[name].load()
+    takes = signature(made).parameters
+    unknown = [option for option in options if option not in takes]
+    if unknown and not any(one.kind is Parameter.VAR_KEYWORD for one in takes.values()):
+        raise ConfigError(f"{name} has no option {unknown[0]!r}; it has {', '.join(takes) or 'none'}")
+    found: Generator = made(**options)
+    return found
+
+
+def _picture(path: Path, draw: np.random.Generator) -> tuple[bytes, str]:
+    try:
+        from isogram.data.pictures.render import open_image, redrawn
+    except ImportError as error:
+        raise ConfigError(f"to change pictures needs more: pip install isogram[silos] ({error})") from error
+    target = io.BytesIO()
+    redrawn(open_image(path), draw).save(target, "PNG")
+    return target.getvalue(), ".png"
+
+
+def _recording(path: Path, draw: np.random.Generator) -> tuple[bytes, str]:
+    try:
+        import soundfile
+    except ImportError as error:
+        raise ConfigError(f"to change recordings needs more: pip install isogram[silos] ({error})") from error
+    from isogram.data.pictures.sound import at_speed
+
+    try:
+        sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{path}: neither a picture nor a recording that can be read ({error})") from error
+    if not len(sound):
+        raise DataError(f"{path}: holds no sound; replace it")
+    changed = at_speed(sound, int(draw.choice(SPEEDS)))
+    target = io.BytesIO()
+    soundfile.write(target, np.clip(changed, -1, 1), rate, format="WAV", subtype="PCM_16")
+    return target.getvalue(), ".wav"

@@ -1,0 +1,1 @@
+"""Folders and tables of your own, of any modality: found, checked, encoded and split."""

@@ -1,0 +1,135 @@
+"""From folders, tables and an anchor set to a federation: everything read, encoded, kept apart, and split."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from isogram.config import SilosConfig
+from isogram.data.base import UNLABELLED, FederatedData, IntArray, NodeData
+from isogram.data.sheets import Problems, few
+from isogram.data.silos.apart import REMEDY, Source, shared_rows
+from isogram.data.silos.manifest import Manifest, read_manifest
+from isogram.data.silos.measure import anchor_set, hold_out_anchors, hold_out_rows
+from isogram.data.silos.rows import Public, Rows, Told, encode_anchors, encode_rows, say
+from isogram.data.silos.sites import check_settings, modality_configs, node_names
+
+
+def load_silos(
+    silos: SilosConfig, *, anchors: int, seed: int, private: bool = False, told: Told | None = None
+) -> FederatedData:
+    """The federation that folders and tables describe.
+
+    Args:
+        silos: which node holds what, and the anchor set.
+        anchors: K, drawn by `seed` from the concepts that are not held out; 0 takes all.
+        seed: of that draw, and of what is held out.
+        private: whether no row may decide what becomes of another (differential privacy): classes are declared, a node
+            with a column of classes has labels, rows are held out each by itself, and those that stand twice are an
+            error.
+        told: is called as items are encoded.
+
+    Raises:
+        DataError: every problem found: of the anchor set, of folders and tables, rows that cannot be read or stand
+            twice (unless `silos.skip_bad`), labels outside the classes, nothing to hold out.
+        ConfigError: no such kind or encoder, or a library is missing.
+    """
+    problems, tell = Problems(), told or (lambda part, done, total: None)
+    check_settings(silos, problems)
+    configs, table = modality_configs(silos, problems)
+    manifests = {
+        name: read_manifest(node, configs[node.modality], problems) for name, node in node_names(silos.nodes).items()
+    }
+    classes = _classes(silos, manifests, problems, private=private)
+    if not silos.skip_bad:
+        for manifest in manifests.values():
+            say(manifest.bad, problems)
+    problems.stop()
+    assert table is not None
+
+    public, notes = encode_anchors(table, configs, silos.skip_bad, tell, problems)
+    rows = encode_rows(node_names(silos.nodes), configs, manifests, classes, silos.skip_bad, tell, problems)
+    problems.stop()
+    rows = _keep_apart(rows, public, problems, skip=silos.skip_bad and not private)
+    problems.stop()
+
+    if silos.measure == "rows" and silos.held_out:
+        held_out, rows = hold_out_rows(silos, rows, seed, problems, private=private)
+        free = np.ones(len(table.concepts), bool)
+    else:
+        held_out, free = hold_out_anchors(silos, table, public, seed, problems)
+    chosen = anchor_set(table, public, free, anchors, seed, problems)
+    if not private:
+        notes += [note for manifest in manifests.values() for note in manifest.notes]
+        notes += [note for one in rows for note in _notes(one, len(manifests[one.name]), classes)]
+    problems.stop()
+    nodes = [NodeData(one.name, one.node.modality, one.tokens, _known(one.labels, private)) for one in rows]
+    return FederatedData("silos", tuple(nodes), chosen, held_out, classes, notes=tuple(notes), encoders=configs)
+
+
+def _known(labels: IntArray | None, private: bool) -> IntArray | None:
+    """Labels of a node; None where no row has one, if rows may decide that."""
+    return labels if private or labels is None or (labels != UNLABELLED).any() else None
+
+
+def _classes(
+    silos: SilosConfig, manifests: Mapping[str, Manifest], problems: Problems, *, private: bool
+) -> tuple[str, ...]:
+    """Every class: those declared, or all that occur in order of their names."""
+    told = {name: manifest for name, manifest in manifests.items() if manifest.labels is not None}
+    occur = sorted({label for manifest in told.values() for label in manifest.labels or () if label})
+    classes = silos.classes or tuple(occur)
+    if private and told and not silos.classes:
+        problems.append(
+            "silos.classes is empty, and under differential privacy no row may say which classes there are; declare all"
+        )
+        return classes
+    allowed = set(classes)
+    for name, manifest in told.items():
+        wrong = [
+            f"{item.where}: {label!r}"
+            for item, label in zip(manifest.items, manifest.labels or (), strict=True)
+            if label and label not in allowed
+        ]
+        problems.some(f"node {name!r}: labels outside silos.classes:", wrong, f"they are {few(classes)}")
+    if not told:
+        if silos.measure == "rows" and silos.held_out:
+            problems.append(
+                'silos.measure = "rows" measures classes, and no node has labels; name a column by label, or set '
+                'measure = "anchors"'
+            )
+        return classes
+    if not private and not occur and any(manifest.items for manifest in told.values()):
+        columns = ", ".join(f"{name!r}: {manifest.columns.get('label', '')}" for name, manifest in told.items())
+        problems.append(f"no row has a class ({columns}); fill in those you know, or leave label out")
+    elif len(there := classes if private else occur) == 1:
+        problems.append(
+            f"all labels are {there[0]!r}: one class tells no rows apart; name another column, or leave label out"
+        )
+    return classes
+
+
+def _keep_apart(rows: Sequence[Rows], public: Mapping[str, Public], problems: Problems, *, skip: bool) -> list[Rows]:
+    """The rows without those that stand twice, or these are problems."""
+    sources = {one.name: Source(one.node.modality, one.items, one.hashes, one.ids) for one in rows}
+    shared = shared_rows(sources, {modality: items.source for modality, items in public.items()})
+    if not skip:
+        problems.some("rows that stand twice:", [line for some in shared.values() for line in some.values()], REMEDY)
+        return list(rows)
+    kept = []
+    for one in rows:
+        twice = shared[one.name]
+        kept.append(one.only(np.array([row not in twice for row in range(len(one.items))], bool), *twice.values()))
+        if not kept[-1].items:
+            problems.append(f"node {one.name!r}: no row is left: {next(iter(twice.values()))}; {REMEDY}")
+    return kept
+
+
+def _notes(rows: Rows, n: int, classes: Sequence[str]) -> list[str]:
+    """What a reader of the figures has to know of a node's n rows."""
+    notes = []
+    if rows.left:
+        notes.append(f"{rows.name}: {len(rows.left)} of {n} rows left out: {rows.left[0]}")
+    told = set() if rows.labels is None else set(rows.labels[rows.labels != UNLABELLED].tolist())
+    if len(told) == 1 and len(classes) > 1:
+        notes.append(f"{rows.name}: all its labels are {classes[told.pop()]!r}")
+    return notes

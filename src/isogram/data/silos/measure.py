@@ -1,0 +1,130 @@
+"""What is held out to measure on, and which concepts are anchors."""
+
+from collections.abc import Mapping, Sequence
+from itertools import compress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isogram.config import SilosConfig
+from isogram.data.anchor_set import AnchorTable
+from isogram.data.base import UNLABELLED, AnchorItems, AnchorSet, FloatArray, HeldOut, IntArray
+from isogram.data.sheets import Problems
+from isogram.data.silos.rows import Public, Rows
+from isogram.data.silos.split import groups_of, hold_out, hold_out_each, rank
+
+
+def hold_out_anchors(
+    silos: SilosConfig, table: AnchorTable, public: Mapping[str, Public], seed: int, problems: Problems
+) -> tuple[HeldOut, NDArray[np.bool_]]:
+    """Concepts that stay out of the anchors, to be found across modalities; and which others [K] are free to be."""
+    n = len(table.concepts)
+    whole = np.full(n, len(public), np.int64)
+    # One photograph under two names is not to be an anchor and held out at once.
+    keys: list[list[tuple[str, str | int]]] = [[("", position)] for position in range(n)]
+    for modality, items in public.items():
+        whole[items.positions[items.quality == 1]] -= 1
+        for position, mark in zip(items.positions.tolist(), items.source.hashes, strict=True):
+            keys[position].append((modality, mark))
+    labels = np.where(whole == 0, 0, UNLABELLED)
+    held = hold_out(groups_of(keys), table.concepts, [""] * n, labels, silos.held_out, seed=seed, name="anchors")
+    free = ~held
+    held &= whole == 0
+    if silos.held_out and not held.any():
+        problems.append(
+            f"silos.held_out = {silos.held_out:g}, and no concept can be held out: {(whole == 0).sum()} of {n} have a "
+            'real item (quality 1) in each modality; add such concepts, or set measure = "rows" or held_out = 0'
+        )
+    places = sorted(np.flatnonzero(held).tolist(), key=lambda position: table.concepts[position])
+    tokens = {}
+    for modality, items in public.items() if places else ():
+        row = {position: i for i, position in enumerate(items.positions.tolist())}
+        tokens[modality] = items.tokens[[row[position] for position in places]]
+    ids = [table.concepts[position] for position in places]
+    return HeldOut(tokens, {}, paired=len(tokens) > 1, private={}, ids=ids), free
+
+
+def anchor_set(
+    table: AnchorTable,
+    public: Mapping[str, Public],
+    free: NDArray[np.bool_],
+    anchors: int,
+    seed: int,
+    problems: Problems,
+) -> AnchorSet:
+    """K of the free concepts, in the order of their names; of a larger K the same ones and more."""
+    there = {position for items in public.values() for position in items.positions.tolist() if free[position]}
+    if anchors > len(there):
+        problems.append(
+            f"anchors = {anchors}, but {len(there)} concepts are not held out; lower it, or set 0 to take all"
+        )
+    drawn = sorted(there, key=lambda position: rank(table.concepts[position], seed, "draw"))[: anchors or None]
+    chosen = sorted(drawn, key=lambda position: table.concepts[position])
+    items = {}
+    for modality, found in public.items():
+        row = {position: i for i, position in enumerate(found.positions.tolist())}
+        index = [i for i, position in enumerate(chosen) if position in row]
+        take = [row[chosen[i]] for i in index]
+        items[modality] = AnchorItems(np.array(index, dtype=np.int64), found.tokens[take], found.quality[take])
+        if not index:
+            problems.append(f"no anchor of {modality!r} is left that is not held out; lower silos.held_out")
+    return AnchorSet(tuple(table.concepts[position] for position in chosen), items)
+
+
+def hold_out_rows(
+    silos: SilosConfig, rows: Sequence[Rows], seed: int, problems: Problems, *, private: bool
+) -> tuple[HeldOut, list[Rows]]:
+    """A share of the labelled rows of each node, a site at a time: its modalities may be of the same patients."""
+    held: dict[str, NDArray[np.bool_]] = {}
+    for site in dict.fromkeys(one.node.name for one in rows):
+        of_site = [one for one in rows if one.node.name == site]
+        draw = _drawn_each if private else _drawn
+        found = draw(of_site, silos.held_out, seed, site)
+        starts = np.cumsum([len(one.items) for one in of_site])[:-1]
+        held |= zip((one.name for one in of_site), np.split(found, starts), strict=True)
+    tokens: dict[str, list[FloatArray]] = {}
+    truth: dict[str, list[IntArray]] = {}
+    kept = []
+    for one in rows:
+        out = held[one.name]
+        tested = out & (one.labels != UNLABELLED) if one.labels is not None else np.zeros_like(out)
+        if one.labels is not None and tested.any():
+            tokens.setdefault(one.node.modality, []).append(one.tokens[tested])
+            truth.setdefault(one.node.modality, []).append(one.labels[tested])
+        idle = [f"{item.where}: no class, in a group held out" for item in compress(one.items, out & ~tested)]
+        kept.append(one.only(~out, *idle))
+        if out.all():
+            problems.append(f"node {one.name!r}: all rows are held out; lower silos.held_out")
+    if not tokens:
+        problems.append(
+            f"silos.held_out = {silos.held_out:g}, and no labelled row can be held out: every class of a node has to "
+            "keep one, and groups stay together; label more rows, or set held_out = 0"
+        )
+    whole = {modality: np.concatenate(parts) for modality, parts in tokens.items()}
+    labels = {modality: np.concatenate(parts) for modality, parts in truth.items()}
+    return HeldOut(whole, labels, paired=False, private={}), kept
+
+
+def _drawn(of_site: Sequence[Rows], share: float, seed: int, site: str) -> NDArray[np.bool_]:
+    """[rows of all its nodes] by groups: a group's name, an id of a column, or equal content in one modality."""
+    keys: list[list[tuple[str, str]]] = []
+    marks, nodes, labels = [], [], []
+    for one in of_site:
+        for group, name, mark in zip(one.groups, one.ids, one.hashes, strict=True):
+            own = f"{one.node.modality}/{mark}"
+            named = [("group", group)] * bool(group) + [("id", name)] * bool(name)
+            keys.append([("content", own), *named])
+            marks.append(own)
+        nodes += [one.name] * len(one.items)
+        labels.append(np.full(len(one.items), UNLABELLED) if one.labels is None else one.labels)
+    return hold_out(groups_of(keys), marks, nodes, np.concatenate(labels), share, seed=seed, name=site)
+
+
+def _drawn_each(of_site: Sequence[Rows], share: float, seed: int, site: str) -> NDArray[np.bool_]:
+    """The same under differential privacy: a row's group, id or else content draws for it, whatever other rows are."""
+    keys = [
+        f"group {group}" if group else f"id {name}" if name else f"content {one.node.modality}/{mark}"
+        for one in of_site
+        for group, name, mark in zip(one.groups, one.ids, one.hashes, strict=True)
+    ]
+    return hold_out_each(keys, share, seed=seed, name=site)

@@ -1,0 +1,140 @@
+"""Items of nodes and anchors as tokens, with what is known of each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isogram.config import ModalityConfig, SiloNode
+from isogram.data.anchor_set import AnchorTable
+from isogram.data.base import UNLABELLED, FloatArray, IntArray
+from isogram.data.modalities.base import Item
+from isogram.data.modalities.encode import encode
+from isogram.data.sheets import Problems
+from isogram.data.silos.apart import Source
+from isogram.data.silos.manifest import Manifest
+from isogram.errors import DataError
+
+Told = Callable[[str, int, int], None]
+"""Part of the data, items encoded, items in all."""
+
+_SHOWN = 20
+"""Rows of one node that cannot be used and are named one by one."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded rows of a node: tokens [n, T, c]; labels None if nothing says them; left: a line a row not used."""
+
+    name: str
+    node: SiloNode
+    tokens: FloatArray
+    items: Sequence[Item]
+    hashes: Sequence[str]
+    ids: Sequence[str]
+    groups: Sequence[str]
+    labels: IntArray | None
+    left: tuple[str, ...] = ()
+
+    def only(self, keep: NDArray[np.bool_], *left: str) -> "Rows":
+        """Some of the rows; `left` says of the others why they are not among them."""
+        return replace(
+            self,
+            tokens=self.tokens[keep],
+            items=list(compress(self.items, keep)),
+            hashes=list(compress(self.hashes, keep)),
+            ids=list(compress(self.ids, keep)),
+            groups=list(compress(self.groups, keep)),
+            labels=None if self.labels is None else self.labels[keep],
+            left=self.left + left,
+        )
+
+
+@dataclass(frozen=True)
+class Public:
+    """Encoded items of the anchor set in one modality: positions [k] of their concepts, ascending."""
+
+    positions: IntArray
+    tokens: FloatArray
+    quality: FloatArray
+    source: Source
+
+
+def encode_anchors(
+    table: AnchorTable, configs: Mapping[str, ModalityConfig], skip: bool, tell: Told, problems: Problems
+) -> tuple[dict[str, Public], list[str]]:
+    """The anchor set's items as tokens; and what was left out of it."""
+    public, notes = {}, []
+    for modality, held in table.items.items():
+        try:
+            done = encode(held.items, configs[modality], skip_bad=True, told=_part(tell, f"anchors, {modality}"))
+        except DataError as error:
+            problems += error.problems
+            continue
+        if done.bad and not skip:
+            say(done.bad, problems)
+        elif done.bad:
+            notes.append(f"anchors: {len(done.bad)} of {len(held.items)} {modality} left out: {done.bad[0]}")
+        positions, items = held.positions[done.kept], [held.items[i] for i in done.kept]
+        names = [table.concepts[i] for i in positions]
+        public[modality] = Public(
+            positions, done.tokens, held.quality[done.kept], Source(modality, items, done.hashes, names)
+        )
+    return public, notes
+
+
+def encode_rows(
+    nodes: Mapping[str, SiloNode],
+    configs: Mapping[str, ModalityConfig],
+    manifests: Mapping[str, Manifest],
+    classes: Sequence[str],
+    skip: bool,
+    tell: Told,
+    problems: Problems,
+) -> list[Rows]:
+    """The rows of each node as tokens; those that cannot be encoded are problems, or with `skip` left out."""
+    number = {name: position for position, name in enumerate(classes)}
+    rows = []
+    for name, node in nodes.items():
+        manifest = manifests[name]
+        if not manifest.items:
+            problems.append(f"node {name!r}: no row can be used: {manifest.bad[0]}")
+            continue
+        try:
+            done = encode(manifest.items, configs[node.modality], skip_bad=True, told=_part(tell, name))
+        except DataError as error:
+            problems += error.problems
+            continue
+        if not skip:
+            say(done.bad, problems)
+        labels = None
+        if manifest.labels is not None:
+            labels = np.array([number.get(manifest.labels[i], UNLABELLED) for i in done.kept], dtype=np.int64)
+        rows.append(
+            Rows(
+                name,
+                node,
+                done.tokens,
+                [manifest.items[i] for i in done.kept],
+                done.hashes,
+                [manifest.ids[i] if manifest.named else "" for i in done.kept],
+                [manifest.groups[i] for i in done.kept],
+                labels,
+                (*manifest.bad, *done.bad),
+            )
+        )
+    return rows
+
+
+def say(bad: Sequence[str], problems: Problems) -> None:
+    """Rows that cannot be used are problems, the first ones by name."""
+    problems += bad[:_SHOWN]
+    if len(bad) > _SHOWN:
+        where = bad[_SHOWN].partition(":")[0]
+        problems.append(f"{where} and {len(bad) - _SHOWN - 1} more rows: as above; silos.skip_bad leaves such rows out")
+
+
+def _part(tell: Told, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: tell(name, done, total)

@@ -1,0 +1,58 @@
+"""What the settings say of silos before any data are opened: who holds what, and how each modality is read."""
+
+from collections import Counter
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from isogram.config import ModalityConfig, SiloNode, SilosConfig
+from isogram.data.anchor_set import AnchorTable, read_anchor_set
+from isogram.data.modalities import kind_of
+from isogram.data.modalities.encode import with_columns
+from isogram.data.sheets import Problems
+from isogram.errors import ConfigError, DataError
+
+
+def node_names(nodes: Sequence[SiloNode]) -> dict[str, SiloNode]:
+    """Name of each federated node -> its entry: of a site with several modalities "NAME/MODALITY"."""
+    held = Counter(node.name for node in nodes)
+    return {node.name if held[node.name] == 1 else f"{node.name}/{node.modality}": node for node in nodes}
+
+
+def check_settings(silos: SilosConfig, problems: Problems) -> None:
+    """What is wrong with the settings by themselves."""
+    pairs = Counter((node.name, node.modality) for node in silos.nodes)
+    twice = [f"{name!r} with {modality!r}" for (name, modality), times in pairs.items() if times > 1]
+    problems.some(
+        "silos.nodes stand twice:", twice, "give each site and modality one entry, or sites names of their own"
+    )
+    if not twice and len(node_names(silos.nodes)) < len(silos.nodes):
+        problems.append("silos.nodes: a site is called as a node of another one, SITE/MODALITY; rename it")
+    held = {node.modality for node in silos.nodes}
+    for name in silos.modalities:
+        if name not in held:
+            near = get_close_matches(name, held, n=1)
+            meant = f"did you mean {near[0]!r}?" if near else f"they hold {', '.join(sorted(map(repr, held)))}"
+            problems.append(f"silos.modalities.{name}: no node holds {name!r}; {meant}")
+
+
+def modality_configs(silos: SilosConfig, problems: Problems) -> tuple[dict[str, ModalityConfig], AnchorTable | None]:
+    """How each modality is read, and the anchor set, None if its problems were noted.
+
+    Columns that nobody chose are those of the anchors: all nodes of a modality have to give the same numbers.
+    """
+    configs = {modality: silos.modality(modality) for modality in dict.fromkeys(node.modality for node in silos.nodes)}
+    for modality, config in configs.items():
+        try:
+            kind_of(config)
+        except ConfigError as error:
+            problems += [f"modality {modality!r}: {line}" for line in error.problems]
+    problems.stop()
+    if silos.anchors is None:
+        problems.append("silos.anchors is not set; name the folder of the anchor set")
+        return configs, None
+    try:
+        table = read_anchor_set(silos.anchors, configs)
+    except DataError as error:
+        problems += error.problems
+        return configs, None
+    return {name: with_columns(config, table.items[name].items) for name, config in configs.items()}, table

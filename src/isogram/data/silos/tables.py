@@ -1,0 +1,278 @@
+"""CSV, TSV and Parquet as columns of text, each row with its place in the file; numbers stay as they are written."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isogram.data.base import IntArray
+from isogram.data.sheets import Problems
+from isogram.errors import ConfigError
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+PARQUET = frozenset({".parquet", ".pq"})
+SUFFIXES = PARQUET | SEPARATORS.keys()
+"""Of files that are tables, in lower case."""
+
+_CHUNK = 512
+"""Rows that are lists at a time: of many more, the garbage collector takes as long as the reading."""
+
+_LONGEST_CELL = 1 << 26
+"""Characters: a chromosome's arm fits; Python's own bound of 131,072 does not even hold a long report."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table whose cells are text without blanks around it; false if its problems were noted.
+
+    cells: column -> [n] text, "" where nothing is. starts [n]: line that each row begins on, or its number in Parquet.
+    unread: column -> its type, of those that are no text, number, truth value or time.
+    """
+
+    path: Path
+    columns: tuple[str, ...] = ()
+    cells: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    starts: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def column(self, name: str) -> list[str]:
+        """[n] cells of one column."""
+        found: list[str] = self.cells[name].tolist()
+        return found
+
+    def where(self, row: int) -> str:
+        """Where a row stands, as an editor shows it."""
+        return f"{self.path}, {self.place(row)}"
+
+    def place(self, row: int) -> str:
+        """The same without the file: "line 7", or "row 6" of Parquet."""
+        return f"{self._unit} {self.starts[row]}"
+
+    @cached_property
+    def _unit(self) -> str:
+        return "row" if self.path.suffix.lower() in PARQUET else "line"
+
+    def has(self, name: str, problems: Problems, asked: str = "") -> bool:
+        """Whether there is such a column; if not, that is noted, with the nearest name there is.
+
+        asked: the setting that names it, for the message.
+        """
+        if name in self.cells:
+            return True
+        wanted = f"{asked} = {name!r}" if asked else repr(name)
+        if name in self.unread:
+            problems.append(
+                f"{self.path}: column {wanted} holds {self.unread[name]}, which is no text; save text, numbers or paths"
+            )
+            return False
+        near = get_close_matches(name, self.columns, n=1) or [c for c in self.columns if c.lower() == name.lower()]
+        meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, self.columns))}"
+        problems.append(f"{self.path}: no column {wanted}; {meant}")
+        return False
+
+
+def is_table(path: Path) -> bool:
+    """Whether the file's name is a table's."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def read_table(path: Path, problems: Problems) -> TextTable:
+    """A table by its file's suffix; an empty one if its problems were noted, each with its line.
+
+    Raises:
+        ConfigError: Parquet needs a library that is missing.
+    """
+    suffix, before, nothing = path.suffix.lower(), len(problems), TextTable(path)
+    if suffix not in SUFFIXES:
+        problems.append(f"{path} is no table that can be read; save it as {', '.join(sorted(SUFFIXES))}")
+        return nothing
+    try:
+        with path.open("rb"):
+            pass
+        table = _read_parquet(path, problems) if suffix in PARQUET else _read_csv(path, SEPARATORS[suffix], problems)
+    except FileNotFoundError:
+        problems.append(f"no file {path}; correct its path")
+    except OSError as error:
+        problems.append(f"cannot read {path}: {error.strerror or error}; name a table")
+    if len(problems) > before:
+        return nothing
+    if not len(table):
+        problems.append(f"{path} holds no rows; fill it in")
+        return nothing
+    return table
+
+
+def _read_csv(path: Path, separator: str, problems: Problems) -> TextTable:
+    nothing, line = TextTable(path), 0
+    chunks: dict[str, list[NDArray[Any]]] = {}
+    starts: list[int] = []
+    odd: list[tuple[int, int]] = []
+    rows: list[list[str]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file, _long_cells():
+            reader = csv.reader(_without_nul(file), delimiter=separator, strict=True)
+            header = tuple(cell.strip() for cell in next(reader, ()))
+            if not _check_header(path, header, separator, problems):
+                return nothing
+            chunks = {name: [] for name in header}
+            line = reader.line_num
+            for row in reader:
+                if len(row) == len(header):
+                    rows.append(row)
+                    starts.append(line + 1)
+                else:
+                    odd.append((line + 1, len(row)))
+                line = reader.line_num
+                if len(rows) == _CHUNK:
+                    _move(rows, chunks)
+            _move(rows, chunks)
+    except UnicodeDecodeError:
+        problems.append(_not_utf8(path))
+        return nothing
+    except _NulError as error:
+        problems.append(f"{path}, line {error}: a NUL byte, so this is no text; save it as CSV in UTF-8")
+        return nothing
+    except csv.Error as error:
+        problems.append(f"{path}: cannot read the row that begins on line {line + 1}: {error}; check its quotes")
+        return nothing
+    while odd and odd[-1][1] == 0 and odd[-1][0] == line:  # blank lines at the end
+        odd.pop()
+        line -= 1
+    problems.some(
+        f"{path}: rows of another length than the header's {len(header)} cells:",
+        [f"line {at} {f'has {cells}' if cells else 'is blank'}" for at, cells in odd],
+        "quote cells that hold a separator, and leave no line out",
+    )
+    return TextTable(path, header, {name: _joined(some) for name, some in chunks.items()}, np.array(starts, np.int64))
+
+
+def _check_header(path: Path, header: Sequence[str], separator: str, problems: Problems) -> bool:
+    before = len(problems)
+    if not any(header):
+        problems.append(f"{path} is empty; give it a header and rows")
+        return False
+    other = next((sign for sign in ",;\t|" if sign != separator and sign in header[0]), "")
+    if len(header) == 1 and other:
+        problems.append(f"{path}: cells are separated by {other!r}; separate them by {separator!r}")
+        return False
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
+    problems.some(f"{path}: columns named twice:", twice, "rename them")
+    if "" in header:
+        problems.append(
+            f"{path}: column {header.index('') + 1} has no name; leave row numbers out (in pandas index=False), or "
+            "name it"
+        )
+    return len(problems) == before
+
+
+def _move(rows: list[list[str]], chunks: Mapping[str, list[NDArray[Any]]]) -> None:
+    """Lists of cells become compact columns, so that a large table needs little more memory than its file."""
+    for name, cells in zip(chunks, zip(*rows, strict=True), strict=False):
+        chunks[name].append(_texts(list(map(str.strip, cells))))
+    rows.clear()
+
+
+def _texts(cells: Sequence[str]) -> NDArray[Any]:
+    return np.array(cells, dtype=np.dtypes.StringDType())
+
+
+def _joined(chunks: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(chunks) if chunks else _texts([])
+
+
+class _NulError(Exception):
+    pass
+
+
+def _without_nul(file: TextIO) -> Iterator[str]:
+    for number, line in enumerate(file, 1):
+        if "\0" in line:
+            raise _NulError(number)
+        yield line
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Cells of any sensible length: the bound is one for the whole process, and is put back."""
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _not_utf8(path: Path) -> str:
+    """What to say of a file that is not UTF-8: the first such line, and how it was probably saved."""
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            return f"{path} is UTF-16 text; save it as CSV in UTF-8"
+        file.seek(0)
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                bad = line[error.start]
+                return f"{path}, line {number}: byte 0x{bad:02x} is not UTF-8; save it as CSV in UTF-8"
+    return f"{path} is not UTF-8 text; save it as CSV in UTF-8"
+
+
+def _read_parquet(path: Path, problems: Problems) -> TextTable:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ConfigError(f"{path}: Parquet needs more: pip install isogram[silos] (pyarrow)") from error
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            header = tuple(name.strip() for name in schema.names)
+            if not header:
+                problems.append(f"{path} is empty; give it columns and rows")
+                return TextTable(path)
+            types = dict(zip(header, schema.types, strict=True))
+            if not _check_header(path, header, "", problems):
+                return TextTable(path)
+            unread = {name: str(kind) for name, kind in types.items() if not _is_text(pa, kind)}
+            chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in header if name not in unread}
+            names = [name for name in schema.names if name.strip() in chunks]
+            for batch in file.iter_batches(columns=names):
+                for name, column in zip(names, batch.columns, strict=True):
+                    cells = column.cast(pa.string()).to_pylist()
+                    chunks[name.strip()].append(_texts([(cell or "").strip() for cell in cells]))
+            count = file.metadata.num_rows
+    except pa.ArrowException as error:
+        problems.append(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}; write it anew")
+        return TextTable(path)
+    cells = {name: _joined(some) for name, some in chunks.items()}
+    return TextTable(path, tuple(cells), cells, np.arange(1, count + 1), unread)
+
+
+def _is_text(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _is_text(pa, kind.value_type)
+    return bool(
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_decimal(kind)
+        or types.is_boolean(kind)
+        or types.is_temporal(kind)
+        or types.is_null(kind)
+    )

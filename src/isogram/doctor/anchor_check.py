@@ -1,0 +1,188 @@
+"""An anchor set by itself, before any node is asked: who holds what, what is unreadable, doubtful or unlicensed."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from isogram.alignment import Standardizer
+from isogram.alignment.evidence import twins
+from isogram.config import Config, ModalityConfig
+from isogram.data import AnchorItems, AnchorSet, FederatedData, HeldOut, NodeData
+from isogram.data.anchor_set import AnchorTable, guess_modalities, hash_anchor_set, read_anchor_set
+from isogram.data.anchor_set.folder import FILE, SYNTHETIC
+from isogram.data.modalities.encode import Encoded, encode, with_columns
+from isogram.data.silos.rows import Told
+from isogram.doctor.diagnosis import Diagnosis, Finding
+from isogram.doctor.examine import examine
+from isogram.errors import DataError
+from isogram.local import MIN_ANCHORS
+
+NEAR = 0.1
+"""Squared distance of two items, to the mean one, below which they look nearly the same: docs/anchor-sets.md."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the set holds of one modality. unlicensed: items without licence; unexplained: synthetic ones, no source."""
+
+    modality: str
+    kind: str
+    encoder: str
+    items: int
+    synthetic: int
+    unlicensed: int
+    unexplained: int
+    unreadable: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AnchorReport:
+    """What was found. common: pairs of modalities and the concepts that both hold; near: modality, two concepts.
+
+    diagnosis: the doctor's, of the items that can be read; None where nothing could be tested.
+    """
+
+    hash: str
+    concepts: int
+    held: tuple[Held, ...]
+    common: tuple[tuple[str, str, int], ...]
+    near: tuple[tuple[str, str, str], ...]
+    diagnosis: Diagnosis | None
+    errors: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        found = asdict(self)
+        return found | {"diagnosis": None if self.diagnosis is None else self.diagnosis.to_json()}
+
+
+def check_anchor_set(
+    folder: Path, config: Config | None = None, told: Told = lambda part, done, total: None
+) -> AnchorReport:
+    """All checks of an anchor set's folder.
+
+    Args:
+        folder: of the set.
+        config: with `silos`, which say how each modality is read; without, kinds are guessed and encoders built in.
+        told: is called as items are encoded.
+
+    Raises:
+        DataError: the folder cannot be read as an anchor set.
+        ConfigError: no such kind or encoder.
+    """
+    modalities = guess_modalities(folder)
+    if config is not None and (
+        named := {node.modality for node in config.silos.nodes} | config.silos.modalities.keys()
+    ):
+        modalities = {name: config.silos.modality(name) for name in sorted(named)}
+    unknown = [name for name, one in modalities.items() if one.kind == FILE]
+    if unknown:
+        raise DataError(
+            *(
+                f"{folder}: nothing says of which kind the files of {name!r} are; give a configuration"
+                for name in unknown
+            )
+        )
+    table = read_anchor_set(folder, modalities)
+    encoded: dict[str, Encoded] = {}
+    held, errors = [], list[str]()
+    for name, items in table.items.items():
+        one = with_columns(modalities[name], items.items)
+        bad: tuple[str, ...] = ()
+        try:
+            encoded[name] = encode(
+                items.items,
+                one,
+                skip_bad=True,
+                told=lambda done, of, name=name: told(f"anchors, {name}", done, of),  # type: ignore[misc]
+            )
+            bad = encoded[name].bad
+        except DataError as error:
+            bad = error.problems
+        held.append(_held(table, name, one, bad))
+        errors += bad
+    data = _public(table, encoded, folder)
+    diagnosis = None if data is None else examine(data, config or Config(data="tcga-brca"))
+    if diagnosis is not None:
+        errors += [f"{f.where}: {f.what}; {f.remedy}" for f in diagnosis.errors]
+    elif not errors:
+        errors.append(f"{folder}: fewer than two modalities can be read; nothing can be aligned by this set")
+    places = {name: set(items.positions.tolist()) for name, items in table.items.items()}
+    return AnchorReport(
+        hash_anchor_set(folder),
+        len(table.concepts),
+        tuple(held),
+        tuple((a, b, len(places[a] & places[b])) for a, b in combinations(table.items, 2)),
+        () if data is None else _near(data, diagnosis),
+        diagnosis,
+        tuple(errors),
+    )
+
+
+def warnings(report: AnchorReport) -> list[Finding]:
+    """What does not stand in the way, and should be looked at."""
+    found = [] if report.diagnosis is None else [f for f in report.diagnosis.findings if f.level != "error"]
+    for one in report.held:
+        if one.unlicensed:
+            what = f"{one.unlicensed} of {one.items} items have no licence"
+            found.append(Finding("warning", one.modality, what, "fill in the column `licence`: others are to use them"))
+        if one.unexplained:
+            what = f"of {one.unexplained} synthetic items (quality below 1) nothing says how they were made"
+            remedy = "fill in the column `provenance`, such as `synthetic: espeak`"
+            found.append(Finding("warning", one.modality, what, remedy))
+    for modality in dict.fromkeys(name for name, _, _ in report.near):
+        pairs = [f"{a} = {b}" for name, a, b in report.near if name == modality]
+        more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+        what = f"nearly the same are {', '.join(pairs[:5])}{more}"
+        found.append(Finding("note", modality, what, "they tell little apart; keep one of each"))
+    return found
+
+
+def _held(table: AnchorTable, name: str, config: ModalityConfig, bad: tuple[str, ...]) -> Held:
+    quality, provenance = table.items[name].quality, table.provenance[name]
+    made = [q < 1 or p.lower().startswith(SYNTHETIC) for q, p in zip(quality, provenance, strict=True)]
+    return Held(
+        name,
+        config.kind,
+        config.encoder,
+        len(quality),
+        sum(made),
+        sum(not licence for licence in table.licence[name]),
+        sum(is_made and not source for is_made, source in zip(made, provenance, strict=True)),
+        bad,
+    )
+
+
+def _public(table: AnchorTable, encoded: Mapping[str, Encoded], folder: Path) -> FederatedData | None:
+    """A federation of the anchors alone: a node of each modality, without a row."""
+    if len(encoded) < 2:
+        return None
+    items = {
+        name: AnchorItems(table.items[name].positions[one.kept], one.tokens, table.items[name].quality[one.kept])
+        for name, one in encoded.items()
+    }
+    # Concepts of which no item can be read are told as unreadable items, not as anchors that nobody holds.
+    there = np.unique(np.concatenate([item.index for item in items.values()]))
+    anchors = AnchorSet(table.concepts, items).subset(there)
+    nodes = tuple(NodeData(f"any {name}", name, item.tokens[:0]) for name, item in anchors.items.items())
+    return FederatedData(str(folder), nodes, anchors, HeldOut({}, {}, paired=False, private={}), ())
+
+
+def _near(data: FederatedData, diagnosis: Diagnosis | None) -> tuple[tuple[str, str, str], ...]:
+    """Pairs of concepts whose items are near, but not so near that the doctor takes them for the same."""
+    same = set(() if diagnosis is None else diagnosis.duplicates)
+    found = []
+    for name, items in data.anchors.items.items():
+        features = torch.from_numpy(np.ascontiguousarray(items.tokens)).double().flatten(1)
+        if len(features) < MIN_ANCHORS:
+            continue
+        standard = Standardizer.fit(features, 5.0)(features)
+        for i, j in twins(standard, closer=NEAR):
+            pair = (name, data.anchors.ids[items.index[i]], data.anchors.ids[items.index[j]])
+            found += [pair] if pair not in same else []
+    return tuple(found)

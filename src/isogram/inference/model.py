@@ -1,0 +1,174 @@
+"""A trained model, and new items seen by it.
+
+Shape letters: n items, T tokens, c values per token, r coordinates, C classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from isogram.config import ModalityConfig
+from isogram.data.base import FloatArray
+from isogram.errors import DataError
+from isogram.inference.source import as_items
+from isogram.model.saved import MODEL_FILE, SavedModel
+
+if TYPE_CHECKING:
+    from isogram.data.modalities.encode import Encoded
+
+Items = Sequence[Any] | NDArray[Any]
+"""Paths, texts, mappings from a column to its number, `Item`s; or tokens [n, T, c]."""
+
+_BATCH = 1024
+"""Rows that a node's map sees at once."""
+
+
+class Model:
+    """A model file that embeds and classifies. saved: all that it holds."""
+
+    def __init__(self, saved: SavedModel) -> None:
+        self.saved = saved
+        self._mappers: dict[str, Callable[[Any], Tensor]] = {}
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Model":
+        """Read a run's folder, an export, or a model file.
+
+        Raises:
+            DataError: there is no model, or it is damaged.
+        """
+        path = Path(path)
+        file = path / MODEL_FILE if path.is_dir() else path
+        if path.is_dir() and not file.exists():
+            raise DataError(f"{path} holds no {MODEL_FILE}; give the folder of a run that is complete, or a model file")
+        return cls(SavedModel.load(file))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model, which a bank remembers; one node's part of a model has the same."""
+        return self.saved.identity
+
+    @property
+    def nodes(self) -> Mapping[str, str]:
+        """Node -> its modality."""
+        return self.saved.nodes
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """In the order of their first node."""
+        return tuple(dict.fromkeys(self.saved.nodes.values()))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """That it may name; empty where nobody labelled."""
+        return self.saved.classes
+
+    @property
+    def rank(self) -> int:
+        """Coordinates of an item, r."""
+        return int(self.saved.frame.shape[1])
+
+    def node(self, name: str) -> str:
+        """The node of this name, or the one node that holds the modality of this name.
+
+        Raises:
+            DataError: there is none, or several nodes hold it.
+        """
+        if name in self.nodes:
+            return name
+        holders = [node for node, modality in self.nodes.items() if modality == name]
+        if len(holders) == 1:
+            return holders[0]
+        if holders:
+            raise DataError(f"several nodes hold {name!r}: {', '.join(holders)}; name one of them")
+        raise DataError(f"no node {name!r} in this model; there are {', '.join(self.nodes)}")
+
+    def encoder(self, node: str) -> ModalityConfig:
+        """How items of a node become tokens.
+
+        Raises:
+            DataError: no such node; or its rows were numbers, and no encoder made tokens of them.
+        """
+        modality = self.nodes[self.node(node)]
+        if modality not in self.saved.encoders:
+            raise DataError(
+                f"this model does not know how items of {modality!r} become tokens: its nodes held numbers; give "
+                "tokens as an array [n, T, c], which `isogram.data.read_tokens(path)` makes of a CSV like a node's own"
+            )
+        config = self.saved.encoders[modality]
+        return config if config.kind else config.model_copy(update={"kind": modality})
+
+    def tokens(
+        self,
+        node: str,
+        items: Sequence[Any],
+        *,
+        skip_bad: bool = False,
+        told: Callable[[int, int], None] = lambda done, total: None,
+        cache: Path | None = None,
+    ) -> "Encoded":
+        """Items as the encoder of the node's modality has them: tokens, and which were kept.
+
+        Args:
+            node: or the modality that only one node holds.
+            items: a string is the content where items are written (text, sequences), of others a path; a mapping has
+                numbers by column.
+            skip_bad: leave out items that cannot be read.
+            told: is called with items done and in all.
+            cache: folder of tokens that were made before.
+
+        Raises:
+            DataError, ConfigError: as `embed`.
+        """
+        config = self.encoder(node)
+        from isogram.data.modalities.encode import encode
+
+        return encode(as_items(items, config.kind), config, skip_bad=skip_bad, told=told, cache=cache)
+
+    def embed(self, node: str, items: Items, *, skip_bad: bool = False) -> FloatArray:
+        """[n, r] float32, the coordinates of items in the common frame as the node computes them, not of unit length.
+
+        Args:
+            node: or the modality that only one node holds.
+            items: paths, texts, mappings from columns to numbers, `Item`s; or an array of tokens [n, T, c].
+            skip_bad: leave out items that cannot be read; `tokens` says which.
+
+        Raises:
+            DataError: no such node; items that cannot be read, all of them; tokens of another shape than its own.
+            ConfigError: the encoder needs a library that is missing.
+        """
+        node = self.node(node)
+        tokens = items if isinstance(items, np.ndarray) else self.tokens(node, items, skip_bad=skip_bad).tokens
+        if node not in self._mappers:
+            self._mappers[node] = self.saved.mapper(node)
+        starts = range(0, max(len(tokens), 1), _BATCH)
+        found = [self._mappers[node](tokens[start : start + _BATCH]).numpy() for start in starts]
+        return np.concatenate(found).astype(np.float32)
+
+    def class_scores(self, node: str, items: Items, *, skip_bad: bool = False) -> FloatArray:
+        """[n, C] how well each class fits: cosines with class directions, NaN for a class without evidence.
+
+        With average.head = "laplace" directions are not of unit length, and these are no cosines.
+
+        Raises:
+            DataError: as `embed`; or nobody has class directions for this node.
+        """
+        node = self.node(node)
+        head = self.saved.head_of(node)
+        rows = self.embed(node, items, skip_bad=skip_bad)
+        return (normalize(torch.from_numpy(rows).double(), dim=1) @ head.double().T).float().numpy()
+
+    def classify(self, node: str, items: Items, *, skip_bad: bool = False) -> list[str]:
+        """The class of each item: that whose direction has the largest cosine with its coordinates.
+
+        Raises:
+            DataError: as `class_scores`.
+        """
+        best = np.nan_to_num(self.class_scores(node, items, skip_bad=skip_bad), nan=-np.inf).argmax(1)
+        return [self.classes[c] for c in best]

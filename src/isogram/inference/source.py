@@ -1,0 +1,158 @@
+"""What a model is used on: items in hand, or a folder, table or file of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isogram.config import SiloNode
+from isogram.data.base import FloatArray
+from isogram.data.modalities import kind_of
+from isogram.data.modalities.base import Item
+from isogram.data.sheets import ID, Problems, read_sheet
+from isogram.data.silos.manifest import read_manifest
+from isogram.data.silos.tables import is_table
+from isogram.errors import DataError
+
+if TYPE_CHECKING:
+    from isogram.inference.model import Model
+
+WRITTEN = ("text", "sequence")
+"""Kinds of which a string is the content; of others it is a path."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Items [n] of one node, with ids and labels ("" if unknown).
+
+    tokens: of a table of a run on files, whose modality has no encoder; else None.
+    bad: a line for each row that is no item, with its remedy.
+    """
+
+    items: tuple[Item, ...]
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    tokens: FloatArray | None = None
+    bad: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def only(self, row: str) -> "Source":
+        """The item with this id; the only one there is if it is "".
+
+        Raises:
+            DataError: there is none, or more than one.
+        """
+        if row and row not in self.ids:
+            raise DataError(f"no item has the id {row!r}; there are {', '.join(self.ids[:5])}")
+        if not row and len(self) != 1:
+            raise DataError(f"{len(self)} items where one is meant; say which by --row ID")
+        at = self.ids.index(row) if row else 0
+        tokens = None if self.tokens is None else self.tokens[at : at + 1]
+        return Source(self.items[at : at + 1], self.ids[at : at + 1], self.labels[at : at + 1], tokens)
+
+
+def as_items(items: Sequence[Any], kind: str) -> list[Item]:
+    """What somebody gave for items of a kind, as `Item`s.
+
+    Raises:
+        DataError: something that is none, or one string where a list is meant.
+    """
+    if isinstance(items, str | Path | Mapping):
+        raise DataError(f"items are one {type(items).__name__}; give a list, also of one")
+    return [_as_item(one, i, kind in WRITTEN) for i, one in enumerate(items, 1)]
+
+
+def _as_item(one: Any, number: int, written: bool) -> Item:
+    if isinstance(one, Item):
+        return one
+    if isinstance(one, Path) or (isinstance(one, str) and not written):
+        return Item(str(one), path=Path(one))
+    if isinstance(one, str):
+        return Item(f"item {number}", text=one)
+    if isinstance(one, Mapping):
+        return Item(f"item {number}", values=tuple((str(name), float(value)) for name, value in one.items()))
+    raise DataError(f"item {number} is {type(one).__name__}; give a path, text, or a mapping from columns to numbers")
+
+
+def read_source(
+    model: "Model",
+    node: str,
+    data: Path,
+    *,
+    column: str = "",
+    id: str = "",
+    label: str = "",
+    skip_bad: bool = False,
+    one: bool = False,
+) -> Source:
+    """The items of a folder or table as `silos.nodes.data` may name, or of one file of the modality's kind.
+
+    Of a modality without encoder: the rows of a CSV with the columns of the node's own table, see `data.files`.
+
+    Args:
+        model: that is to see them.
+        node: of the model, or a modality that one node alone holds.
+        data: where they are.
+        column: of paths, text or sequences, see `SiloNode`.
+        id: column of their names.
+        label: column of their classes; or "folder".
+        skip_bad: leave out rows that are no items, see `Source.bad`.
+        one: of a kind whose files may be CSV, too, `data` is an item and no table of them.
+
+    Raises:
+        DataError: all that is wrong; rows that are no items only without `skip_bad`.
+        ConfigError: a library is missing that the kind or Parquet needs.
+    """
+    node = model.node(node)
+    modality = model.nodes[node]
+    if modality not in model.saved.encoders:
+        return _of_numbers(data, id, label)
+    config = model.encoder(node)
+    if data.is_file() and data.suffix.lower() in kind_of(config).suffixes and (one or not is_table(data)):
+        return Source((Item(str(data), path=data),), (data.name,), ("",))
+    problems = Problems()
+    silo = SiloNode(name=node, modality=modality, data=data, column=column, id=id, label=label)
+    found = read_manifest(silo, config, problems)
+    if not skip_bad:
+        problems += found.bad
+    problems.stop()
+    labels = found.labels or [""] * len(found)
+    return Source(tuple(found.items), tuple(found.ids), tuple(labels), bad=tuple(found.bad))
+
+
+def _of_numbers(data: Path, id: str, label: str) -> Source:
+    if id not in ("", ID):
+        raise DataError(f"the names of rows are in the column `{ID}` of such tables; leave --id out")
+    if not data.is_file():
+        raise DataError(f"no file {data}; this node's rows are numbers: name a CSV with the columns of its own table")
+    problems = Problems()
+    sheet = read_sheet(data, label, problems)
+    if sheet and label and sheet.labels is None:
+        problems.append(f"{data}: no column {label!r}; leave --label out")
+    problems.stop()
+    places = tuple(sheet.line(row) for row in range(len(sheet.values)))
+    ids = sheet.ids or tuple(f"line {line}" for line in sheet.lines)
+    labels = sheet.labels or ("",) * len(ids)
+    return Source(tuple(Item(place) for place in places), ids, labels, sheet.tokens())
+
+
+def node_for(model: "Model", file: Path | None = None) -> str:
+    """The one node whose items are such files, or without a file: are written.
+
+    Raises:
+        DataError: there is none, or several.
+    """
+    takes = []
+    for node, modality in model.nodes.items():
+        if modality in model.saved.encoders:
+            config = model.encoder(node)
+            if config.kind in WRITTEN if file is None else file.suffix.lower() in kind_of(config).suffixes:
+                takes.append(node)
+    if len(takes) == 1:
+        return takes[0]
+    what = "text" if file is None else f"{file.suffix or 'such'} files"
+    if takes:
+        raise DataError(f"several nodes take {what}: {', '.join(takes)}; say by --from which is to see it")
+    raise DataError(f"no node takes {what}; there are {', '.join(f'{n} ({m})' for n, m in model.nodes.items())}")

@@ -1,0 +1,164 @@
+"""Encoding many items: the same bits whatever stands beside and whatever was kept, and nothing bad passed over."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from items import at, cell
+from PIL import Image
+
+from isogram.config import ModalityConfig
+from isogram.data.modalities import encode as module
+from isogram.data.modalities.base import Builtin, Item
+from isogram.data.modalities.encode import content_hash, encode, with_columns
+from isogram.errors import DataError
+
+RNG = np.random.default_rng(0)
+IMAGE, TEXT = ModalityConfig(kind="image"), ModalityConfig(kind="text")
+TABLE = ModalityConfig(kind="table")
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "files").mkdir()
+    items = []
+    for number in range(6):
+        path = tmp_path / "files" / f"{number}.png"
+        Image.fromarray(RNG.integers(0, 256, (30, 20, 3), dtype=np.uint8)).save(path)
+        items.append(at(path))
+    return items
+
+
+@pytest.fixture
+def encoder(monkeypatch):
+    """Encodings counted; a text's token is its length."""
+
+    class Counting:
+        fingerprint, batch, seen = "counting 1", 4, 0
+
+        def __call__(self, read):
+            self.seen += len(read)
+            return np.array([[[len(text)]] for text in read], np.float32)
+
+    counting = Counting()
+    monkeypatch.setattr(module, "encoder_of", lambda config: counting)
+    return counting
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same_bits(files, tmp_path):
+    first = encode(files, IMAGE, cache=tmp_path / "cache")
+    second = encode(files[::-1], IMAGE, cache=tmp_path / "cache")
+    assert (first.from_cache, second.from_cache) == (0, 6)
+    np.testing.assert_array_equal(first.tokens, second.tokens[::-1])
+    assert first.tokens.dtype == np.float32 and first.hashes == second.hashes[::-1]
+    assert first.hashes[2] == hashlib.sha256(files[2].path.read_bytes()).hexdigest()
+
+
+def test_a_changed_file_is_encoded_again_and_a_renamed_one_is_not(files, encoder, tmp_path):
+    texts = [cell(text) for text in ("a", "bb", "ccc", "a")]
+    assert encode(texts, TEXT, cache=tmp_path).tokens[:, 0, 0].tolist() == [1, 2, 3, 1]
+    assert encoder.seen == 3, "equal content is encoded once"
+    moved = Item("elsewhere", text="bb")
+    found = encode([moved, cell("dddd")], TEXT, cache=tmp_path)
+    assert found.tokens[:, 0, 0].tolist() == [2, 4] and encoder.seen == 4 and found.from_cache == 1
+    encoder.fingerprint = "counting 2"
+    assert encode([moved], TEXT, cache=tmp_path).from_cache == 0
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_tokens_do_not_depend_on_threads(threads, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        items = [cell(f"pump {number} hums" * (number % 5 + 1)) for number in range(300)]
+        many = encode(items, TEXT, cache=tmp_path / "many")
+        assert torch.get_num_threads() == threads
+        few = encode(items[7:9], TEXT, cache=tmp_path / "few")
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(many.tokens[7:9], few.tokens)
+
+
+def test_all_bad_items_are_named_at_once(files, tmp_path):
+    files[1].path.write_bytes(b"no picture")
+    files[3].path.unlink()
+    twin = at(files[0].path.with_name("twin.png"))
+    twin.path.write_bytes(b"no picture")
+    items = [*files, twin]
+    with pytest.raises(DataError) as found:
+        encode(items, IMAGE, cache=tmp_path / "cache")
+    assert [problem.partition(":")[0] for problem in found.value.problems] == [
+        "data/1.png",
+        "data/3.png",
+        "data/twin.png",
+    ]
+    assert "has the content of data/1.png, which is wrong" in found.value.problems[2]
+    told = []
+    some = encode(items, IMAGE, skip_bad=True, cache=tmp_path / "cache", told=lambda *done: told.append(done))
+    assert some.kept.tolist() == [0, 2, 4, 5] and len(some.tokens) == len(some.hashes) == 4
+    assert some.bad == found.value.problems and told[-1] == (7, 7)
+    with pytest.raises(DataError, match="1.png: is no picture"):
+        encode([items[1]], IMAGE, skip_bad=True, cache=tmp_path / "cache")
+    with pytest.raises(DataError, match="there are no items to encode"):
+        encode([], IMAGE, cache=tmp_path / "cache")
+
+
+def test_what_an_encoder_cannot_do_is_named(encoder, tmp_path, monkeypatch):
+    def fail(read):
+        if any(text == "bad" for text in read):
+            raise RuntimeError("no kernel")
+        return np.zeros((len(read), 1, 1), np.float32)
+
+    items = [cell("good"), Item("notes.csv, line 9", text="bad")]
+    monkeypatch.setattr(module, "encoder_of", lambda config: Builtin("text", "x", fail))
+    with pytest.raises(DataError, match=r"^notes.csv, line 9: encoder 'builtin' of text fails \(RuntimeError: no"):
+        encode(items, TEXT, cache=tmp_path)
+
+    def infinite(read):
+        return np.array([[[np.inf if text == "bad" else 1.0]] for text in read])
+
+    monkeypatch.setattr(module, "encoder_of", lambda config: Builtin("text", "y", infinite))
+    with pytest.raises(DataError, match=r"^notes.csv, line 9: the encoder gives numbers that are not finite"):
+        encode(items, TEXT, cache=tmp_path)
+    assert encode(items, TEXT, skip_bad=True, cache=tmp_path).kept.tolist() == [0]
+    monkeypatch.setattr(module, "encoder_of", lambda config: Builtin("text", "z", lambda read: np.zeros(3)))
+    with pytest.raises(DataError, match=r"gives \(3,\) for 2 items; it must give \[items, tokens, values\]"):
+        encode(items, TEXT, cache=tmp_path)
+
+
+def test_an_interruption_keeps_what_is_done(encoder, tmp_path):
+    items = [cell("x" * length) for length in range(1, 41)]
+
+    def interrupt(done, total):
+        if done >= 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode(items, TEXT, cache=tmp_path, told=interrupt)
+    again = encode(items, TEXT, cache=tmp_path)
+    assert 12 <= again.from_cache < 40 and again.tokens[:, 0, 0].tolist() == list(range(1, 41))
+
+
+def rows(*columns):
+    return [
+        Item(f"t.csv, line {line}", values=tuple((c, float(line)) for c in own)) for line, own in enumerate(columns, 2)
+    ]
+
+
+def test_columns_are_those_of_the_first_item(tmp_path):
+    items = rows("ab", "ba", "ab")
+    assert with_columns(TABLE, items).columns == ("a", "b") and with_columns(TEXT, items) == TEXT
+    assert encode(items, TABLE, cache=tmp_path).tokens.shape == (3, 2, 1)
+    assert not list(tmp_path.iterdir()), "cutting a row is faster than a look-up"
+    with pytest.raises(DataError, match=r"line 3: has columns 'c' beside 'a', 'b', which the first item has; "):
+        encode(rows("ab", "abc"), TABLE, cache=tmp_path)
+    named = TABLE.model_copy(update={"columns": ("b",)})
+    assert encode(rows("ab", "abc"), named, cache=tmp_path).tokens.shape == (2, 1, 1)
+
+
+def test_the_hash_is_of_content_alone(tmp_path):
+    (tmp_path / "a.txt").write_text("hello")
+    assert content_hash(at(tmp_path / "a.txt")) == content_hash(cell("hello")) == hashlib.sha256(b"hello").hexdigest()
+    one, other = rows("ab", "ba")
+    assert content_hash(one) != content_hash(other)

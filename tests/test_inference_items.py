@@ -1,0 +1,231 @@
+"""Pictures and texts of two silos, from files to hits: what was encoded in training is seen alike in use."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from anchor_sets import WORDS, write_anchor_set, write_picture, write_rows
+from typer.testing import CliRunner
+
+import isogram
+from isogram import federation
+from isogram.checkpoint import final_model
+from isogram.cli import app
+from isogram.config import Config, ModalityConfig, ModelConfig, SiloNode, SilosConfig, TrainConfig
+from isogram.data import load, pictures
+from isogram.data.modalities.base import Item
+from isogram.data.pictures.features import read_catalogue, read_part
+from isogram.data.pictures.stamps import stamps_folder
+from isogram.data.silos.load import load_silos
+from isogram.errors import DataError
+from isogram.inference import Bank, Model, read_source
+from isogram.model.card import card
+
+RUN = CliRunner(env={"COLUMNS": "200"})
+
+
+def name_of(z):
+    return "thing, " + " ".join(w for w, share in zip(WORDS, np.tile(z, 3), strict=False) if share > 0.5)
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory):
+    """Photos by class in a folder, texts in a table, an anchor set, a model trained on them."""
+    folder = tmp_path_factory.mktemp("silos")
+    write_anchor_set(folder / "anchors", 60, columns=("photo", "name"))
+    hidden = np.random.default_rng(1).uniform(size=(40, 3))
+    for i, z in enumerate(hidden[:25]):
+        write_picture(folder / "photos" / ("right" if z[0] > 0.5 else "left") / f"{i:02}.png", z)
+    texts = [{"id": f"t{i}", "words": f"{i}: {name_of(z)}"} for i, z in enumerate(hidden[15:])]
+    write_rows(folder / "texts.csv", texts)
+    silos = SilosConfig(
+        anchors=folder / "anchors",
+        modalities={"photo": ModalityConfig(kind="image"), "name": ModalityConfig(kind="text")},
+        nodes=(
+            SiloNode(name="shop", modality="photo", data=folder / "photos", label="folder"),
+            SiloNode(name="desk", modality="name", data=folder / "texts.csv", column="words", id="id"),
+        ),
+    )
+    data = load_silos(silos, anchors=0, seed=0)
+    config = Config(
+        data="silos",
+        silos=silos,
+        model=ModelConfig(width=48, layers=1),
+        train=TrainConfig(rounds=1, steps=2),
+    )
+    final_model(federation.train(federation.align(data, config)), data).save(folder / "model.safetensors")
+    return folder, data
+
+
+@pytest.fixture(scope="module")
+def model(at):
+    return isogram.Model.load(at[0])
+
+
+@pytest.mark.parametrize(
+    ("node", "place", "columns"),
+    [("shop", "photos", {"label": "folder"}), ("desk", "texts.csv", {"column": "words", "id": "id"})],
+)
+def test_items_in_use_have_the_coordinates_that_they_had_in_training(at, model, node, place, columns):
+    folder, data = at
+    (own,) = [one for one in data.nodes if one.name == node]
+    found = read_source(model, node, folder / place, **columns)
+    assert len(found) == 25
+    np.testing.assert_array_equal(model.tokens(node, found.items).tokens, own.tokens)
+    np.testing.assert_array_equal(model.embed(node, list(found.items)), model.embed(node, own.tokens))
+
+
+def test_three_lines_embed_a_picture(at):
+    found: dict = {}
+    path = next((at[0] / "photos" / "left").iterdir())
+    exec(
+        "from isogram import Model\n"
+        f"model = Model.load({str(at[0])!r})\n"
+        f"coordinates = model.embed('shop', [{str(path)!r}])\n",
+        found,
+    )
+    assert found["coordinates"].shape == (1, found["model"].rank) and np.isfinite(found["coordinates"]).all()
+
+
+def test_an_item_may_be_given_in_any_form(at, model):
+    path = next((at[0] / "photos" / "left").iterdir())
+    one = model.embed("shop", [path])
+    for same in (str(path), Item("here", path=path)):
+        np.testing.assert_array_equal(model.embed("photo", [same]), one)
+    text = model.embed("desk", ["a dark round thing"])
+    np.testing.assert_array_equal(model.embed("name", [Item("here", text="a dark round thing")]), text)
+
+
+def test_an_item_alone_is_as_among_others(at, model):
+    paths = sorted((at[0] / "photos").rglob("*.png"))
+    together = model.embed("shop", paths)
+    for i in (0, 7, 24):
+        alone = model.embed("shop", [paths[i]])[0]
+        assert np.linalg.norm(alone - together[i]) < 2e-6 * np.linalg.norm(alone)
+
+
+def test_what_is_no_item_is_told_with_all_that_is_wrong(at, model, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    good = next((at[0] / "photos" / "left").iterdir())
+    items = [tmp_path / "bad.png", good, tmp_path / "none.png"]
+    with pytest.raises(DataError) as error:
+        model.embed("shop", items)
+    assert [("bad.png" in line, "none.png" in line) for line in error.value.problems] == [(True, False), (False, True)]
+    encoded = model.tokens("shop", items, skip_bad=True)
+    assert encoded.kept.tolist() == [1] and len(encoded.bad) == 2
+    np.testing.assert_array_equal(model.embed("shop", items, skip_bad=True), model.embed("shop", [good]))
+    for given, said in (("cat.png", "items are one str; give a list"), ([3], "item 1 is int; give a path, text")):
+        with pytest.raises(DataError, match=said):
+            model.embed("shop", given)
+
+
+def test_a_bank_of_pictures_keeps_what_they_are(at, model, tmp_path):
+    source = read_source(model, "shop", at[0] / "photos", label="folder")
+    bank = Bank.of(model, "shop", source)
+    bank.save(tmp_path / "bank.parquet")
+    again = Bank.load(tmp_path / "bank.parquet", model)
+    entry = again[0]
+    assert entry.path.endswith(".png") and entry.label in ("left", "right") and entry.text == ""
+    assert again.about["encoder"] == "builtin" and again.about["modality"] == "photo"
+    texts = Bank.build(model, "desk", ["one", "two"], ids=["1", "2"])
+    assert [texts[i].text for i in (0, 1)] == ["one", "two"]
+    ranks = []
+    for row in range(10):  # the last ten pictures' names are the first ten texts
+        query = model.embed("desk", [f"{row}: {name_of(np.random.default_rng(1).uniform(size=(40, 3))[15 + row])}"])[0]
+        found = [again[hit.position].id for hit in again.search(query, 25)]
+        ranks.append(next(i for i, one in enumerate(found) if one.endswith(f"/{15 + row:02}.png")))
+    assert np.mean(ranks) < 9  # 12 by chance
+
+
+def test_the_card_names_encoders(model):
+    text = card(model.saved)
+    assert "| photo | image | builtin |" in text and "| name | text | builtin |" in text
+    assert "model.embed('shop', [\"file\"])" in text or "model.embed('desk', [\"a sentence\"])" in text
+
+
+def test_the_commands_take_folders_files_and_texts(at, tmp_path):
+    folder, _ = at
+    bank, bad = str(tmp_path / "bank.parquet"), tmp_path / "photos"
+    (bad / "left").mkdir(parents=True)
+    for path in sorted((folder / "photos").rglob("*.png")):
+        (bad / "left" / path.name).write_bytes(path.read_bytes())
+    (bad / "left" / "broken.png").write_bytes(b"no picture")
+    arguments = ["embed", str(folder), str(bad), "--node", "shop", "-o", bank, "--label", "folder"]
+    done = RUN.invoke(app, arguments)
+    assert done.exit_code == 2 and "broken.png" in done.stderr and not (tmp_path / "bank.parquet").exists()
+    done = RUN.invoke(app, [*arguments, "--skip-bad"])
+    assert done.exit_code == 0 and "25 items of node shop, 1 left out" in done.stdout, done.output
+    assert "left out: " in done.stderr and "broken.png" in done.stderr
+
+    done = RUN.invoke(app, ["search", str(folder), bank, "--text", "a dark round thing", "-k", "3"])
+    lines = done.stdout.splitlines()
+    assert done.exit_code == 0 and len([line for line in lines if ".png" in line and "left" in line]) == 3, done.output
+    picture = str(bad / "left" / "03.png")
+    hits = json.loads(RUN.invoke(app, ["search", str(folder), bank, "--file", picture, "--json"]).stdout)
+    assert hits["node"] == "shop" and len(hits["hits"]) == 10
+    assert hits["hits"][0]["path"] == picture and hits["hits"][0]["cosine"] == pytest.approx(1, abs=1e-5)
+    wrong = RUN.invoke(app, ["search", str(folder), bank, "--text", "thing", "--from", "shop"])
+    assert wrong.exit_code == 2 and "no text" in wrong.stderr
+
+    one = RUN.invoke(app, ["classify", str(folder), picture, "--node", "shop"])
+    (row,) = csv.DictReader(io.StringIO(one.stdout))
+    assert row["class"] in ("left", "right") and row["where"] == picture and abs(float(row["score"])) <= 1
+    out = tmp_path / "classes.csv"
+    done = RUN.invoke(app, ["classify", str(folder), str(bad), "--node", "shop", "--skip-bad", "-o", str(out)])
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert done.exit_code == 0 and len(rows) == 25 and "broken.png" in done.stderr
+    model = Model.load(folder)
+    assert [r["class"] for r in rows] == model.classify("shop", sorted((bad / "left").glob("[0-9]*.png")))
+
+
+def test_rows_of_numbers_are_given_by_their_columns(tmp_path):
+    """The kind table: a mapping has a row's numbers, in any order; a CSV is read by its header."""
+    write_anchor_set(tmp_path / "anchors", 40, columns=("lab", "name"))
+    hidden = np.random.default_rng(1).uniform(size=(24, 3))
+    rows = [{"x2": repr(float(z[2])), "x0": repr(float(z[0])), "x1": repr(float(z[1]))} for z in hidden]
+    write_rows(tmp_path / "rows.csv", rows)
+    write_rows(tmp_path / "texts.csv", [{"words": f"{i}: {name_of(z)}"} for i, z in enumerate(hidden)])
+    silos = SilosConfig(
+        anchors=tmp_path / "anchors",
+        modalities={"lab": ModalityConfig(kind="table"), "name": ModalityConfig(kind="text")},
+        nodes=(
+            SiloNode(name="clinic", modality="lab", data=tmp_path / "rows.csv"),
+            SiloNode(name="desk", modality="name", data=tmp_path / "texts.csv", column="words"),
+        ),
+    )
+    data = load_silos(silos, anchors=0, seed=0)
+    fed = federation.align(data, Config(data="silos", silos=silos))
+    model = Model(final_model(fed, data))
+    own = model.embed("clinic", data.nodes[0].tokens)
+    given = [{f"x{j}": float(v) for j, v in enumerate(z)} for z in hidden]
+    np.testing.assert_array_equal(model.embed("lab", given), own)
+    found = read_source(model, "clinic", tmp_path / "rows.csv")
+    np.testing.assert_array_equal(model.embed("clinic", list(found.items)), own)
+    assert found.items[0].where.endswith("rows.csv, line 2")
+    with pytest.raises(DataError, match="lacks the columns 'x1'"):
+        model.embed("clinic", [{"x0": 1.0, "x2": 1.0}])
+
+
+@pytest.mark.skipif(
+    not (pictures.encoded() and stamps_folder().is_dir()), reason="the talking pictures are not in the cache"
+)
+def test_pictures_land_where_training_had_them():
+    """Their tokens were rounded to half precision, and pictures put on white at another size."""
+    stamps = stamps_folder()
+    data = load("pictures", anchors=200, seed=0)
+    model = Model(final_model(federation.align(data, Config(data="pictures")), data))
+    catalogue = read_catalogue()
+    for modality in ("picture", "text"):
+        tokens = read_part(modality)["tokens"].astype(np.float32)
+        bank, holding = Bank.build(model, modality, tokens), [catalogue.stamps[i] for i in catalogue.holding(modality)]
+        rows = [row for row, stamp in enumerate(holding) if modality == "text" or stamp.picture == ".png"][:60:6]
+        items = [
+            holding[row].name if modality == "text" else stamps / f"{holding[row].path}{holding[row].picture}"
+            for row in rows
+        ]
+        positions, _, cosines = bank.nearest(model.embed(modality, items), 3, corrected=False)
+        for row, near, cosine in zip(rows, positions, cosines, strict=True):
+            at = near.tolist().index(row)
+            assert cosine[at] > 0.95 and cosine[0] - cosine[at] < 1e-4, holding[row].name

@@ -1,0 +1,185 @@
+"""`isogram node check`, and a run on silos from the command line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from silos import table, write_silos
+from typer.testing import CliRunner
+
+from isogram.bench import check_settings
+from isogram.cli import app
+from isogram.config_file import read_config
+from isogram.model import SavedModel
+
+RUN = CliRunner(env={"COLUMNS": "200"})
+SMALL = [
+    "-s",
+    "threads=1",
+    "-s",
+    "model.width=48",
+    "-s",
+    "model.layers=1",
+    "-s",
+    "train.rounds=1",
+    "-s",
+    "train.steps=1",
+]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return write_silos(tmp_path_factory.mktemp("silos")).parent
+
+
+@pytest.fixture
+def folder(written, tmp_path, monkeypatch):
+    """A folder of its own that commands run in."""
+    monkeypatch.setenv("ISOGRAM_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(written, tmp_path / "s")
+    monkeypatch.chdir(tmp_path / "s")
+    return tmp_path / "s"
+
+
+def check(*arguments):
+    return RUN.invoke(app, ["node", "check", *map(str, arguments)])
+
+
+def as_json(*arguments):
+    done = check(*arguments, "--json", "--quiet")
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_a_node_is_told_as_it_is_understood(folder):
+    done = check("own.toml", "--node", "desk")
+    assert done.exit_code == 0, done.output
+    assert [" ".join(line.split()) for line in done.stdout.splitlines()] == [
+        f"desk: {folder}/texts.csv",
+        "kind text, encoder builtin, 4 tokens of 256 values",
+        "items 40",
+        f"example {folder}/texts.csv, line 2: 6 words",
+        f"example {folder}/texts.csv, line 3: 6 words",
+        f"example {folder}/texts.csv, line 4: 8 words",
+        "labels blue 6, green 6, yellow 6, black 5, red 5, pink 4, none 8",
+        "groups 16, the largest of 3 rows",
+        "columns items: text; id: id; label: colour; group: author",
+        "problems none",
+    ]
+    assert "desk, items read: 40" in done.stderr and not (folder / "runs").exists()
+
+
+def test_a_folder_is_checked_before_there_is_a_configuration(folder):
+    shutil.copy("photos/red/00.png", "photos/copy.png")
+    code, (found,) = as_json("photos", "--kind", "image")
+    assert code == 0 and found["node"] == "photos" and found["rows"] == found["items"] == 41
+    assert found["tokens"] == [16, 588] and found["problems"] == [] and found["labels"] is None
+    assert found["examples"][0] == {"where": "photos/black/04.png", "what": "80 x 80 pixels"}
+    assert found["notes"] == ["copies of other rows: 1; they are never on both sides of a split"]
+    code, (found,) = as_json("texts.csv", "--kind", "text")
+    assert code == 0 and found["columns"] == {"items": "text"} and found["unused"] == ["id", "colour", "author"]
+
+
+def test_all_problems_are_told_and_end_with_2(folder):
+    for number in range(30):
+        (folder / "photos" / "red" / f"bad{number:02d}.png").write_bytes(b"no picture")
+    done = check("own.toml")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.exit_code == 2 and len(errors) == 21 and errors[-1] == "error: 10 more problems: --json prints all"
+    assert "photos/red/bad00.png: is no picture" in errors[0] and "items     40 of 70 rows" in done.stdout
+    code, (shop, desk) = as_json("own.toml")
+    assert code == 2 and len(shop["problems"]) == 30 and desk["problems"] == []
+
+
+def test_what_cannot_be_found_or_encoded_is_a_problem_beside_the_others(folder):
+    text = (folder / "own.toml").read_text().replace('kind = "image"', 'kind = "image"\nencoder = "lite"')
+    (folder / "own.toml").write_text(text.replace('"texts.csv"', '"text.csv"'))
+    code, (shop, desk) = as_json("own.toml")
+    assert code == 2 and shop["items"] == 40 and "no encoder 'lite'" in shop["problems"][0] and shop["tokens"] is None
+    assert "no file or folder" in desk["problems"][0] and desk["rows"] == 0
+
+
+def test_a_silo_without_the_anchor_set_can_be_checked(folder):
+    shutil.rmtree(folder / "anchors")
+    assert check("own.toml").exit_code == 0
+
+
+def test_a_table_is_read_by_the_columns_of_the_anchors(folder):
+    table(folder / "anchors" / "lab.csv", [["concept", "b", "a"], ["red tiny", "1", "2"]])
+    table(folder / "rows.csv", [["pid", "a", "b", "age"], ["p1", "1", "2", "50"], ["p2", "x", "2", "60"]])
+    more = (
+        '[silos.modalities.lab]\nkind = "table"\n[[silos.nodes]]\nname = "lab"\nmodality = "lab"\ndata = "rows.csv"\n'
+    )
+    (folder / "own.toml").write_text((folder / "own.toml").read_text() + more)
+    code, (found,) = as_json("own.toml", "--node", "lab")
+    assert code == 2 and found["columns"] == {"numbers": "b, a"} and found["unused"] == ["pid", "age"]
+    assert found["rows"] == 2 and found["items"] == 1 and found["examples"][0]["what"] == "2 numbers"
+    assert "rows.csv, line 3, no finite number in column 'a': x" in found["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["photos"], "photos is no configuration (.toml): say what its items are, such as --kind image"),
+        (["photos", "--kind", "imag"], "no kind of data 'imag'"),
+        (
+            ["photos", "--kind", "image", "--node", "shop"],
+            "--node goes with a configuration (.toml), and photos is none",
+        ),
+        (["own.toml", "--kind", "image"], "--kind goes with a folder or table"),
+        (["own.toml", "--node", "shop/photo"], "no node 'shop/photo'; there are shop, desk"),
+        (["none.toml"], "no file none.toml"),
+        (["other.toml"], 'data = "machines" has no nodes to check'),
+    ],
+)
+def test_what_cannot_be_checked_is_told(folder, arguments, words):
+    (folder / "other.toml").write_text('data = "machines"\n')
+    done = check(*arguments)
+    assert done.exit_code == 2 and words in done.stderr and "Traceback" not in done.output
+
+
+def test_a_run_on_silos_goes_from_folders_to_a_page_and_a_model(folder):
+    done = RUN.invoke(app, ["doctor", "own.toml"])
+    assert done.exit_code == 0 and "shop: 40" in done.stderr, done.output
+    done = RUN.invoke(app, ["run", "own.toml", *SMALL])
+    assert done.exit_code == 0, done.output
+    assert "isogram" in done.stdout and (folder / "runs" / "own" / "report.html").exists()
+    assert "encoding" not in done.stderr  # the doctor's command has left it in the cache
+    state = json.loads((folder / "runs" / "own" / "run.json").read_text())
+    assert state["complete"] and state["data"] == "silos" and state["anchors"] == 19
+    model = SavedModel.load(folder / "runs" / "own" / "model.safetensors")
+    assert {name: config.kind for name, config in model.encoders.items()} == {"photo": "image", "text": "text"}
+    assert read_config(Path("runs/own/config.toml")).silos == read_config(Path("own.toml")).silos
+
+
+def test_a_run_is_refused_when_rows_have_changed(folder):
+    assert RUN.invoke(app, ["align", "own.toml", *SMALL]).exit_code == 0
+    (folder / "photos" / "red" / "00.png").unlink()
+    done = RUN.invoke(app, ["align", "own.toml", *SMALL, "--resume"])
+    assert done.exit_code == 2 and "was made with other data than silos holds now" in done.stderr
+
+
+def test_nothing_is_written_for_silos_with_problems(folder):
+    (folder / "photos" / "red" / "00.png").write_bytes(b"no picture")
+    done = RUN.invoke(app, ["run", "own.toml", *SMALL])
+    assert done.exit_code == 2 and "photos/red/00.png" in done.stderr and not (folder / "runs").exists()
+
+
+def test_init_writes_an_example_of_silos_to_fill_in(folder):
+    for arguments in (["--data", "silos"], ["--set", "data=silos"], ["-s", 'data = "silos"', "-s", "seed=3"]):
+        done = RUN.invoke(app, ["init", "new.toml", "--force", *arguments])
+        assert (
+            done.exit_code == 0 and "fill in [silos], then: isogram node check new.toml, isogram doctor" in done.stdout
+        )
+    text = (folder / "new.toml").read_text()
+    assert '\n[[silos.nodes]]\nname = "shop"' in text and "\n# [[files.nodes]]" in text and "\nseed = 3" in text
+    said = check("new.toml").stderr
+    assert f"no file or folder {folder}/tickets.csv" in said
+
+
+def test_the_demo_and_benchmarks_know_silos_as_ones_own_data(folder):
+    done = RUN.invoke(app, ["demo", "own.toml"])
+    assert done.exit_code == 2 and "for your own data: isogram run" in done.stderr
+    check_settings(read_config(Path("own.toml")), folder / "rows.jsonl", default=False)
+    kept = read_config(folder / "rows.toml")
+    assert kept.data == "silos" and kept.silos == read_config(Path("own.toml")).silos

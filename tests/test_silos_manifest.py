@@ -1,0 +1,209 @@
+"""What a node holds, by folder, table or FASTA: its items with ids, classes, groups; and what is wrong, by line."""
+
+import pytest
+from silos import table
+
+from isogram.config import ModalityConfig, SiloNode
+from isogram.data.sheets import Problems
+from isogram.data.silos.manifest import read_manifest
+
+
+def files(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def read(data, kind, *, columns=(), **settings):
+    """The manifest and its problems."""
+    problems = Problems()
+    node = SiloNode(**{"name": "shop", "modality": kind, "data": data} | settings)
+    return read_manifest(node, ModalityConfig(kind=kind, columns=columns), problems), problems
+
+
+def good(*args, **settings):
+    found, problems = read(*args, **settings)
+    assert problems == []
+    assert len(found.items) == len(found.ids) == len(found.groups) and len(found.labels or found.ids) == len(found.ids)
+    return found
+
+
+def test_a_folder_gives_every_file_of_the_kind_in_the_order_of_names(tmp_path):
+    files(
+        tmp_path, "b/2.PNG", "b/deep/1.jpg", "a/1.png", "3.webp", ".hidden/1.png", "a/.1.png", "a/notes.txt", "Thumbs"
+    )
+    found = good(tmp_path, "image", label="folder", group="folder")
+    assert found.ids == ["3.webp", "a/1.png", "b/2.PNG", "b/deep/1.jpg"]
+    assert found.labels == ["", "a", "b", "b"] and found.groups == ["", "a", "b", "b/deep"]
+    assert [item.path for item in found.items] == [tmp_path / name for name in found.ids]
+    assert found.notes == [f"{tmp_path}: 2 other files passed over (1 .txt, 1 no suffix)"]
+    assert good(tmp_path, "image").labels is None and set(good(tmp_path, "image").groups) == {""}
+
+
+def test_paths_of_a_table_count_from_its_folder_or_are_absolute(tmp_path):
+    there = files(tmp_path / "else", "9.png") / "9.png"
+    files(tmp_path / "t", "p/1.png", "p/2.png")
+    table(
+        tmp_path / "t" / "t.csv",
+        [
+            ["n", "file", "what", "who"],
+            ["7", "p/2.png", "cat", "P1"],
+            ["8", str(there), "", "P1"],
+            ["9", "p/1.png", "dog", ""],
+        ],
+    )
+    found = good(tmp_path / "t" / "t.csv", "image", id="n", label="what", group="who")
+    assert [item.path for item in found.items] == [tmp_path / "t/p/2.png", there, tmp_path / "t/p/1.png"]
+    assert found.ids == ["7", "8", "9"] and found.labels == ["cat", "", "dog"] and found.groups == ["P1", "P1", ""]
+    assert found.named and found.columns == {"items": "file", "id": "n", "label": "what", "group": "who"}
+    assert found.items[0].where.endswith("t.csv, line 2)")
+    without = good(tmp_path / "t" / "t.csv", "image")
+    assert (
+        without.ids == ["line 2", "line 3", "line 4"] and not without.named and without.unused == ["n", "what", "who"]
+    )
+
+
+def test_texts_stand_in_cells_or_in_files(tmp_path):
+    table(tmp_path / "t.csv", [["id", "age", "note"], ["1", "30", "one\r\nline"], ["2", "", "see 2.txt"]])
+    found = good(tmp_path / "t.csv", "text", id="id")
+    assert [item.text for item in found.items] == ["one\nline", "see 2.txt"] and found.columns["items"] == "note"
+    files(tmp_path, "a/1.txt", "a/2.txt")
+    table(tmp_path / "u.csv", [["note"], ["a/1.txt"], ["a/2.txt"]])
+    assert [item.path for item in good(tmp_path / "u.csv", "text").items] == [
+        tmp_path / "a/1.txt",
+        tmp_path / "a/2.txt",
+    ]
+    assert good(tmp_path / "a", "text").ids == ["1.txt", "2.txt"]
+
+
+def test_the_column_of_items_is_named_or_has_the_modalitys_name_or_is_the_only_one(tmp_path):
+    table(tmp_path / "t.csv", [["de", "fr", "class"], ["Hund", "chien", "a"], ["Katze", "chat", "b"]])
+    for settings in ({"modality": "fr"}, {"column": "fr"}, {"column": "fr", "modality": "de"}):
+        assert [item.text for item in good(tmp_path / "t.csv", "text", **settings).items] == ["chien", "chat"]
+    assert [i.text for i in good(tmp_path / "t.csv", "text", label="class", id="de").items] == ["chien", "chat"]
+    found, problems = read(tmp_path / "t.csv", "text", label="class")
+    assert problems == [
+        f"node 'shop': {tmp_path / 't.csv'}: columns 'de', 'fr' all may be its text; say it by column = NAME"
+    ]
+    assert found.items == []
+    _, problems = read(tmp_path / "t.csv", "image")
+    assert "none of the columns 'de', 'fr', 'class' has its paths of files (.bmp, .gif" in problems[0]
+    _, problems = read(tmp_path / "t.csv", "text", column="fra", label="clas")
+    assert "no column label = 'clas'; did you mean 'class'?" in problems[0]
+    assert "no column column = 'fra'; did you mean 'fr'?" in problems[1]
+
+
+def test_rows_of_numbers_are_all_columns_of_numbers_or_those_named(tmp_path):
+    table(
+        tmp_path / "t.csv",
+        [["id", "a", "b", "site", "ill"], ["p", "1", "-2.5e-3", "x", "1"], ["q", "0.1", "7", "y", "0"]],
+    )
+    found = good(tmp_path / "t.csv", "table", id="id", label="ill")
+    assert [item.values for item in found.items] == [(("a", 1.0), ("b", -0.0025)), (("a", 0.1), ("b", 7.0))]
+    assert found.labels == ["1", "0"] and found.unused == ["site"] and found.columns["numbers"] == "a, b"
+    found = good(tmp_path / "t.csv", "table", columns=("b", "ill"))
+    assert found.items[0].values == (("b", -0.0025), ("ill", 1.0)) and found.unused == ["id", "a", "site"]
+    _, problems = read(tmp_path / "t.csv", "table", columns=("bb",))
+    assert "no column columns = 'bb'; did you mean 'b'?" in problems[0]
+
+
+def test_parquet_is_read_as_csv_is(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"note": ["a", "b"], "n": [1, 2], "ill": [True, None]}), tmp_path / "t.parquet")
+    found = good(tmp_path / "t.parquet", "text", label="ill", id="n")
+    assert [i.text for i in found.items] == ["a", "b"] and found.labels == ["true", ""] and found.ids == ["1", "2"]
+    assert found.items[1].where.endswith("t.parquet, row 2")
+
+
+def test_each_record_of_a_fasta_file_is_an_item(tmp_path):
+    path = tmp_path / "x.fa"
+    path.write_text("\n>s1 Homo sapiens\nACGT\nAC\n\n; a comment\n>s2\nggg\n")
+    found = good(path, "sequence")
+    assert [item.text for item in found.items] == ["ACGTAC", "ggg"] and found.ids == ["s1", "s2"] and found.named
+    assert found.items[1].where == f"{path}, line 7"
+    table(tmp_path / "t.csv", [["id", "dna"], ["s1", "ACGT"]])
+    assert good(tmp_path / "t.csv", "sequence", id="id").items[0].text == "ACGT"
+
+
+def test_rows_that_cannot_be_items_are_named_by_line_and_column(tmp_path):
+    files(tmp_path, "1.png")
+    table(
+        tmp_path / "t.csv",
+        [
+            ["id", "p"],
+            ["a", "1.png"],
+            ["b", ""],
+            ["c", "2.png"],
+            ["", "1.png"],
+            ["e", "x\\1.png"],
+            ["f", "x" * 5000 + ".png"],
+        ],
+    )
+    found, problems = read(tmp_path / "t.csv", "image", id="id")
+    assert problems == [] and found.ids == ["a"] and len(found) == 6
+    text = "\n".join(found.bad)
+    for words in (
+        "line 3, column 'p': empty; fill it in, or drop the row",
+        "line 4, column 'p': no file '2.png'; paths count from the table's folder",
+        "line 5, column 'id': no id; give each row its own",
+        "line 6, column 'p': no file 'x\\\\1.png'; write / between folders",
+        "line 7, column 'p': no file 'xxx",
+    ):
+        assert words in text
+    table(tmp_path / "n.csv", [["a", "b"], ["1", "2"], ["", "n/a"], ["3", "4"], ["inf", "5"]])
+    found, problems = read(tmp_path / "n.csv", "table")
+    assert problems == [] and len(found.items) == 2
+    assert "line 3, no finite number in column 'a': empty, 'b': n/a; impute it or drop the row" in found.bad[0]
+    assert "line 5, no finite number in column 'a': inf" in found.bad[1]
+    (tmp_path / "x.fa").write_text(">a\nAC\n>b\n>c\n\n")
+    found, problems = read(tmp_path / "x.fa", "sequence")
+    assert (
+        problems == [] and found.ids == ["a"] and "line 3: record 'b' is empty" in found.bad[0] and len(found.bad) == 2
+    )
+
+
+def wrong(name, content, kind, words, **settings):
+    return pytest.param(name, content, kind, words, settings, id=words)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "words", "settings"),
+    [
+        wrong(
+            "none",
+            None,
+            "image",
+            "no file or folder",
+        ),
+        wrong("d", [], "image", "has no file of kind image among 0; it reads .bmp"),
+        wrong("d", ["t.csv", "notes.md"], "image", "among 2; did you mean the table"),
+        wrong("d", ["1.png"], "image", "label = 'cat', and", label="cat"),
+        wrong("d", ["1.png"], "image", "is a folder without columns; leave id out", id="n"),
+        wrong("d", ["1.png"], "image", 'label = "folder", and', label="folder"),
+        wrong("d", ["1.csv"], "table", "items of kind table are no files; name a table of numbers"),
+        wrong("1.png", "x", "image", "is no folder or table; name the folder that holds it, or a table of paths"),
+        wrong("1.xlsx", "x", "table", "is no folder or table; name a CSV, TSV or Parquet"),
+        wrong("t.csv", "id,note\n1,a\n1,b\n", "text", "ids that stand twice: '1'; an id names one row", id="id"),
+        wrong("t.csv", "n,m\n1,x\n2,y\n3,z\n4,w\n", "table", "columns that only count the lines: n; name them as id"),
+        wrong("t.csv", "n,m\na,x\n", "table", "no column of numbers; encode them"),
+        wrong("t.csv", "note\n\n", "text", "holds no rows"),
+        wrong("t.csv", b"note\nna\xefve\n", "text", "line 2: byte 0xef is not UTF-8"),
+        wrong("x.fa", "ACGT\n", "sequence", "line 1: 'ACGT' before the first record"),
+        wrong("x.fa", ">a\nAC\n>a\nGT\n", "sequence", "ids that stand twice: 'a'"),
+        wrong("x.fa", ">a\nAC\n", "text", "is FASTA, which holds sequences, not kind text"),
+        wrong("x.fa", ">a\nAC\n", "sequence", "has no columns; leave label out", label="organism"),
+        wrong("x.fa", b">a\nAC\n\xff\n", "sequence", "save it as FASTA in UTF-8"),
+        wrong("x.fa", "\n", "sequence", "holds no items"),
+    ],
+)
+def test_what_is_wrong_with_the_whole_is_told_with_its_remedy(tmp_path, name, content, kind, words, settings):
+    path = tmp_path / name
+    if isinstance(content, list):
+        files(path, *content).mkdir(exist_ok=True)
+    elif content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    _, problems = read(path, kind, **settings)
+    assert len(problems) == 1 and words in problems[0] and str(path) in problems[0], problems
