@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from anchor_sets import edit, put, read_rows, write_anchor_set, write_picture, write_rows
+from anchor_sets import edit, put, read_rows, write_anchor_set, write_rows
+from PIL import Image
 from typer.testing import CliRunner
 
 from isogram.cli import app
@@ -73,12 +74,14 @@ def test_items_that_cannot_be_read_are_all_named(folder):
 def test_the_same_picture_and_nearly_the_same_are_told_apart(folder):
     rows = read_rows(folder / "anchors.csv")
     shutil.copy(folder / rows[0]["photo"], folder / rows[1]["photo"])
-    write_picture(folder / rows[2]["photo"], (0.5, 0.5, 0.5))
-    write_picture(folder / rows[3]["photo"], (0.5, 0.51, 0.5))
+    with Image.open(folder / rows[2]["photo"]) as image:
+        image.resize((44, 44)).save(folder / rows[3]["photo"])
+    for row in (5, 6, 7):  # copies of one of the two do not hide them
+        shutil.copy(folder / rows[2]["photo"], folder / rows[row]["photo"])
     report = check_anchor_set(folder)
     assert ("photo", "c00", "c01") in report.diagnosis.duplicates
     assert ("photo", "c02", "c03") in report.near and ("photo", "c00", "c01") not in report.near
-    assert any("nearly the same are c02 = c03" in line for line in said(report))
+    assert any("than to any third item are c02 = c03" in line for line in said(report))
 
 
 def test_items_of_the_wrong_concept_are_suspects(tmp_path):
@@ -113,6 +116,26 @@ def test_a_set_of_one_modality_or_without_common_concepts_cannot_be_used(tmp_pat
     edit(apart, halves)
     done = anchors("check", apart)
     assert done.exit_code == 2 and "groups without a common anchor" in done.output
+
+
+def test_three_concepts_in_common_are_too_few_unless_a_third_modality_bridges(folder):
+    def few(rows):
+        return [row | ({"photo": ""} if i > 20 else {"call": ""} if i < 18 else {}) for i, row in enumerate(rows)]
+
+    edit(folder, few)
+    assert check_anchor_set(folder).errors == (), "lab holds all"
+    (folder / "lab.csv").unlink()
+    (error,) = check_anchor_set(folder).errors
+    assert "photo and call have 3 concepts in common, and no other modality bridges them" in error
+    assert anchors("check", folder).exit_code == 2
+
+
+def test_concepts_of_one_modality_alone_are_named(folder):
+    assert check_anchor_set(folder).alone == ()
+    edit(folder, put(3, photo="", call=""))
+    report = check_anchor_set(folder)
+    assert report.alone == ("c03",) and report.errors == ()
+    assert "concepts: in one modality alone, where they connect nothing: c03" in said(report)
 
 
 def test_settings_say_how_columns_are_read(whole, tmp_path):

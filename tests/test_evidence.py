@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from isogram import federation
 from isogram.alignment import Standardizer, cka_debiased, gram, one_shot, shrink
-from isogram.alignment.evidence import TEST_RHO, Block, null_sd, partner_ranks, relation, suspicion, u_center
+from isogram.alignment.evidence import TEST_RHO, Block, near, null_sd, partner_ranks, relation, suspicion, u_center
 from isogram.config import AlignConfig, Config
 
 CONFIG = Config(data="digits")  # the name alone: data are given
@@ -154,3 +154,24 @@ def test_similarity_above_the_centre_is_never_held_against_an_anchor():
     s[0, 0] = 40  # far from the others, on the right side
     blocks = {("a", "b"): [Block(torch.arange(20), s)], ("a", "c"): [Block(torch.arange(20), s)]}
     assert float(suspicion(blocks, ["a", "b", "c"], 20)[0, 0]) > 0.9
+
+
+@given(st.integers(3, 12), st.integers(0, 10**6), st.floats(0.1, 0.9))
+def test_near_pairs_are_each_others_nearest_and_far_from_any_third(k, seed, closer):
+    rows = normal(k, 2, seed=seed)
+
+    def third(i, j):
+        return min(float((rows[i] - rows[m]).square().sum()) for m in range(k) if m not in (i, j))
+
+    expected = [
+        (i, j)
+        for i, j in combinations(range(k), 2)
+        if float((rows[i] - rows[j]).square().sum()) < closer * min(third(i, j), third(j, i))
+    ]
+    assert sorted(near(rows, closer)) == expected
+
+
+def test_a_family_of_items_that_are_all_alike_has_no_near_pair():
+    rows = torch.cat([normal(20, 5, seed=0), torch.tensor([[9.0] * 5]) + 1e-6 * torch.eye(5)]).double()
+    assert not {20, 21, 22, 23, 24} & {i for pair in near(rows, 0.25) for i in pair}
+    assert near(rows[:2], 0.25) == []

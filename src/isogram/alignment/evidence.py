@@ -232,6 +232,23 @@ def twins(features: Float[Tensor, "k F"], closer: float) -> list[tuple[int, int]
     return [(int(i), int(j)) for i, j in near.nonzero()]
 
 
+def near(features: Float[Tensor, "k F"], closer: float) -> list[tuple[int, int]]:
+    """Pairs of rows that are each other's nearest, and far nearer than either's next: variants of one item.
+
+    Squared distance below `closer` times that to any third row: unlike a distance alone, this spares families of items
+    that are all alike, such as clocks at every hour (Lowe 2004, section 7.1). Three of a kind spare each other, too.
+    """
+    if len(features) < 3:
+        return []
+    squares = features.square().sum(1)
+    distance = squares[:, None] + squares[None, :] - 2 * features @ features.T
+    distance = distance.clamp_min(0).fill_diagonal_(torch.inf)
+    (first, second), nearest = distance.topk(2, largest=False).values.T, distance.argmin(1)
+    mutual = nearest[nearest] == torch.arange(len(features))
+    alone = first < closer * torch.minimum(second, second[nearest])
+    return [(i, int(nearest[i])) for i in torch.nonzero(mutual & alone).flatten().tolist() if i < nearest[i]]
+
+
 def faint(features: Float[Tensor, "k F"], weaker: float) -> list[int]:
     """Rows that are all but the mean row: squared distance to it below `weaker` times the median one."""
     distance = (features - features.mean(0)).square().sum(1)

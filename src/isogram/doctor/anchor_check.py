@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse.csgraph import connected_components
 
 from isogram.alignment import Standardizer
-from isogram.alignment.evidence import twins
+from isogram.alignment.evidence import near
 from isogram.config import Config, ModalityConfig
 from isogram.data import AnchorItems, AnchorSet, FederatedData, HeldOut, NodeData
 from isogram.data.anchor_set import AnchorTable, guess_modalities, hash_anchor_set, read_anchor_set
@@ -22,8 +23,8 @@ from isogram.doctor.examine import examine
 from isogram.errors import DataError
 from isogram.local import MIN_ANCHORS
 
-NEAR = 0.1
-"""Squared distance of two items, to the mean one, below which they look nearly the same: docs/anchor-sets.md."""
+CLOSER, JUDGED = 0.25, 10
+"""Of `near`: half the distance to any third item; and the fewest items of which it is said. docs/anchor-sets.md."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ class Held:
 
 @dataclass(frozen=True)
 class AnchorReport:
-    """What was found. common: pairs of modalities and the concepts that both hold; near: modality, two concepts.
+    """What was found.
 
+    common: pairs of modalities and the concepts that both hold; alone: concepts that one modality holds alone.
+    near: modality, two concepts.
     diagnosis: the doctor's, of the items that can be read; None where nothing could be tested.
     """
 
@@ -51,6 +54,7 @@ class AnchorReport:
     concepts: int
     held: tuple[Held, ...]
     common: tuple[tuple[str, str, int], ...]
+    alone: tuple[str, ...]
     near: tuple[tuple[str, str, str], ...]
     diagnosis: Diagnosis | None
     errors: tuple[str, ...]
@@ -113,11 +117,14 @@ def check_anchor_set(
     elif not errors:
         errors.append(f"{folder}: fewer than two modalities can be read; nothing can be aligned by this set")
     places = {name: set(items.positions.tolist()) for name, items in table.items.items()}
+    readable = {name: set(table.items[name].positions[one.kept].tolist()) for name, one in encoded.items()}
+    errors += _unbridged(readable, folder) if diagnosis is not None and not diagnosis.errors else []
     return AnchorReport(
         hash_anchor_set(folder),
         len(table.concepts),
         tuple(held),
         tuple((a, b, len(places[a] & places[b])) for a, b in combinations(table.items, 2)),
+        tuple(c for i, c in enumerate(table.concepts) if sum(i in held for held in places.values()) == 1),
         () if data is None else _near(data, diagnosis),
         diagnosis,
         tuple(errors),
@@ -127,6 +134,10 @@ def check_anchor_set(
 def warnings(report: AnchorReport) -> list[Finding]:
     """What does not stand in the way, and should be looked at."""
     found = [] if report.diagnosis is None else [f for f in report.diagnosis.findings if f.level != "error"]
+    if report.alone:
+        more = f" and {len(report.alone) - 5} more" if len(report.alone) > 5 else ""
+        what = f"in one modality alone, where they connect nothing: {', '.join(report.alone[:5])}{more}"
+        found.append(Finding("warning", "concepts", what, "give them an item in another one: isogram anchors fill"))
     for one in report.held:
         if one.unlicensed:
             what = f"{one.unlicensed} of {one.items} items have no licence"
@@ -138,9 +149,22 @@ def warnings(report: AnchorReport) -> list[Finding]:
     for modality in dict.fromkeys(name for name, _, _ in report.near):
         pairs = [f"{a} = {b}" for name, a, b in report.near if name == modality]
         more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
-        what = f"nearly the same are {', '.join(pairs[:5])}{more}"
-        found.append(Finding("note", modality, what, "they tell little apart; keep one of each"))
+        what = f"far closer to each other than to any third item are {', '.join(pairs[:5])}{more}"
+        found.append(Finding("note", modality, what, "if they are variants of one item, keep one of each"))
     return found
+
+
+def _unbridged(places: Mapping[str, set[int]], folder: Path) -> list[str]:
+    """Pairs of modalities with too few concepts in common, which no chain of others connects either."""
+    names = list(places)
+    common = np.array([[len(places[a] & places[b]) for b in names] for a in names])
+    _, part = connected_components(common >= MIN_ANCHORS, directed=False)
+    return [
+        f"{folder}: {names[i]} and {names[j]} have {common[i, j]} concepts in common, and no other modality bridges "
+        f"them; give them {MIN_ANCHORS} or more, or a third modality that has such with both"
+        for i, j in combinations(range(len(names)), 2)
+        if part[i] != part[j]
+    ]
 
 
 def _held(table: AnchorTable, name: str, config: ModalityConfig, bad: tuple[str, ...]) -> Held:
@@ -174,15 +198,16 @@ def _public(table: AnchorTable, encoded: Mapping[str, Encoded], folder: Path) ->
 
 
 def _near(data: FederatedData, diagnosis: Diagnosis | None) -> tuple[tuple[str, str, str], ...]:
-    """Pairs of concepts whose items are near, but not so near that the doctor takes them for the same."""
-    same = set(() if diagnosis is None else diagnosis.duplicates)
+    """Pairs of concepts whose items are variants of one, but not so near that the doctor takes them for the same."""
+    copies = {(modality, later) for modality, _, later in (() if diagnosis is None else diagnosis.duplicates)}
     found = []
     for name, items in data.anchors.items.items():
-        features = torch.from_numpy(np.ascontiguousarray(items.tokens)).double().flatten(1)
-        if len(features) < MIN_ANCHORS:
+        # One of several copies speaks for all: beside another it would have no third item near enough.
+        names = [data.anchors.ids[position] for position in items.index]
+        rows = [row for row, concept in enumerate(names) if (name, concept) not in copies]
+        features = torch.from_numpy(items.tokens[rows]).double().flatten(1)
+        if len(rows) < JUDGED or (features == features[0]).all():
             continue
-        standard = Standardizer.fit(features, 5.0)(features)
-        for i, j in twins(standard, closer=NEAR):
-            pair = (name, data.anchors.ids[items.index[i]], data.anchors.ids[items.index[j]])
-            found += [pair] if pair not in same else []
+        pairs = near(Standardizer.fit(features, torch.inf)(features), CLOSER)
+        found += [(name, names[rows[i]], names[rows[j]]) for i, j in pairs]
     return tuple(found)
