@@ -219,6 +219,7 @@ def test_votes_are_merged_in_any_order_and_left_out_by_name():
         ({"average": {"rule": "parameter"}}, "counts all nodes alike"),
         ({"average": {"rule": "node"}}, "counts all nodes alike"),
         ({"average": {"across": "pooled"}}, "without variances"),
+        ({"average": {"across": "alone"}}, "nothing to protect"),
         ({"train": {"refresh": 2, "refresh_basis": "gradient"}}, "sum of sketches"),
     ],
 )

@@ -423,6 +423,8 @@ class Config(_Settings):
         problems = []
         if average.rule in ("node", "parameter"):
             problems.append(f"{robust} counts all nodes alike: take average.rule = uniform, not {average.rule}")
+        if average.across == "alone":
+            problems.append(f"{robust} has nothing to protect where average.across = alone: set it to none")
         if average.across == "pooled":
             problems.append(
                 f"{robust} does without variances, which one node can blow up: average.across = none or all"
