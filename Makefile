@@ -43,7 +43,7 @@ demo: $(STAMP)
 	@$(BIN)/isogram demo
 
 test: $(STAMP)
-	@echo "Running the tests in two processes (two to five minutes) ..."
+	@echo "Running the tests in two processes (five to ten minutes) ..."
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -n 2
 
 check: $(STAMP)

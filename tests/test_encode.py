@@ -7,6 +7,7 @@ import pytest
 import torch
 from items import at, cell
 from PIL import Image
+from tiny_models import tiny
 
 from isogram.config import ModalityConfig
 from isogram.data.modalities import encode as module
@@ -66,18 +67,21 @@ def test_a_changed_file_is_encoded_again_and_a_renamed_one_is_not(files, encoder
     assert encode([moved], TEXT, cache=tmp_path).from_cache == 0
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_tokens_do_not_depend_on_threads(threads, tmp_path):
-    before = torch.get_num_threads()
+@pytest.mark.parametrize("encoder", ["builtin", "hf"])
+def test_tokens_do_not_depend_on_threads_nor_on_other_items(encoder, tmp_path):
+    config = TEXT if encoder == "builtin" else ModalityConfig(kind="text", encoder=f"hf:{tiny('bert')}")
+    items = [cell(f"the pump {number} hums " * (number % 5 + 1)) for number in range(120)]
+    before, found = torch.get_num_threads(), []
     try:
-        torch.set_num_threads(threads)
-        items = [cell(f"pump {number} hums" * (number % 5 + 1)) for number in range(300)]
-        many = encode(items, TEXT, cache=tmp_path / "many")
-        assert torch.get_num_threads() == threads
-        few = encode(items[7:9], TEXT, cache=tmp_path / "few")
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(encode(items, config, cache=tmp_path / f"many-{threads}").tokens[7:9])
+            assert torch.get_num_threads() == threads
+            found.append(encode(items[7:9], config, cache=tmp_path / f"few-{threads}").tokens)
     finally:
         torch.set_num_threads(before)
-    np.testing.assert_array_equal(many.tokens[7:9], few.tokens)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
 
 
 def test_all_bad_items_are_named_at_once(files, tmp_path):

@@ -51,6 +51,14 @@ def rows_of(path):
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
+def test_a_folder_beside_it_is_left_alone(drawn, tmp_path):
+    (tmp_path / "my.part").mkdir()
+    (tmp_path / "my.part" / "thesis.txt").write_text("dear")
+    example.write_example(tmp_path / "my")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my", "my.part"]
+    assert (tmp_path / "my.part" / "thesis.txt").read_text() == "dear"
+
+
 def test_a_folder_with_something_in_it_is_left_alone(drawn, tmp_path):
     (tmp_path / "mine.txt").write_text("dear")
     with pytest.raises(ConfigError, match="not empty; name a new folder"):

@@ -7,6 +7,7 @@ are numbered: nothing says which text belongs to which picture. Many things are 
 import csv
 import io
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -70,13 +71,26 @@ def write_example(folder: Path, told: Callable[[str, int, int], None] = lambda p
     found = read_emoji()
     if len(found) < ANCHORS + ROWS:
         raise DataError(f"{len(found)} emoji have a drawing and a name, {ANCHORS + ROWS} are needed; fetch them anew")
+    # Whole or not at all: what an interruption left is not taken for an example.
+    folder = folder.resolve()
+    make_folder(folder.parent)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write(part, found, told)
+        part.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder / CONFIG
+
+
+def _write(part: Path, found: Sequence[Emoji], told: Callable[[str, int, int], None]) -> None:
     order = np.random.default_rng(0).permutation(len(found))
     anchors, rest = [found[i] for i in order[:ANCHORS]], order[ANCHORS:]
     draw = np.random.default_rng(1)
     seen, read = ([found[i] for i in draw.permutation(rest)[:ROWS]] for _ in range(2))
-    # Whole or not at all: what an interruption left is not taken for an example.
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     make_folder(part / "photos")
     make_folder(part / "anchors" / "picture")
     names = [f"picture/{number:03d}.png" for number in range(ANCHORS)]
@@ -96,10 +110,6 @@ def write_example(folder: Path, told: Callable[[str, int, int], None] = lambda p
     ]
     write_atomic(part / "anchors" / "anchors.csv", _csv(columns, public))
     write_atomic(part / CONFIG, _SETTINGS.encode())
-    if folder.exists():
-        folder.rmdir()
-    part.rename(folder)
-    return folder / CONFIG
 
 
 def _png(emoji: Emoji) -> bytes:

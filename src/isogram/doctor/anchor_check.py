@@ -20,7 +20,7 @@ from isogram.data.modalities.encode import Encoded, encode, with_columns
 from isogram.data.silos.rows import Told
 from isogram.doctor.diagnosis import Diagnosis, Finding
 from isogram.doctor.examine import examine
-from isogram.errors import DataError
+from isogram.errors import ConfigError, DataError
 from isogram.local import MIN_ANCHORS
 
 CLOSER, JUDGED = 0.25, 10
@@ -77,12 +77,13 @@ def check_anchor_set(
 
     Raises:
         DataError: the folder cannot be read as an anchor set.
-        ConfigError: no such kind or encoder.
+        ConfigError: no such kind or encoder; or settings without silos.
     """
     modalities = guess_modalities(folder)
-    if config is not None and (
-        named := {node.modality for node in config.silos.nodes} | config.silos.modalities.keys()
-    ):
+    if config is not None:
+        named = {node.modality for node in config.silos.nodes} | config.silos.modalities.keys()
+        if not named:
+            raise ConfigError(f"these settings are of data = {config.data!r}, without silos; leave them out")
         modalities = {name: config.silos.modality(name) for name in sorted(named)}
     unknown = [name for name, one in modalities.items() if one.kind == FILE]
     if unknown:

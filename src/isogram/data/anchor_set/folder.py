@@ -118,6 +118,8 @@ def guess_modalities(folder: Path) -> dict[str, ModalityConfig]:
     guessed = {}
     for name in cell_columns(table):
         cells = [cell for cell in table.column(name) if cell]
+        if not cells:
+            continue  # to be filled
         kinds = {SUFFIXES.get(Path(cell).suffix.lower(), "") for cell in cells}
         if (cells and "" not in kinds) or any(isinstance(_find(folder, cell), Path) for cell in cells):
             guessed[name] = ModalityConfig(kind=kinds.pop() or FILE if len(kinds) == 1 else FILE)
@@ -333,6 +335,6 @@ def _line(table: TextTable, row: int) -> str:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        return float(text.replace("_", "x"))
     except ValueError:
         return np.nan

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from isogram.config import ModalityConfig
 from isogram.data.anchor_set.folder import CONCEPT, LICENCE, inside
 from isogram.data.modalities.base import Item
 from isogram.data.modalities.image import IMAGE
@@ -203,7 +204,11 @@ def make_generator(name: str, options: Mapping[str, str]) -> Generator:
     others = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in GENERATORS and name not in others:
         raise ConfigError(f"no generator {name!r}; choose one of {', '.join(sorted({*GENERATORS, *others}))}")
-    made: Callable[..., Any] = GENERATORS[name] if name in GENERATORS else others[name].load()
+    made: Callable[..., Any]
+    try:
+        made = GENERATORS[name] if name in GENERATORS else others[name].load()
+    except Exception as error:
+        raise ConfigError(f"generator {name!r} of {others[name].value} cannot be loaded ({error}); mend it") from error
     takes = signature(made).parameters
     unknown = [option for option in options if option not in takes]
     if unknown and not any(one.kind is Parameter.VAR_KEYWORD for one in takes.values()):
@@ -214,11 +219,11 @@ def make_generator(name: str, options: Mapping[str, str]) -> Generator:
 
 def _picture(path: Path, draw: np.random.Generator) -> tuple[bytes, str]:
     try:
-        from isogram.data.pictures.render import open_image, redrawn
+        from isogram.data.pictures.render import redrawn
     except ImportError as error:
         raise ConfigError(f"to change pictures needs more: pip install isogram[silos] ({error})") from error
     target = io.BytesIO()
-    redrawn(open_image(path), draw).save(target, "PNG")
+    redrawn(IMAGE.read(Item(str(path), path=path), ModalityConfig()).image, draw).save(target, "PNG")
     return target.getvalue(), ".png"
 
 

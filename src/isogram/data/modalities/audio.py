@@ -9,7 +9,7 @@ from scipy.fft import dct
 
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
-from isogram.data.modalities.base import BadItem, Builtin, Encoder, Item, path_of
+from isogram.data.modalities.base import MOST, BadItem, Builtin, Encoder, Item, path_of
 from isogram.data.tokens import frames
 from isogram.errors import ConfigError
 
@@ -54,6 +54,8 @@ class AudioKind:
 
         try:
             about = soundfile.info(path)
+            if about.samplerate > MOST:
+                raise BadItem(f"{item.where}: {about.samplerate:,} samples a second; at most {MOST:,} are read")
             if about.duration > _LONGEST:
                 raise BadItem(
                     f"{item.where}: lasts {about.duration:,.0f} s; cut it into pieces of at most {_LONGEST} s"

@@ -9,6 +9,9 @@ from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
 from isogram.errors import DataError
 
+MOST = 1_000_000
+"""Samples a second that a file may claim: what is resampled from more would not fit a memory."""
+
 
 @dataclass(frozen=True)
 class Item:

@@ -27,7 +27,7 @@ from isogram.errors import DataError
 Told = Callable[[int, int], None]
 """Items done, items in all."""
 
-_READING = "1"
+_READING = "2"
 """Another one whenever a kind reads an item to something else than before."""
 
 _AHEAD = 2

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SIDE, PATCH = 56, 14
 """Pixels of what the built-in tokenizer sees, and of a patch's side: 4 x 4 patches."""
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""By content. Pillow reads more, some by programs that it starts: a file of others may be called .png, too."""
+
 _LONGEST = 1024
 """Pixels; larger pictures are reduced to it as they are read, which is above what encoders see."""
 
@@ -59,7 +62,7 @@ class ImageKind:
             raise ConfigError(f"pictures need more: pip install isogram[silos] ({error})") from error
         bomb = (Image.DecompressionBombError, Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as opened:
+            with Image.open(path, formats=FORMATS) as opened:
                 width, height = opened.size
                 if width * height > _PIXELS:
                     raise Image.DecompressionBombError(f"{width:,} x {height:,}")

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
-from isogram.data.modalities.base import BadItem, Builtin, Encoder, Item, bytes_of
+from isogram.data.modalities.base import MOST, BadItem, Builtin, Encoder, Item, bytes_of
 from isogram.data.sheets import few
 from isogram.data.tokens import spectral_frames, stretches
 
@@ -101,13 +100,17 @@ def _from_npz(item: Item, data: bytes) -> tuple[tuple[str, ...], NDArray[np.floa
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = dict(archive)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("it holds other files")
+    except Exception as error:  # a damaged archive may fail anywhere in zipfile, zlib or NumPy's header
         raise BadItem(f"{item.where}: cannot be read as a NumPy archive ({error}); save it by numpy.savez") from error
     stated = arrays.pop(_RATE, None)
     rate = None
     if stated is not None:
-        if stated.size != 1 or stated.dtype.kind not in "iuf" or not 1 <= stated.item() == int(stated.item()):
-            raise BadItem(f"{item.where}: its {_RATE!r} is no whole number of samples a second; correct it")
+        if stated.size != 1 or stated.dtype.kind not in "iuf" or not _is_rate(stated.item()):
+            raise BadItem(
+                f"{item.where}: its {_RATE!r} is no whole number of samples a second up to {MOST:,}; correct it"
+            )
         rate = int(stated.item())
     wrong = [name for name, array in arrays.items() if array.ndim != 1 or array.dtype.kind not in "biuf"]
     if wrong or len({len(array) for array in arrays.values()}) != 1:
@@ -120,13 +123,13 @@ def _from_npz(item: Item, data: bytes) -> tuple[tuple[str, ...], NDArray[np.floa
 
 def _from_text(item: Item, data: bytes) -> tuple[tuple[str, ...], NDArray[np.float64], None]:
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig").rstrip() + "\n"
         first = text.partition("\n")[0]
         reader = csv.reader(io.StringIO(text), delimiter=max("\t;,", key=first.count), strict=True)
-        lines = [(reader.line_num, line) for line in reader if line]
+        lines = [(reader.line_num, line) for line in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadItem(f"{item.where}: cannot be read as a CSV ({error}); save it as UTF-8") from error
-    if not lines:
+    if not any(line for _, line in lines):
         raise BadItem(f"{item.where}: holds no samples; replace it or leave it out")
     names = tuple(name.strip() for name in lines[0][1])
     if all(_is_number(name) for name in names):
@@ -139,12 +142,13 @@ def _from_text(item: Item, data: bytes) -> tuple[tuple[str, ...], NDArray[np.flo
     cells = np.array([line for _, line in lines[1:]]).reshape(-1, len(names))
     values = np.empty(cells.shape)
     for column in range(len(names)):
-        try:
-            values[:, column] = cells[:, column].astype(np.float64)
-        except ValueError:
-            # Whether that is wrong is known when it is known whether the channel is used.
-            values[:, column] = [float(cell) if _is_number(cell) else np.nan for cell in cells[:, column]]
+        # What is no number is wrong only if the channel is used, which is not known here.
+        values[:, column] = [float(cell) if _is_number(cell) else np.nan for cell in cells[:, column].tolist()]
     return names, values, None
+
+
+def _is_rate(value: float) -> bool:
+    return bool(1 <= value <= MOST and value == int(value))
 
 
 def _is_number(cell: str) -> bool:
@@ -152,7 +156,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # which Python takes, and nobody else
 
 
 def _refuse_time(item: Item, names: Sequence[str], values: NDArray[np.float64]) -> None:
@@ -171,9 +175,8 @@ def _resampled(values: NDArray[np.float64], rate: int, to: int) -> NDArray[np.fl
     from scipy.signal import resample_poly
 
     divisor = int(np.gcd(to, rate))
-    # The mean is taken off first: beyond its ends the filter takes a signal for zero.
-    mean = values.mean(0)
-    return resample_poly(values - mean, to // divisor, rate // divisor, axis=0) + mean
+    # Beyond its ends a signal goes on along the line through them: a drift has no step there.
+    return resample_poly(values, to // divisor, rate // divisor, axis=0, padtype="line")
 
 
 def _tokens(series: Sequence[Series]) -> FloatArray:

@@ -27,7 +27,7 @@ def shared_rows(nodes: Mapping[str, Source], anchors: Mapping[str, Source]) -> d
 
     An id that is a concept's name counts as equal content does, unless it is only a number: those mean nothing.
     """
-    chance = _by_chance([*nodes.values(), *anchors.values()])
+    repeated, chance = _by_chance([*nodes.values(), *anchors.values()])
     public = {
         (source.modality, mark): f"{item.where} (anchor)"
         for source in anchors.values()
@@ -39,10 +39,9 @@ def shared_rows(nodes: Mapping[str, Source], anchors: Mapping[str, Source]) -> d
     for node, row, item, key, name in _rows(nodes):
         if name in concepts:
             found[node][row] = f"anchor {name!r} = {item.where} (private, by its id)"
-        if key in chance:
-            continue
-        if key in public:
+        if key in public and key not in repeated:
             found[node][row] = f"{public[key]} = {item.where} (private)"
+        if key in public or key in chance or row in found[node]:
             continue
         other, where = first.setdefault(key, (node, item.where))
         if other != node:
@@ -57,11 +56,11 @@ def _rows(nodes: Mapping[str, Source]) -> Iterator[tuple[str, int, Item, tuple[s
             yield node, row, item, (source.modality, mark), name
 
 
-def _by_chance(sources: Sequence[Source]) -> set[tuple[str, str]]:
-    """Contents that are no sign of a shared row: texts or rows of numbers that some source repeats by itself.
+def _by_chance(sources: Sequence[Source]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Texts or rows of numbers that some source repeats by itself, and all that are no sign of a row two nodes share.
 
-    Where a source repeats a tenth of its rows, as short notes do, all equal ones of its modality may be chance. Files
-    of the same bytes never are.
+    Where a source repeats a tenth of its rows, as short notes do, all equal ones of nodes of its modality may be
+    chance; with an anchor only those that are repeated themselves. Files of the same bytes never are.
     """
     repeated: set[tuple[str, str]] = set()
     plain: set[str] = set()
@@ -78,4 +77,4 @@ def _by_chance(sources: Sequence[Source]) -> set[tuple[str, str]]:
         for item, mark in zip(source.items, source.hashes, strict=True)
         if item.path is None
     }
-    return repeated | every
+    return repeated, repeated | every

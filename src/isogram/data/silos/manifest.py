@@ -12,6 +12,7 @@ from isogram.data.modalities import kind_of
 from isogram.data.modalities.base import Item, Kind
 from isogram.data.sheets import Problems, few
 from isogram.data.silos.tables import TextTable, is_table, read_table
+from isogram.errors import DataError
 
 FASTA = frozenset({".fasta", ".fa", ".fna", ".faa", ".ffn"})
 FOLDER = "folder"
@@ -130,9 +131,17 @@ def _of_folder(node: SiloNode, kind: Kind, problems: Problems) -> Manifest:
 
 
 def _files(root: Path) -> list[Path]:
-    """Files below a folder, those that are hidden left out, in an order that no file system decides."""
+    """Files below a folder, those that are hidden left out, in an order that no file system decides.
+
+    Raises:
+        DataError: a folder below cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); get permission, or move it elsewhere")
+
     found = []
-    for folder, below, names in os.walk(root):
+    for folder, below, names in os.walk(root, onerror=refuse):
         below[:] = [name for name in below if not name.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".")]
     return sorted(found)
@@ -311,9 +320,9 @@ def _rows(table: TextTable, columns: Mapping[str, list[float]], found: Manifest)
 
 
 def number(cell: str) -> float:
-    """A cell's number, NaN if it is none."""
+    """A cell's number, NaN if it is none; 2024_01, which Python takes for one, is none."""
     try:
-        return float(cell)
+        return float(cell.replace("_", "x"))
     except ValueError:
         return math.nan
 

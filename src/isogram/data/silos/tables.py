@@ -252,6 +252,8 @@ def _read_parquet(path: Path, problems: Problems) -> TextTable:
             for batch in file.iter_batches(columns=names):
                 for name, column in zip(names, batch.columns, strict=True):
                     cells = column.cast(pa.string()).to_pylist()
+                    if pa.types.is_floating(column.type):
+                        cells = [_float(cell, value) for cell, value in zip(cells, column.to_pylist(), strict=True)]
                     chunks[name.strip()].append(_texts([(cell or "").strip() for cell in cells]))
             count = file.metadata.num_rows
     except pa.ArrowException as error:
@@ -259,6 +261,13 @@ def _read_parquet(path: Path, problems: Problems) -> TextTable:
         return TextTable(path)
     cells = {name: _joined(some) for name, some in chunks.items()}
     return TextTable(path, tuple(cells), cells, np.arange(1, count + 1), unread)
+
+
+def _float(cell: str | None, value: float | None) -> str:
+    """As a column of whole numbers would have it: one that lacks a value is written as floats, with NaN for it."""
+    if cell is None or value is None or value != value:
+        return ""
+    return str(int(value)) if value.is_integer() and abs(value) < 2**53 else cell
 
 
 def _is_text(pa: Any, kind: Any) -> bool:

@@ -1,0 +1,124 @@
+"""Files that claim what they are not: one line each, and nothing is started or filled by them."""
+
+import io
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from PIL import Image
+
+from isogram.config import ModalityConfig
+from isogram.data.modalities.audio import AUDIO
+from isogram.data.modalities.base import BadItem, Item
+from isogram.data.modalities.image import IMAGE
+from isogram.data.modalities.series import SERIES
+from isogram.data.sheets import Problems
+from isogram.data.silos.apart import Source, shared_rows
+from isogram.data.silos.tables import read_table
+
+
+def file(path, content):
+    path.write_bytes(content)
+    return Item(path.name, path=path)
+
+
+def npz(path, **arrays):
+    np.savez(path, **arrays)
+    return Item(path.name, path=path)
+
+
+@pytest.mark.parametrize("form", ["EPS", "PPM", "PCX"])
+def test_a_picture_is_read_by_the_forms_that_are_documented_alone(form, tmp_path):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "a", form)
+    (tmp_path / "a").rename(tmp_path / "a.png")
+    with pytest.raises(BadItem, match=r"a\.png"):
+        IMAGE.read(Item("a.png", path=tmp_path / "a.png"), ModalityConfig())
+
+
+def test_a_rate_that_no_memory_holds_is_refused(tmp_path):
+    config = ModalityConfig(rate=100)
+    with pytest.raises(BadItem, match="up to 1,000,000"):
+        SERIES.read(npz(tmp_path / "a.npz", x=np.zeros(40), rate=np.array(999999937)), config)
+    with pytest.raises(BadItem, match="no whole number"):
+        SERIES.read(npz(tmp_path / "a.npz", x=np.zeros(40), rate=np.array(np.inf)), config)
+    soundfile.write(tmp_path / "a.wav", np.ones(4000) / 2, 16000)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[24:28] = (1999999973).to_bytes(4, "little")
+    with pytest.raises(BadItem, match="at most 1,000,000"):
+        AUDIO.read(file(tmp_path / "b.wav", bytes(content)), ModalityConfig())
+
+
+def test_archives_that_are_none_or_damaged_are_one_line_each(tmp_path):
+    np.save(tmp_path / "array.npy", np.zeros(40))
+    items = [file(tmp_path / "array.npz", (tmp_path / "array.npy").read_bytes())]
+    with zipfile.ZipFile(tmp_path / "readme.npz", "w") as archive:
+        archive.writestr("README", "hello")
+    items.append(Item("readme.npz", path=tmp_path / "readme.npz"))
+    whole = io.BytesIO()
+    np.savez_compressed(whole, x=np.random.default_rng(0).normal(size=400))
+    draw = np.random.default_rng(1)
+    for number in range(60):
+        content = bytearray(whole.getvalue())
+        for at in draw.integers(len(content), size=4):
+            content[at] = draw.integers(256)
+        items.append(file(tmp_path / f"{number}.npz", bytes(content)))
+    told = [said for item in items if (said := refused(item))]
+    assert len(told) > 30 and all(name in line for name, line in zip(("array.npz", "readme.npz"), told, strict=False))
+
+
+def refused(item):
+    """What is said of an item; nothing if it can be read all the same."""
+    try:
+        SERIES.read(item, ModalityConfig())
+    except BadItem as error:
+        return str(error)
+    return ""
+
+
+def test_a_blank_line_in_the_middle_is_told_and_one_at_the_end_is_not(tmp_path):
+    rows = "".join(f"{x},1\n" for x in (3, 1, 4, 1, 5) * 8)
+    with pytest.raises(BadItem, match="line 42 has 0 cells"):
+        SERIES.read(file(tmp_path / "a.csv", f"x,y\n{rows}\n{rows}".encode()), ModalityConfig())
+    assert len(SERIES.read(file(tmp_path / "a.csv", f"x,y\n{rows}\n\n".encode()), ModalityConfig()).values) == 40
+
+
+@pytest.mark.parametrize(("rate", "to"), [(1000, 100), (100, 1000), (48000, 16000)])
+def test_a_ramp_is_still_one_at_both_ends_of_another_rate(rate, to, tmp_path):
+    ramp = np.linspace(5, 20, 4 * rate // 10)
+    found = SERIES.read(npz(tmp_path / "a.npz", x=ramp, rate=np.array(rate)), ModalityConfig(rate=to, columns=("x",)))
+    found = found.values[:, 0]
+    expected = 5 + np.arange(len(found)) * (ramp[1] - ramp[0]) * rate / to
+    np.testing.assert_allclose(found, expected, atol=0.1)
+
+
+def test_underscores_make_no_number(tmp_path):
+    rows = "x,y\n" + "1,2024_01\n" * 40
+    with pytest.raises(BadItem, match="sample 1 of 'y'"):
+        SERIES.read(file(tmp_path / "a.csv", rows.encode()), ModalityConfig(columns=("y",)))
+
+
+def test_parquet_numbers_with_a_gap_are_spelled_as_without_one(tmp_path):
+    frame = pd.DataFrame({"id": [123456789012, None, 7], "share": [0.25, 1.5, None], "label": [1.0, float("nan"), 2.0]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    problems = Problems()
+    table = read_table(tmp_path / "a.parquet", problems)
+    assert not problems
+    assert list(table.column("id")) == ["123456789012", "", "7"]
+    assert list(table.column("share")) == ["0.25", "1.5", ""] and list(table.column("label")) == ["1", "", "2"]
+
+
+def source(*texts, names=None):
+    items = [Item(f"{text}, row {row}", text=text) for row, text in enumerate(texts)]
+    return Source("text", items, list(texts), names or [""] * len(texts))
+
+
+def test_notes_that_one_node_repeats_hide_no_anchor_of_another(tmp_path):
+    repeating = source(*["all well"] * 4, *"abcdefgh")
+    anchors = {"text": source("a red boat", "all well", names=["boat", "well"])}
+    found = shared_rows(
+        {"desk": source("a red boat", "x"), "shop": repeating, "ward": source("all well", "x")}, anchors
+    )
+    assert set(found["desk"]) == {0} and "anchor" in found["desk"][0]
+    assert found["shop"] == {} and found["ward"] == {}, "what is repeated may be chance"
