@@ -154,8 +154,6 @@ class Model:
     def class_scores(self, node: str, items: Items, *, skip_bad: bool = False) -> FloatArray:
         """[n, C] how well each class fits: cosines with class directions, NaN for a class without evidence.
 
-        With average.head = "laplace" directions are not of unit length, and these are no cosines.
-
         Raises:
             DataError: as `embed`; or nobody has class directions for this node.
         """

@@ -100,6 +100,9 @@ def _same(given: str, right: str) -> bool:
 def own_origin(headers: Headers) -> bool:
     """Whether a page of this server asks, or no page at all: browsers say who does, other programs need not."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+    try:
+        if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+            return False
+    except ValueError:  # no address at all
         return False
     return site in (None, "same-origin", "none")

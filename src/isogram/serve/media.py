@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from isogram.data.modalities.image import FORMATS
 from isogram.errors import DataError
 from isogram.report.figures import COLOURS
 
@@ -45,7 +46,7 @@ def _picture(path: Path, state: tuple[int, int]) -> Media:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             image = ImageOps.exif_transpose(file)
             image.draft("RGB", (SIDE, SIDE))
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")

@@ -24,6 +24,9 @@ HITS = 10
 PAGE = 24
 """Items that are listed at once."""
 
+LETTERS = 20_000
+"""Of a typed question, as the page's own field has it: longer ones would keep others waiting."""
+
 _TYPED, _SHOWN = ("text", "sequence"), {"image": "image", "audio": "audio", "series": "image"}
 
 Json = dict[str, Any]
@@ -152,6 +155,8 @@ class Site:
             takes = "text" if kind in _TYPED else "a file" if kind else "items of its own only"
             raise DataError(f"{node} takes {takes}; choose another node, or ask differently")
         text = body.decode("utf-8", "replace").strip() if typed else ""
+        if len(text) > LETTERS:
+            raise DataError(f"that is {len(text):,} letters; ask with {LETTERS:,} at most")
         if typed and not text:
             raise DataError("type something first")
         if not typed and not body:
