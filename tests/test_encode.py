@@ -10,9 +10,11 @@ from PIL import Image
 from tiny_models import tiny
 
 from isogram.config import ModalityConfig
+from isogram.data.modalities import KINDS
 from isogram.data.modalities import encode as module
 from isogram.data.modalities.base import Builtin, Item
-from isogram.data.modalities.encode import content_hash, encode, with_columns
+from isogram.data.modalities.content import content_hash
+from isogram.data.modalities.encode import encode, with_columns
 from isogram.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -53,7 +55,8 @@ def test_a_second_run_computes_nothing_and_gives_the_same_bits(files, tmp_path):
     assert (first.from_cache, second.from_cache) == (0, 6)
     np.testing.assert_array_equal(first.tokens, second.tokens[::-1])
     assert first.tokens.dtype == np.float32 and first.hashes == second.hashes[::-1]
-    assert first.hashes[2] == hashlib.sha256(files[2].path.read_bytes()).hexdigest()
+    pixels = Image.open(files[2].path).tobytes()
+    assert first.hashes[2] == hashlib.sha256(b"(20, 30)\n" + pixels).hexdigest() and len({*first.hashes}) == 6
 
 
 def test_a_changed_file_is_encoded_again_and_a_renamed_one_is_not(files, encoder, tmp_path):
@@ -159,6 +162,68 @@ def test_columns_are_those_of_the_first_item(tmp_path):
         encode(rows("ab", "abc"), TABLE, cache=tmp_path)
     named = TABLE.model_copy(update={"columns": ("b",)})
     assert encode(rows("ab", "abc"), named, cache=tmp_path).tokens.shape == (2, 1, 1)
+
+
+def test_what_is_wrong_does_not_depend_on_what_was_kept(tmp_path):
+    """Surplus channels, a FASTA record in a cell, an archive called a CSV: an error cold and warm."""
+    for number, names in enumerate(("x,y", "x,y", "x,y,z")):
+        values = RNG.normal(size=(200, 3))[:, : len(names.split(","))]
+        (tmp_path / f"{number}.csv").write_text("\n".join([names, *(",".join(map(str, row)) for row in values)]))
+    series = [at(tmp_path / f"{number}.csv") for number in range(3)]
+    free, named = ModalityConfig(kind="series"), ModalityConfig(kind="series", columns=("x", "y"))
+    said = []
+    for cache in ("cold", "warm"):
+        if cache == "warm":
+            assert encode(series, named, cache=tmp_path / cache).tokens.shape == (3, 16, 20)
+        with pytest.raises(DataError) as caught:
+            encode(series, free, cache=tmp_path / cache)
+        said.append(caught.value.problems)
+        found = encode(series, free, skip_bad=True, cache=tmp_path / cache)
+        assert found.kept.tolist() == [0, 1] and found.bad == said[-1] and len(found.hashes) == 2
+    assert said[0] == said[1] and "2.csv: has columns 'z' beside 'x', 'y'" in said[0][0]
+
+    (tmp_path / "a.fa").write_text(">a\nACGT")
+    np.savez(tmp_path / "a.npz", x=RNG.normal(size=40))
+    (tmp_path / "b.csv").write_bytes((tmp_path / "a.npz").read_bytes())
+    for kind, good, bad in (
+        ("sequence", at(tmp_path / "a.fa"), cell(">a\nACGT")),
+        ("series", at(tmp_path / "a.npz"), at(tmp_path / "b.csv")),
+    ):
+        encode([good], ModalityConfig(kind=kind), cache=tmp_path / "warm")
+        for cache in ("cold", "warm"):
+            with pytest.raises(DataError):
+                encode([bad], ModalityConfig(kind=kind), cache=tmp_path / cache)
+
+
+def test_an_item_that_only_the_encoder_cannot_do_is_left_out_unless_it_can_do_none(tmp_path, monkeypatch):
+    items = [Item(f"notes.csv, line {row}", text=text) for row, text in enumerate(["a", "bad", "cc", "bad one"], 2)]
+    tried = []
+
+    def fail(read):
+        tried.append(len(read))
+        if any("bad" in text for text in read):
+            raise RuntimeError("no kernel")
+        return np.ones((len(read), 1, 1), np.float32)
+
+    monkeypatch.setattr(module, "encoder_of", lambda config: Builtin("text", "v", fail, batch=3))
+    found = encode(items, TEXT, skip_bad=True, cache=tmp_path)
+    assert found.kept.tolist() == [0, 2] and len(found.bad) == 2
+    assert found.bad[0].startswith("notes.csv, line 3: encoder 'builtin' of text fails (RuntimeError: no kernel)")
+    monkeypatch.setattr(module, "encoder_of", lambda config: Builtin("text", "w", fail, batch=2))
+    many = [Item(f"notes.csv, line {row}", text=f"bad {row}") for row in range(2, 402)]
+    tried.clear()
+    with pytest.raises(DataError) as caught:
+        encode(many, TEXT, skip_bad=True, cache=tmp_path)
+    assert len(caught.value.problems) == 1 and len(tried) < 60, "a broken encoder is not tried on every item"
+
+
+def test_what_a_kind_of_a_package_raises_is_a_bad_item(tmp_path, monkeypatch):
+    def read(self, item, config):
+        return {"a": "fine"}[item.text]
+
+    monkeypatch.setattr(type(KINDS["text"]), "read", read)
+    found = encode([cell("a"), Item("notes.csv, line 8", text="b")], TEXT, skip_bad=True, cache=tmp_path)
+    assert found.kept.tolist() == [0] and "notes.csv, line 8: cannot be read as text (KeyError: 'b')" in found.bad[0]
 
 
 def test_the_hash_is_of_content_alone(tmp_path):

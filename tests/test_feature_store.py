@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from isogram.data.modalities.store import Store
+from isogram.data.modalities.store import Kept, Store
 from isogram.errors import DataError, StorageError
 
 
@@ -16,19 +16,21 @@ def named(number):
 
 
 def tokens(number):
-    return np.full((2, 3), number, np.float32)
+    return Kept(np.full((2, 3), number, np.float32), named(number + 1))
 
 
 def test_what_is_written_is_read_to_the_same_bits(tmp_path):
     values = np.random.default_rng(0).normal(size=(3000, 4, 384)).astype(np.float32)
     values[0, 0, :3] = np.nextafter(np.float32(1), 2), np.finfo(np.float32).tiny / 2, -0.0
     with Store(tmp_path, {"encoder": "x"}) as store:
-        store.write({named(number): value for number, value in enumerate(values)})
+        store.write({named(number): Kept(value, "seen", ("x", "y")) for number, value in enumerate(values)})
     with Store(tmp_path, {"encoder": "x"}) as store:
         found = dict(store.read([named(number) for number in range(4000)]))
     assert len(found) == 3000
     for number, value in enumerate(values):
-        np.testing.assert_array_equal(found[named(number)].view(np.uint32), value.view(np.uint32))
+        kept, seen, others = found[named(number)]
+        np.testing.assert_array_equal(kept.view(np.uint32), value.view(np.uint32))
+        assert seen == "seen" and others == ("x", "y")
     with Store(tmp_path, {"encoder": "y"}) as store:
         assert not dict(store.read([named(0)])), "another encoder has a file of its own"
 
@@ -38,11 +40,13 @@ def test_a_damaged_file_is_named_with_its_remedy(tmp_path):
         store.write({named(number): tokens(number) for number in range(400)})
     base = sqlite3.connect(store.path, isolation_level=None)
     base.execute("UPDATE tokens SET data = zeroblob(24) WHERE rowid = 7")
+    base.execute("UPDATE tokens SET about = '[\"0\"]' WHERE rowid = 9")
     base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     base.close()
     remedy = rf"^{store.path} is damaged .*; delete it, and what it kept is computed again$"
-    with Store(tmp_path, {}) as again, pytest.raises(DataError, match=remedy):
-        list(again.read([named(6)]))
+    for number in (6, 8):
+        with Store(tmp_path, {}) as again, pytest.raises(DataError, match=remedy):
+            list(again.read([named(number)]))
     whole = store.path.read_bytes()
     for part in (whole[:5000] + b"\xff" * 9000, b"\xff" * 5000):
         store.path.write_bytes(part)
@@ -70,12 +74,12 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from isogram.data.modalities.store import Store
+from isogram.data.modalities.store import Kept, Store
 from isogram.data.pictures import encoders
 start = int(sys.argv[2])
 with Store(Path(sys.argv[1]), {"encoder": "shared"}) as store:
     for number in range(start, start + 150):
-        store.write({f"{number:064x}": np.full((2, 3), number, np.float32)})
+        store.write({f"{number:064x}": Kept(np.full((2, 3), number, np.float32), f"{number:064x}")})
 """
 
 
@@ -87,4 +91,4 @@ def test_two_processes_share_a_store(tmp_path):
     with Store(tmp_path, {"encoder": "shared"}) as store:
         found = dict(store.read([named(number) for number in range(300)]))
     assert len(found) == 250
-    assert all((value == int(name, 16)).all() for name, value in found.items())
+    assert all((kept.tokens == int(name, 16)).all() and kept.seen == name for name, kept in found.items())

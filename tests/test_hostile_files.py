@@ -10,6 +10,7 @@ import soundfile
 from PIL import Image
 
 from isogram.config import ModalityConfig
+from isogram.data.modalities import base
 from isogram.data.modalities.audio import AUDIO
 from isogram.data.modalities.base import BadItem, Item
 from isogram.data.modalities.image import IMAGE
@@ -48,6 +49,42 @@ def test_a_rate_that_no_memory_holds_is_refused(tmp_path):
     content[24:28] = (1999999973).to_bytes(4, "little")
     with pytest.raises(BadItem, match="at most 1,000,000"):
         AUDIO.read(file(tmp_path / "b.wav", bytes(content)), ModalityConfig())
+
+
+def test_what_would_unpack_to_more_than_is_read_is_refused_before_it_is(tmp_path, monkeypatch):
+    """With a bound of a MiB in the place of a GiB; the FLAC's header says 590 s of eight channels."""
+    soundfile.write(tmp_path / "a.flac", np.ones((2000, 8)) / 2, 192000)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[22:26] = (590 * 192000).to_bytes(4, "big")
+    with pytest.raises(BadItem, match=r"^b.flac: unpacks to 3.4 GiB, and at most 1 GiB are read; save it with fewer"):
+        AUDIO.read(file(tmp_path / "b.flac", bytes(content)), ModalityConfig())
+    monkeypatch.setattr(base, "UNPACKED", 1 << 20)
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros(1 << 18))
+    assert (tmp_path / "a.npz").stat().st_size < 5000
+    monkeypatch.setattr(np, "load", None)
+    with pytest.raises(BadItem, match=r"^a.npz: unpacks to 0.0 GiB, and at most 0.000977 GiB are read; cut it into"):
+        SERIES.read(Item("a.npz", path=tmp_path / "a.npz"), ModalityConfig())
+    monkeypatch.undo()
+    monkeypatch.setattr(base, "UNPACKED", 1 << 20)
+    few = npz(tmp_path / "c.npz", x=np.zeros(1 << 18, np.int8))
+    with pytest.raises(BadItem, match=r"^c.npz: unpacks to"):
+        SERIES.read(few, ModalityConfig())
+    slow = npz(tmp_path / "d.npz", x=np.arange(1000.0) ** 2, rate=np.array(1))
+    with pytest.raises(BadItem, match=r"^d.npz: unpacks to .*; cut it into pieces or lower `rate`"):
+        SERIES.read(slow, ModalityConfig(rate=1_000_000))
+
+
+def test_an_empty_sound_is_said_to_be_empty(tmp_path):
+    with pytest.raises(BadItem, match=r"^a.wav: is an empty file; copy it again or leave it out$"):
+        AUDIO.read(file(tmp_path / "a.wav", b""), ModalityConfig())
+
+
+def test_a_sound_that_does_not_say_its_length_is_told(tmp_path):
+    soundfile.write(tmp_path / "a.flac", np.ones(2000) / 2, 16000)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21], content[22:26] = content[21] & 0xF0, bytes(4)
+    with pytest.raises(BadItem, match=r"^b.flac: does not say how long it is, as if streamed; save it as a whole"):
+        AUDIO.read(file(tmp_path / "b.flac", bytes(content)), ModalityConfig())
 
 
 def test_archives_that_are_none_or_damaged_are_one_line_each(tmp_path):

@@ -4,8 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from silos import table, write_silos
+from tiny_models import tiny
 from typer.testing import CliRunner
 
 from isogram.bench import check_settings
@@ -78,6 +81,53 @@ def test_a_folder_is_checked_before_there_is_a_configuration(folder):
     assert found["notes"] == ["copies of other rows: 1; they are never on both sides of a split"]
     code, (found,) = as_json("texts.csv", "--kind", "text")
     assert code == 0 and found["columns"] == {"items": "text"} and found["unused"] == ["id", "colour", "author"]
+
+
+def test_the_column_of_a_table_can_be_said(folder):
+    table(folder / "t.csv", [["de", "fr"], ["ein Hund", "un chien"], ["eine Katze", "un chat noir"]])
+    assert check("t.csv", "--kind", "text").exit_code == 2
+    code, (found,) = as_json("t.csv", "--kind", "text", "--column", "fr")
+    assert code == 0 and found["columns"] == {"items": "fr"} and found["examples"][1]["what"] == "3 words"
+    done = check("own.toml", "--column", "fr")
+    assert done.exit_code == 2 and "--column goes with a table; in own.toml it is silos.nodes.column" in done.stderr
+
+
+def test_sound_is_told_at_the_rate_that_the_encoder_hears(folder):
+    model = folder / "hears"
+    shutil.copytree(tiny("wav2vec2"), model)
+    about = json.loads((model / "preprocessor_config.json").read_text())
+    (model / "preprocessor_config.json").write_text(json.dumps(about | {"sampling_rate": 24000}))
+    (folder / "sounds").mkdir()
+    soundfile.write(folder / "sounds" / "a.wav", np.sin(np.arange(22050) / 9), 44100)
+    (folder / "s.toml").write_text(
+        'data = "silos"\n[silos]\nanchors = "anchors"\n[silos.modalities.sound]\nkind = "audio"\n'
+        'encoder = "hf:./hears"\n'
+        '[[silos.nodes]]\nname = "a"\nmodality = "sound"\ndata = "sounds"\n'
+    )
+    code, (found,) = as_json("s.toml")
+    assert code == 0 and found["examples"][0]["what"] == "0.5 s, 44,100 Hz, resampled to 24,000", found
+
+
+def test_classes_are_checked_as_a_run_checks_them(folder):
+    text = (folder / "own.toml").read_text()
+    (folder / "own.toml").write_text(text.replace("[silos]", '[silos]\nclasses = ["red", "green"]'))
+    code, (shop, desk) = as_json("own.toml")
+    assert code == 2 and "node 'shop': labels outside silos.classes:" in shop["problems"][0]
+    assert len(shop["problems"]) == len(desk["problems"]) == 1 and "they are 'red', 'green'" in desk["problems"][0]
+    (folder / "own.toml").write_text(text)
+    for colour in ("green", "blue", "yellow", "black", "pink"):
+        shutil.rmtree(folder / "photos" / colour)
+    code, (shop, _) = as_json("own.toml")
+    note = "all its labels are 'red'; unless other nodes have others, they tell no rows apart"
+    assert code == 0 and shop["notes"] == [note]
+    (folder / "own.toml").write_text(text.replace('label = "colour"\n', ""))
+    code, (shop, _) = as_json("own.toml")
+    assert code == 2 and "all labels are 'red': one class tells no rows apart" in shop["problems"][0]
+    code, (shop,) = as_json("own.toml", "--node", "shop", "-q")
+    assert code == 2, "no other node has labels"
+    (folder / "own.toml").write_text(text.replace('kind = "image"', 'kind = "imag"'))
+    code, (shop, desk) = as_json("own.toml")
+    assert code == 2 and "no kind of data 'imag'" in shop["problems"][0] and desk["items"] == 40
 
 
 def test_all_problems_are_told_and_end_with_2(folder):

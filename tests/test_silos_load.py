@@ -385,6 +385,61 @@ def test_all_problems_are_told_at_once(path):
     assert len(problems(path)) == 3
 
 
+def test_one_fault_is_one_problem(path):
+    """Nothing is said of labels that may be in what cannot be read; and no fault hides another."""
+    rows = ("silos.measure=rows",)
+    BAD["an absent folder"][0](path)
+    config(path, '"texts.csv"', '"text.csv"')
+    assert ["no file or folder" in line for line in problems(path, *rows)] == [True, True]
+    config(path, '"text.csv"', '"texts.csv"')
+    edit(path, "texts.csv", lambda found: [found[0], *([*r[:2], "", r[3]] for r in found[1:])])
+    assert len(problems(path, *rows)) == 1
+    config(path, 'kind = "image"', 'kind = "txt"')
+    config(path, '"anchors"', '"ankers"')
+    config(path, 'group = "author"', 'group = "autor"')
+    said = problems(path)
+    assert len(said) == 3, said
+    for line, words in zip(said, ("no kind of data 'txt'", "ankers", "did you mean 'author'?"), strict=True):
+        assert words in line
+
+
+def test_a_share_that_is_too_small_is_said_to_be(path):
+    said = problems(path, "silos.measure=rows", "silos.held_out=0.01")[0]
+    assert "raise it to 0.02 or more, for it is less than half of one of 40, or set held_out = 0" in said
+    assert load(path, "silos.measure=rows", "silos.held_out=0.02").held_out.modalities
+    said = problems(path, "silos.held_out=0.01")[0]
+    assert "24 of 24 have a real item" in said and "raise it to 0.03 or more" in said
+    assert load(path, "silos.held_out=0.03").held_out.modalities
+
+
+def test_a_modality_that_is_not_measured_is_noted(path):
+
+    def told():
+        data = load(path, "silos.measure=rows")
+        return data.held_out.modalities, [note for note in data.notes if "measured" in note]
+
+    assert told() == (("photo", "text"), [])
+    config(path, 'label = "folder"\n', "")
+    assert told() == (("text",), ["photo: not measured, for no node of it names its classes by label"])
+    config(path, 'modality = "photo"', 'modality = "photo"\nlabel = "folder"')
+    config(path, 'group = "author"', 'group = "colour"')
+    assert told() == (("photo",), ["text: not measured, for none of its rows with a class could be held out"])
+
+
+def test_under_privacy_what_is_left_out_is_not_counted_but_said(path):
+    spoil_photo(path)
+    data = load(path, *PRIVATE, "silos.skip_bad=true")
+    assert len(data.nodes[0].tokens) == 39
+    assert data.notes == ("rows that cannot be used are left out, and under privacy.epsilon not counted",)
+
+
+def test_a_node_without_a_row_that_can_be_read_is_a_few_lines(path):
+    for file in (path.parent / "photos").rglob("*.png"):
+        file.write_bytes(b"no picture " + file.name.encode())
+    said = problems(path, "silos.skip_bad=true")
+    assert len(said) == 21 and said[-1].endswith("and 19 more rows: as above; silos.skip_bad leaves such rows out")
+
+
 def test_rows_need_classes_to_be_measured_and_groups_that_can_be_split(path):
     config(path, 'label = "folder"\n', "")
     config(path, 'label = "colour"\n', "")

@@ -1,11 +1,19 @@
 """What a node holds, by folder, table or FASTA: its items with ids, classes, groups; and what is wrong, by line."""
 
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 from silos import table
 
 from isogram.config import ModalityConfig, SiloNode
+from isogram.data.modalities import KINDS
+from isogram.data.modalities.base import BadItem, Item, path_of
 from isogram.data.sheets import Problems
 from isogram.data.silos.manifest import read_manifest
+from isogram.data.silos.tables import read_table
 
 
 def files(folder, *names):
@@ -35,10 +43,12 @@ def test_a_folder_gives_every_file_of_the_kind_in_the_order_of_names(tmp_path):
     )
     found = good(tmp_path, "image", label="folder", group="folder")
     assert found.ids == ["3.webp", "a/1.png", "b/2.PNG", "b/deep/1.jpg"]
-    assert found.labels == ["", "a", "b", "b"] and found.groups == ["", "a", "b", "b/deep"]
+    assert found.labels == ["", "a", "b", "b"] and found.groups == ["", "", "", "deep"]
     assert [item.path for item in found.items] == [tmp_path / name for name in found.ids]
     assert found.notes == [f"{tmp_path}: 2 other files passed over (1 .txt, 1 no suffix)"]
     assert good(tmp_path, "image").labels is None and set(good(tmp_path, "image").groups) == {""}
+    assert good(tmp_path, "image", group="folder").groups == ["", "a", "b", "b"], "both are counted from the top"
+    assert found.names == [("3",), ("a/1",), ("b/2",), ("b/deep/1", "deep")]
 
 
 def test_paths_of_a_table_count_from_its_folder_or_are_absolute(tmp_path):
@@ -163,6 +173,78 @@ def test_rows_that_cannot_be_items_are_named_by_line_and_column(tmp_path):
     assert (
         problems == [] and found.ids == ["a"] and "line 3: record 'b' is empty" in found.bad[0] and len(found.bad) == 2
     )
+
+
+def test_fasta_files_of_every_suffix_are_read_in_folders_and_by_one_reader(tmp_path):
+    for number, suffix in enumerate((".fasta", ".fa", ".fna", ".faa", ".ffn")):
+        (tmp_path / f"{number}{suffix}").write_text(f"; a comment\n>s{number} of it\nAC\n\n; another\ngt\n")
+    found = good(tmp_path, "sequence")
+    assert found.ids == ["0.fasta", "1.fa", "2.fna", "3.faa", "4.ffn"]
+    for item in found.items:
+        one = good(item.path, "sequence")
+        assert KINDS["sequence"].read(item, ModalityConfig(kind="sequence")) == "ACGT" and one.items[0].text == "ACgt"
+    (tmp_path / "0.fasta").write_text("AC\n>b\nGT\n")
+    with pytest.raises(BadItem, match="holds 2 records, expected one"):
+        KINDS["sequence"].read(found.items[0], ModalityConfig(kind="sequence"))
+
+
+def test_a_misspelt_column_is_one_problem(tmp_path):
+    table(tmp_path / "t.csv", [["note", "colour"], ["a b", "red"], ["c d", "blue"]])
+    _, problems = read(tmp_path / "t.csv", "text", label="color")
+    assert len(problems) == 1 and "no column label = 'color'; did you mean 'colour'?" in problems[0]
+    table(tmp_path / "n.csv", [["nr", "x"], *([str(i), str(i / 7)] for i in range(1, 9))])
+    _, problems = read(tmp_path / "n.csv", "table", id="no")
+    assert len(problems) == 1 and "no column id = 'no'" in problems[0]
+
+
+@pytest.mark.parametrize("name", ["x.fa", "x.csv", "x"])
+def test_a_pipe_is_told_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    (problem,) = read(tmp_path / name, "sequence")[1]
+    assert problem == f"node 'shop': {tmp_path / name} is a device or pipe; save it as a file, and name that"
+    problems = Problems()
+    assert not read_table(tmp_path / name, problems) or name != "x.csv"
+
+
+@contextmanager
+def as_nobody():
+    """Root may read everything, so it stops to be that."""
+    before = os.geteuid()
+    if before:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.fixture
+def closed():
+    """A folder that others may enter, unlike pytest's own; what is closed below may still be removed."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+        for path in Path(name).rglob("*"):
+            path.chmod(0o755)
+
+
+def test_what_may_not_be_read_is_told(closed):
+    (closed / "x.fa").write_text(">a\nACGT\n")
+    files(closed, "d/1.png", "d/below/2.png", "e/f/1.csv", "p/t/1.png")
+    (closed / "p" / "t.csv").write_text("file\nt/1.png\n")
+    for name in ("x.fa", "d/below", "e", "p/t"):
+        (closed / name).chmod(0)
+    with as_nobody():
+        for data, kind, at in (("x.fa", "sequence", "x.fa"), ("d", "image", "d/below"), ("e/f", "series", "e/f")):
+            found, problems = read(closed / data, kind)
+            assert not found.items and len(problems) == 1, problems
+            assert f"node 'shop': cannot read {closed / at} (Permission denied); get permission" in problems[0]
+        found, problems = read(closed / "p" / "t.csv", "image")
+        assert not problems and "line 2, column 'file': no file 't/1.png'" in found.bad[0]
+        with pytest.raises(BadItem, match=r"^it: cannot be read \(Permission denied\); get permission to read it$"):
+            path_of(Item("it", path=closed / "p" / "t" / "1.png"))
 
 
 def wrong(name, content, kind, words, **settings):

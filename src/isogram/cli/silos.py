@@ -25,6 +25,7 @@ def check(
     kind: Annotated[
         str | None, typer.Option(help="Of a folder or table: image, audio, text, series, table, sequence.")
     ] = None,
+    column: Annotated[str, typer.Option(metavar="NAME", help="Of a table, the column of its items.")] = "",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -38,6 +39,8 @@ def check(
         settings = data.suffix.lower() == ".toml"
         if settings and kind is not None:
             raise ConfigError(f"--kind goes with a folder or table; in {data} it is silos.modalities.NAME.kind")
+        if settings and column:
+            raise ConfigError(f"--column goes with a table; in {data} it is silos.nodes.column")
         if not settings and node is not None:
             raise ConfigError(f"--node goes with a configuration (.toml), and {data} is none; leave it out")
         if not settings and kind is None:
@@ -46,7 +49,7 @@ def check(
             if settings:
                 found = check_config(read_settings(data, None, None), node, parts.tell)
             else:
-                one = SiloNode(name=data.stem or str(data.resolve().name), modality=str(kind), data=data)
+                one = SiloNode(name=data.stem or str(data.resolve().name), modality=str(kind), data=data, column=column)
                 found = [check_node(one.name, one, ModalityConfig(kind=str(kind)), parts.tell)]
         for checked in found:
             for line in _told(checked):

@@ -3,7 +3,6 @@
 Everything wrong with them is found before anything is computed, and said all at once, by file, line and column.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
@@ -12,6 +11,7 @@ import numpy as np
 from isogram.config import FilesConfig, NodeFiles
 from isogram.data.base import UNLABELLED, AnchorItems, AnchorSet, FederatedData, HeldOut, IntArray, NodeData
 from isogram.data.sheets import Problems, Sheet, few, read_sheet
+from isogram.data.silos.apart import repeats
 
 
 def load_files(files: FilesConfig, *, anchors: int, seed: int, private: bool = False) -> FederatedData:
@@ -156,7 +156,9 @@ def _check_apart(
     kinds = [("private", node.modality, rows[node.name], node.name) for node in nodes]
     kinds += [("anchor", modality, sheet, "") for modality, sheet in anchors.items()]
     kinds += [("held-out", modality, sheet, "") for modality, sheet in held_out.items()]
-    plain, repeated = _by_chance([(modality, sheet) for _, modality, sheet, _ in kinds])
+    plain, repeated = repeats(
+        [(modality, [value.tobytes() for value in sheet.values]) for _, modality, sheet, _ in kinds]
+    )
     content: dict[tuple[str, bytes], tuple[str, str, str]] = {}
     named: dict[str, tuple[str, str, str]] = {}
     shared: list[str] = []
@@ -172,23 +174,6 @@ def _check_apart(
                 shared.append(f"{other[2]} ({other[0]}) = {here[2]} ({kind})")
     remedy = "a row is private to one node, a public anchor, or held out: leave it out of the others"
     problems.some("rows that stand twice:", shared, remedy)
-
-
-def _by_chance(tables: Sequence[tuple[str, Sheet]]) -> tuple[set[str], set[tuple[str, bytes]]]:
-    """Equal rows that are no sign of a shared one: those that a table repeats by itself.
-
-    Returns:
-        Modalities of which some table repeats a tenth of its rows, as few whole numbers do, and single rows.
-    """
-    plain: set[str] = set()
-    repeated: set[tuple[str, bytes]] = set()
-    for modality, sheet in tables:
-        count = Counter(value.tobytes() for value in sheet.values)
-        again = [value for value, times in count.items() if times > 1]
-        repeated |= {(modality, value) for value in again}
-        if sum(count[value] - 1 for value in again) > 0.1 * len(sheet.values):
-            plain.add(modality)
-    return plain, repeated
 
 
 def _items(sheet: Sheet, ids: Sequence[str]) -> AnchorItems:

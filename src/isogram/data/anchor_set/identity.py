@@ -7,7 +7,7 @@ from pathlib import Path
 
 from isogram.data.anchor_set.folder import guess_modalities, read_anchor_set
 from isogram.data.modalities.base import Item
-from isogram.data.modalities.encode import content_hash
+from isogram.data.modalities.content import content_hash
 
 
 def hash_anchor_set(folder: Path) -> str:

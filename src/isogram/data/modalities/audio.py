@@ -9,7 +9,7 @@ from scipy.fft import dct
 
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
-from isogram.data.modalities.base import MOST, BadItem, Builtin, Encoder, Item, path_of
+from isogram.data.modalities.base import MOST, BadItem, Builtin, Encoder, Item, path_of, refuse_large
 from isogram.data.tokens import frames
 from isogram.errors import ConfigError
 
@@ -18,6 +18,9 @@ RATE = 16000
 
 _LONGEST = 600
 """Seconds; what is longer would fill the memory, and is rarely one thing."""
+
+_UNKNOWN = 1 << 60
+"""Samples that libsndfile says of a file which does not say how many."""
 
 _SLOWEST = 1000
 """Samples a second that the built-in tokenizer takes at least."""
@@ -46,6 +49,8 @@ class AudioKind:
     def read(self, item: Item, config: ModalityConfig) -> Sound:
         """The sound; see `Kind.read`."""
         path = path_of(item)
+        if not path.stat().st_size:
+            raise BadItem(f"{item.where}: is an empty file; copy it again or leave it out")
         try:
             import soundfile
         except (ImportError, OSError) as error:
@@ -56,10 +61,13 @@ class AudioKind:
             about = soundfile.info(path)
             if about.samplerate > MOST:
                 raise BadItem(f"{item.where}: {about.samplerate:,} samples a second; at most {MOST:,} are read")
+            if about.frames > _UNKNOWN:
+                raise BadItem(f"{item.where}: does not say how long it is, as if streamed; save it as a whole file")
             if about.duration > _LONGEST:
                 raise BadItem(
                     f"{item.where}: lasts {about.duration:,.0f} s; cut it into pieces of at most {_LONGEST} s"
                 )
+            refuse_large(item, 4 * about.frames * about.channels, "save it with fewer channels or cut it into pieces")
             sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise BadItem(
@@ -84,6 +92,10 @@ class AudioKind:
         averaged = "" if read.channels == 1 else f", {read.channels} channels averaged"
         made = "" if read.original == read.rate else f", resampled to {read.rate:,}"
         return f"{seconds:.1f} s{averaged}, {read.original:,} Hz{made}"
+
+    def content(self, read: Sound) -> bytes:
+        """Its samples, and how fast they come."""
+        return f"{read.rate}\n".encode() + np.ascontiguousarray(read.wave, "<f4").tobytes()
 
     def builtin(self, config: ModalityConfig) -> Encoder:
         """20 cepstral coefficients of 16 stretches of its own time, from first to last sound: [16, 20]."""

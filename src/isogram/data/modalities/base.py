@@ -1,9 +1,13 @@
 """What a kind of data is: how an item is read, and what makes tokens of it."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
@@ -11,6 +15,10 @@ from isogram.errors import DataError
 
 MOST = 1_000_000
 """Samples a second that a file may claim: what is resampled from more would not fit a memory."""
+
+
+UNPACKED = 1 << 30
+"""Bytes that one item may unpack to, as the numbers that are made of it: of small files whole memories can come."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,18 @@ class Columned(Protocol):
         ...
 
 
+@runtime_checkable
+class Canonical(Protocol):
+    """A kind that says when two items are one and the same row, in whatever files or cells they stand.
+
+    Of kinds that do not, text is the same if it is equal as read, and other items if their bytes are.
+    """
+
+    def content(self, read: Any) -> bytes:
+        """What encoders see of an item."""
+        ...
+
+
 @dataclass(frozen=True)
 class Builtin:
     """An encoder that is one function, and nothing to load.
@@ -135,7 +155,11 @@ def path_of(item: Item) -> Path:
     """
     if item.path is None:
         raise BadItem(f"{item.where}: is to be read from a file; give a column of paths, or a folder")
-    if not item.path.is_file():
+    try:
+        there = item.path.is_file()
+    except OSError as error:
+        raise _unreadable(item, error) from error
+    if not there:
         raise BadItem(f"{item.where}: there is no file {item.path}; correct the path or leave it out")
     return item.path
 
@@ -150,4 +174,27 @@ def bytes_of(item: Item) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BadItem(f"{item.where}: cannot be read ({error.strerror or error}); get permission to read it") from error
+        raise _unreadable(item, error) from error
+
+
+def refuse_large(item: Item, size: float, what: str = "cut it into pieces") -> None:
+    """Before it is unpacked to `size` bytes.
+
+    Raises:
+        BadItem: that is more than `UNPACKED`.
+    """
+    if size > UNPACKED:
+        raise BadItem(
+            f"{item.where}: unpacks to {size / 2**30:,.1f} GiB, and at most {UNPACKED / 2**30:.3g} GiB are read; {what}"
+        )
+
+
+def numbers_content(columns: Sequence[str], values: NDArray[np.float64]) -> bytes:
+    """Named columns of numbers as encoders see them, see `Canonical`: to single precision, however they are written."""
+    with np.errstate(over="ignore"):
+        seen = values.astype("<f4") + np.float32(0)  # no sign of a zero
+    return f"{json.dumps(list(columns))} {seen.shape}\n".encode() + seen.tobytes()
+
+
+def _unreadable(item: Item, error: OSError) -> BadItem:
+    return BadItem(f"{item.where}: cannot be read ({error.strerror or error}); get permission to read it")

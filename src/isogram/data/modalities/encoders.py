@@ -103,6 +103,12 @@ def encoder_of(config: ModalityConfig) -> Encoder:
     return encoder
 
 
+def at_rate(config: ModalityConfig, encoder: Encoder) -> ModalityConfig:
+    """The settings with the rate that the encoder hears, where they have none."""
+    rate = getattr(encoder, "rate", None)
+    return config.model_copy(update={"rate": rate}) if rate and config.rate is None else config
+
+
 @lru_cache(maxsize=8)
 def _made(config: ModalityConfig) -> Encoder:
     kind, name = kind_of(config), config.encoder

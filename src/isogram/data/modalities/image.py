@@ -8,7 +8,7 @@ import numpy as np
 
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
-from isogram.data.modalities.base import BadItem, Builtin, Encoder, Item, path_of
+from isogram.data.modalities.base import UNPACKED, BadItem, Builtin, Encoder, Item, path_of
 from isogram.data.tokens import patches
 from isogram.errors import ConfigError
 
@@ -24,8 +24,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _LONGEST = 1024
 """Pixels; larger pictures are reduced to it as they are read, which is above what encoders see."""
 
-_PIXELS = 89_478_485
-"""What a picture may unpack to: pillow's own bound against files made to fill the memory."""
+_PIXELS = UNPACKED // 12
+"""What a picture may unpack to, as three colours of four bytes: 89 million, which is pillow's own bound, too."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,11 @@ class ImageKind:
     def describe(self, read: Picture) -> str:
         """The size of the file's picture."""
         return f"{read.width:,} x {read.height:,} pixels"
+
+    def content(self, read: Picture) -> bytes:
+        """Its pixels on white."""
+        seen = read.on_white()
+        return f"{seen.size}\n".encode() + seen.tobytes()
 
     def builtin(self, config: ModalityConfig) -> Encoder:
         """16 patches of a picture of 56 x 56: [16, 588]."""

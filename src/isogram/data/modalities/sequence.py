@@ -1,5 +1,6 @@
 """DNA and RNA: letters in a cell or of a FASTA record."""
 
+import io
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
 from isogram.data.modalities.base import BadItem, Builtin, Encoder, Item, bytes_of
+from isogram.data.modalities.fasta import SUFFIXES, read_records
 from isogram.data.tokens import chunk_columns
 
 _WRONG = re.compile("[^ACGTURYSWKMBDHVN]")
@@ -20,7 +22,7 @@ class SequenceKind:
     """Letters of bases and of the IUPAC codes for "one of several"; upper or lower case, U as good as T."""
 
     name = "sequence"
-    suffixes = frozenset({".fasta", ".fa", ".fna"})
+    suffixes = SUFFIXES
 
     def read(self, item: Item, config: ModalityConfig) -> str:
         """The letters in upper case; see `Kind.read`. A file holds one record."""
@@ -42,6 +44,10 @@ class SequenceKind:
         codes = sum(letter not in "ACGTU" for letter in read)
         return f"{len(read):,} bases" + (f", {codes:,} of them codes" if codes else "")
 
+    def content(self, read: str) -> bytes:
+        """Its bases, U as T."""
+        return read.replace("U", "T").encode("ascii")
+
     def builtin(self, config: ModalityConfig) -> Encoder:
         """Roots of shares of k-mers, of the strand as given: [4, 148].
 
@@ -53,16 +59,15 @@ class SequenceKind:
 
 def _record(item: Item) -> str:
     try:
-        text = bytes_of(item).decode("ascii")
+        text = bytes_of(item).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadItem(f"{item.where}: is no FASTA (byte {error.start} is not ASCII); replace it") from error
-    lines = text.strip().splitlines()
-    heads = [number for number, line in enumerate(lines, 1) if line.startswith(">")]
-    if len(heads) > 1 or (heads and heads[0] > 1):
+        raise BadItem(f"{item.where}: is no FASTA (byte {error.start} is not UTF-8); replace it") from error
+    records = list(read_records(io.StringIO(text, newline=None)))
+    if len(records) > 1:
         raise BadItem(
-            f"{item.where}: holds {len(heads)} records, expected one; name the file as a silo's data to read all"
+            f"{item.where}: holds {len(records)} records, expected one; name the file as a silo's data to read all"
         )
-    return "".join(line for line in lines if not line.startswith((">", ";")))
+    return records[0].letters if records else ""
 
 
 _NUMBERS = np.full(256, -1, np.int64)

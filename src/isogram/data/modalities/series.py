@@ -2,6 +2,8 @@
 
 import csv
 import io
+import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +12,18 @@ from numpy.typing import NDArray
 
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
-from isogram.data.modalities.base import MOST, BadItem, Builtin, Encoder, Item, bytes_of
+from isogram.data.modalities.base import (
+    MOST,
+    BadItem,
+    Builtin,
+    Encoder,
+    Item,
+    bytes_of,
+    numbers_content,
+    refuse_large,
+)
 from isogram.data.sheets import few
+from isogram.data.silos.tables import number
 from isogram.data.tokens import spectral_frames, stretches
 
 _FRAMES, _BANDS = 16, 8
@@ -24,7 +36,7 @@ _RATE = "rate"
 
 @dataclass(frozen=True)
 class Series:
-    """[samples, channels], channels in the order of the settings. others: channels that the settings do not name.
+    """[samples, channels], channels in the order of the settings' `columns`. others: those the settings do not name.
 
     rate: samples a second, None if nobody says so.
     """
@@ -32,6 +44,7 @@ class Series:
     values: NDArray[np.float64]
     others: tuple[str, ...]
     rate: int | None
+    columns: tuple[str, ...] = ()
 
 
 class SeriesKind:
@@ -69,9 +82,14 @@ class SeriesKind:
             raise BadItem(
                 f"{item.where}: has {rate:,} samples a second; set `rate` of the modality, to which all are resampled"
             )
-        if rate is not None and config.rate not in (None, rate):
-            values = _resampled(values, rate, config.rate or rate)
-        return Series(values, tuple(name for name in names if name not in set(wanted)), config.rate)
+        if rate is not None and config.rate is not None and config.rate != rate:
+            refuse_large(item, 8 * values.size * config.rate / rate, "cut it into pieces or lower `rate`")
+            values = _resampled(values, rate, config.rate)
+        return Series(values, tuple(name for name in names if name not in set(wanted)), config.rate, wanted)
+
+    def content(self, read: Series) -> bytes:
+        """The samples by their channels."""
+        return numbers_content(read.columns, read.values)
 
     def describe(self, read: Series) -> str:
         """Samples, channels, and seconds if the rate is known."""
@@ -98,10 +116,14 @@ def _load(item: Item) -> tuple[tuple[str, ...], NDArray[np.float64], int | None]
 
 def _from_npz(item: Item, data: bytes) -> tuple[tuple[str, ...], NDArray[np.float64], int | None]:
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as packed:
+            refuse_large(item, sum(one.file_size for one in packed.infolist()))
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = dict(archive)
             if not all(isinstance(array, np.ndarray) for array in arrays.values()):
                 raise ValueError("it holds other files")
+    except BadItem:
+        raise
     except Exception as error:  # a damaged archive may fail anywhere in zipfile, zlib or NumPy's header
         raise BadItem(f"{item.where}: cannot be read as a NumPy archive ({error}); save it by numpy.savez") from error
     stated = arrays.pop(_RATE, None)
@@ -118,6 +140,7 @@ def _from_npz(item: Item, data: bytes) -> tuple[tuple[str, ...], NDArray[np.floa
             f"{item.where}: {f'{few(wrong)} are' if wrong else 'its arrays are'} no channels; give one array of "
             "numbers per channel, by its name, all of one length"
         )
+    refuse_large(item, 8 * sum(array.size for array in arrays.values()))
     return tuple(arrays), np.stack([array.astype(np.float64) for array in arrays.values()], axis=1), rate
 
 
@@ -132,31 +155,23 @@ def _from_text(item: Item, data: bytes) -> tuple[tuple[str, ...], NDArray[np.flo
     if not any(line for _, line in lines):
         raise BadItem(f"{item.where}: holds no samples; replace it or leave it out")
     names = tuple(name.strip() for name in lines[0][1])
-    if all(_is_number(name) for name in names):
+    if not any(math.isnan(number(name)) for name in names):
         raise BadItem(f"{item.where}: its first line holds numbers; add a line with the names of the channels")
     if "" in names or len(set(names)) != len(names):
         raise BadItem(f"{item.where}: channels without a name or with the same one; give each its own")
-    for number, line in lines[1:]:
+    for at, line in lines[1:]:
         if len(line) != len(names):
-            raise BadItem(f"{item.where}: line {number} has {len(line)} cells, the first {len(names)}; correct it")
+            raise BadItem(f"{item.where}: line {at} has {len(line)} cells, the first {len(names)}; correct it")
     cells = np.array([line for _, line in lines[1:]]).reshape(-1, len(names))
     values = np.empty(cells.shape)
     for column in range(len(names)):
         # What is no number is wrong only if the channel is used, which is not known here.
-        values[:, column] = [float(cell) if _is_number(cell) else np.nan for cell in cells[:, column].tolist()]
+        values[:, column] = [number(cell) for cell in cells[:, column].tolist()]
     return names, values, None
 
 
 def _is_rate(value: float) -> bool:
     return bool(1 <= value <= MOST and value == int(value))
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell  # which Python takes, and nobody else
 
 
 def _refuse_time(item: Item, names: Sequence[str], values: NDArray[np.float64]) -> None:

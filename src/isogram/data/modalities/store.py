@@ -1,4 +1,4 @@
-"""Tokens kept on disk by the content they were made of: one SQLite file per encoder and its settings."""
+"""Tokens kept on disk by the item they were made of: one SQLite file per encoder and its settings."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -22,6 +22,14 @@ _WAIT = 60.0
 """Seconds until another process has finished a write of a few milliseconds."""
 
 _REMEDY = "set ISOGRAM_CACHE to a folder on a local disk"
+
+
+class Kept(NamedTuple):
+    """Of one item: tokens [T, c]; `content.seen_hash`; the columns that it has beside those of the settings."""
+
+    tokens: FloatArray
+    seen: str
+    others: tuple[str, ...] = ()
 
 
 class Store:
@@ -50,7 +58,7 @@ class Store:
             self._base.execute("CREATE TABLE IF NOT EXISTS about (text TEXT PRIMARY KEY)")
             self._base.execute(
                 "CREATE TABLE IF NOT EXISTS tokens "
-                "(key BLOB PRIMARY KEY, count INTEGER, width INTEGER, crc INTEGER, data BLOB)"
+                "(key BLOB PRIMARY KEY, count INTEGER, width INTEGER, crc INTEGER, data BLOB, about TEXT)"
             )
             self._base.execute("INSERT OR IGNORE INTO about VALUES (?)", (text,))
 
@@ -60,37 +68,38 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self._base.close()
 
-    def read(self, hashes: Sequence[str]) -> Iterator[tuple[str, FloatArray]]:
-        """Those that are kept, in any order, each with its tokens [T, c].
+    def read(self, hashes: Sequence[str]) -> Iterator[tuple[str, Kept]]:
+        """Those that are kept, in any order.
 
         Raises:
             DataError: the file is damaged.
         """
         for start in range(0, len(hashes), _KEYS):
             keys = [bytes.fromhex(one) for one in hashes[start : start + _KEYS]]
-            query = f"SELECT key, count, width, crc, data FROM tokens WHERE key IN ({','.join('?' * len(keys))})"
+            query = f"SELECT key, count, width, crc, data, about FROM tokens WHERE key IN ({','.join('?' * len(keys))})"
             with self._explained():
                 rows = self._base.execute(query, keys).fetchall()
-            for key, count, width, crc, data in rows:
-                if len(data) != 4 * count * width or zlib.crc32(data) != crc:
+            for key, count, width, crc, data, about in rows:
+                if len(data) != 4 * count * width or zlib.crc32(data + about.encode()) != crc:
                     raise self._damaged("tokens that are not those written")
-                yield key.hex(), np.frombuffer(data, "<f4").reshape(count, width)
+                seen, *others = json.loads(about)
+                yield key.hex(), Kept(np.frombuffer(data, "<f4").reshape(count, width), seen, tuple(others))
 
-    def write(self, tokens: Mapping[str, FloatArray]) -> None:
-        """Keep tokens [T, c] by hash, all or none of them; what is there already stays.
+    def write(self, items: Mapping[str, Kept]) -> None:
+        """Keep items by hash, all or none of them; what is there already stays.
 
         Raises:
             DataError: the file is damaged.
             StorageError: it cannot be written.
         """
         rows = []
-        for name, value in tokens.items():
-            data = np.ascontiguousarray(value, "<f4").tobytes()
-            rows.append((bytes.fromhex(name), *value.shape, zlib.crc32(data), data))
+        for name, one in items.items():
+            data, about = np.ascontiguousarray(one.tokens, "<f4").tobytes(), json.dumps([one.seen, *one.others])
+            rows.append((bytes.fromhex(name), *one.tokens.shape, zlib.crc32(data + about.encode()), data, about))
         with self._explained():
             self._base.execute("BEGIN IMMEDIATE")
             try:
-                self._base.executemany("INSERT OR IGNORE INTO tokens VALUES (?, ?, ?, ?, ?)", rows)
+                self._base.executemany("INSERT OR IGNORE INTO tokens VALUES (?, ?, ?, ?, ?, ?)", rows)
                 self._base.execute("COMMIT")
             except BaseException:
                 if self._base.in_transaction:

@@ -8,17 +8,18 @@ from numpy.typing import NDArray
 
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
-from isogram.data.modalities.base import BadItem, Builtin, Encoder, Item
+from isogram.data.modalities.base import BadItem, Builtin, Encoder, Item, numbers_content
 from isogram.data.sheets import TOKENS, few
 from isogram.data.tokens import chunk_columns
 
 
 @dataclass(frozen=True)
 class Row:
-    """Numbers in the order of the settings' columns. others: columns that the settings do not name."""
+    """Numbers in the order of the settings' `columns`. others: columns that the settings do not name."""
 
     values: NDArray[np.float64]
     others: tuple[str, ...]
+    columns: tuple[str, ...]
 
 
 class TableKind:
@@ -45,11 +46,15 @@ class TableKind:
         if not finite.all():
             bad = [name for name, good in zip(wanted, finite, strict=True) if not good]
             raise BadItem(f"{item.where}: no finite number in the columns {few(bad)}; impute it or leave the row out")
-        return Row(values, tuple(name for name in own if name not in set(wanted)))
+        return Row(values, tuple(name for name in own if name not in set(wanted)), wanted)
 
     def describe(self, read: Row) -> str:
         """How many numbers."""
         return f"{len(read.values):,} number{'' if len(read.values) == 1 else 's'}"
+
+    def content(self, read: Row) -> bytes:
+        """The numbers by their columns."""
+        return numbers_content(read.columns, read.values)
 
     def builtin(self, config: ModalityConfig) -> Encoder:
         """The columns in their order, cut into at most 8 tokens."""

@@ -2,6 +2,7 @@
 
 import codecs
 import string
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,10 @@ _HASHED = (("word", (1, 1)), ("word", (2, 2)), ("char_wb", (3, 3)), ("char_wb", 
 
 
 class TextKind:
-    """UTF-8, with a byte order mark or without; white space around it is not part of it."""
+    """UTF-8, with a byte order mark or without; white space around it is not part of it.
+
+    However its lines end and its letters are composed, it is the same text.
+    """
 
     name = "text"
     suffixes = frozenset({".txt"})
@@ -26,6 +30,7 @@ class TextKind:
     def read(self, item: Item, config: ModalityConfig) -> str:
         """The text; see `Kind.read`."""
         text = item.text if item.text is not None else _decoded(item)
+        text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
         text = text.strip("\ufeff\x00" + string.whitespace).strip()
         if not text:
             raise BadItem(f"{item.where}: holds no text; fill it in or leave it out")

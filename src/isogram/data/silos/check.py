@@ -8,9 +8,12 @@ from typing import Any
 from isogram.config import SILOS, Config, ModalityConfig, SiloNode
 from isogram.data.modalities import kind_of
 from isogram.data.modalities.base import BadItem, Item
-from isogram.data.modalities.encode import content_hash, with_columns
-from isogram.data.modalities.encoders import encoder_of
+from isogram.data.modalities.content import cache_key, seen_hash
+from isogram.data.modalities.encode import with_columns
+from isogram.data.modalities.encoders import at_rate, encoder_of
+from isogram.data.modalities.reader import read_item
 from isogram.data.sheets import Problems
+from isogram.data.silos.classes import check_labels, declared, find_classes
 from isogram.data.silos.manifest import Manifest, read_manifest
 from isogram.data.silos.rows import Told
 from isogram.data.silos.sites import check_settings, modality_configs, node_names
@@ -60,7 +63,7 @@ def check_config(config: Config, node: str | None, told: Told) -> list[Checked]:
     """
     if config.data != SILOS:
         raise ConfigError(f'data = "{config.data}" has no nodes to check; set data = "{SILOS}", or name a folder')
-    problems, silos = Problems(), config.silos
+    problems, silos, private = Problems(), config.silos, config.privacy.epsilon > 0
     check_settings(silos, problems)
     problems.stop()
     names = {name: one for name, one in node_names(silos.nodes).items() if node in (None, name, one.name)}
@@ -70,11 +73,20 @@ def check_config(config: Config, node: str | None, told: Told) -> list[Checked]:
     here = here.model_copy(update={"modalities": {m: silos.modality(m) for m in {one.modality for one in here.nodes}}})
     # Only the columns of the anchors' tables are needed, and a silo may be checked before the anchor set is complete.
     configs, _ = modality_configs(here, Problems())
-    return [check_node(name, one, configs[one.modality], told) for name, one in names.items()]
+    found = []
+    for name, one in names.items():
+        own = configs.get(one.modality, here.modality(one.modality))
+        try:
+            found.append(check_node(name, one, own, told, declared(silos)))
+        except ConfigError as error:  # of its kind: other nodes may have another
+            found.append(Checked(name, one.modality, own.kind, own.encoder, str(one.data), problems=error.problems))
+    labels = {one.node: (one.columns["label"], one.labels) for one in found if one.labels is not None}
+    find_classes(silos, labels, problems, private=private)
+    return [replace(found[0], problems=(*found[0].problems, *problems)), *found[1:]]
 
 
-def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told) -> Checked:
-    """One node: all of its items are read, and some encoded.
+def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told, classes: tuple[str, ...] = ()) -> Checked:
+    """One node: all of its items are read, and some encoded; its labels are among the classes, if there are any.
 
     Raises:
         ConfigError: there is no such kind.
@@ -88,16 +100,18 @@ def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told) ->
     config = with_columns(config, manifest.items)
     read: list[tuple[Item, Any]] = []
     hashes = []
+    encoder = None
     try:
         encoder = encoder_of(config)
+        config = at_rate(config, encoder)
     except IsogramError as error:
         problems += error.problems
-        encoder = None
+    check_labels(name, manifest, classes, problems)
     bad = list(manifest.bad)
     for number, item in enumerate(manifest.items, 1):
         try:
-            content = kind.read(item, config)
-            hashes.append(content_hash(item))
+            content = read_item(kind, item, config)
+            hashes.append(seen_hash(kind, content, cache_key(item)))
         except BadItem as error:
             bad += error.problems
         except ConfigError as error:  # a library is missing, for every item alike
@@ -116,6 +130,9 @@ def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told) ->
             problems += error.problems
     copies = len(hashes) - len(set(hashes))
     notes = [f"copies of other rows: {copies}; they are never on both sides of a split"] if copies else []
+    occur = {label for label in manifest.labels or () if label}
+    if len(occur) == 1:
+        notes.append(f"all its labels are {occur.pop()!r}; unless other nodes have others, they tell no rows apart")
     return replace(
         found,
         rows=len(manifest),

@@ -6,10 +6,11 @@ import numpy as np
 
 from isogram.config import SilosConfig
 from isogram.data.base import UNLABELLED, FederatedData, IntArray, NodeData
-from isogram.data.sheets import Problems, few
+from isogram.data.sheets import Problems
 from isogram.data.silos.apart import REMEDY, Source, shared_rows
-from isogram.data.silos.manifest import Manifest, read_manifest
-from isogram.data.silos.measure import anchor_set, hold_out_anchors, hold_out_rows
+from isogram.data.silos.classes import check_labels, declared, find_classes
+from isogram.data.silos.manifest import read_manifest
+from isogram.data.silos.measure import anchor_set, check_private_groups, hold_out_anchors, hold_out_rows
 from isogram.data.silos.rows import Public, Rows, Told, encode_anchors, encode_rows, say
 from isogram.data.silos.sites import check_settings, modality_configs, node_names
 
@@ -36,34 +37,51 @@ def load_silos(
     problems, tell = Problems(), told or (lambda part, done, total: None)
     check_settings(silos, problems)
     configs, table = modality_configs(silos, problems)
+    nodes = node_names(silos.nodes)
     manifests = {
-        name: read_manifest(node, configs[node.modality], problems) for name, node in node_names(silos.nodes).items()
+        name: read_manifest(node, configs[node.modality], problems)
+        for name, node in nodes.items()
+        if node.modality in configs
     }
-    classes = _classes(silos, manifests, problems, private=private)
+    for name, manifest in manifests.items():
+        check_labels(name, manifest, declared(silos), problems)
+    labels = {
+        name: (one.columns["label"], one.labels)
+        for name, one in manifests.items()
+        if one.labels is not None and one.items
+    }
+    classes = find_classes(silos, labels, problems, private=private)
+    by_rows = silos.measure == "rows" and silos.held_out > 0
     if not silos.skip_bad:
         for manifest in manifests.values():
             say(manifest.bad, problems)
     problems.stop()
     assert table is not None
+    if private and by_rows:
+        check_private_groups(silos, manifests, problems)
+        problems.stop()
 
     public, notes = encode_anchors(table, configs, silos.skip_bad, tell, problems)
-    rows = encode_rows(node_names(silos.nodes), configs, manifests, classes, silos.skip_bad, tell, problems)
+    rows = encode_rows(nodes, configs, manifests, classes, silos.skip_bad, tell, problems)
     problems.stop()
     rows = _keep_apart(rows, public, problems, skip=silos.skip_bad and not private)
     problems.stop()
 
-    if silos.measure == "rows" and silos.held_out:
-        held_out, rows = hold_out_rows(silos, rows, seed, problems, private=private)
+    if by_rows:
+        held_out, rows, unmeasured = hold_out_rows(silos, rows, seed, problems, private=private)
+        notes += unmeasured
         free = np.ones(len(table.concepts), bool)
     else:
         held_out, free = hold_out_anchors(silos, table, public, seed, problems)
     chosen = anchor_set(table, public, free, anchors, seed, problems)
+    if private and silos.skip_bad:
+        notes.append("rows that cannot be used are left out, and under privacy.epsilon not counted")
     if not private:
         notes += [note for manifest in manifests.values() for note in manifest.notes]
         notes += [note for one in rows for note in _notes(one, len(manifests[one.name]), classes)]
     problems.stop()
-    nodes = [NodeData(one.name, one.node.modality, one.tokens, _known(one.labels, private)) for one in rows]
-    return FederatedData("silos", tuple(nodes), chosen, held_out, classes, notes=tuple(notes), encoders=configs)
+    data = [NodeData(one.name, one.node.modality, one.tokens, _known(one.labels, private)) for one in rows]
+    return FederatedData("silos", tuple(data), chosen, held_out, classes, notes=tuple(notes), encoders=configs)
 
 
 def _known(labels: IntArray | None, private: bool) -> IntArray | None:
@@ -71,46 +89,9 @@ def _known(labels: IntArray | None, private: bool) -> IntArray | None:
     return labels if private or labels is None or (labels != UNLABELLED).any() else None
 
 
-def _classes(
-    silos: SilosConfig, manifests: Mapping[str, Manifest], problems: Problems, *, private: bool
-) -> tuple[str, ...]:
-    """Every class: those declared, or all that occur in order of their names."""
-    told = {name: manifest for name, manifest in manifests.items() if manifest.labels is not None}
-    occur = sorted({label for manifest in told.values() for label in manifest.labels or () if label})
-    classes = silos.classes or tuple(occur)
-    if private and told and not silos.classes:
-        problems.append(
-            "silos.classes is empty, and under differential privacy no row may say which classes there are; declare all"
-        )
-        return classes
-    allowed = set(classes)
-    for name, manifest in told.items():
-        wrong = [
-            f"{item.where}: {label!r}"
-            for item, label in zip(manifest.items, manifest.labels or (), strict=True)
-            if label and label not in allowed
-        ]
-        problems.some(f"node {name!r}: labels outside silos.classes:", wrong, f"they are {few(classes)}")
-    if not told:
-        if silos.measure == "rows" and silos.held_out:
-            problems.append(
-                'silos.measure = "rows" measures classes, and no node has labels; name a column by label, or set '
-                'measure = "anchors"'
-            )
-        return classes
-    if not private and not occur and any(manifest.items for manifest in told.values()):
-        columns = ", ".join(f"{name!r}: {manifest.columns.get('label', '')}" for name, manifest in told.items())
-        problems.append(f"no row has a class ({columns}); fill in those you know, or leave label out")
-    elif len(there := classes if private else occur) == 1:
-        problems.append(
-            f"all labels are {there[0]!r}: one class tells no rows apart; name another column, or leave label out"
-        )
-    return classes
-
-
 def _keep_apart(rows: Sequence[Rows], public: Mapping[str, Public], problems: Problems, *, skip: bool) -> list[Rows]:
     """The rows without those that stand twice, or these are problems."""
-    sources = {one.name: Source(one.node.modality, one.items, one.hashes, one.ids) for one in rows}
+    sources = {one.name: Source(one.kind, one.items, one.hashes, one.ids, one.node.name) for one in rows}
     shared = shared_rows(sources, {modality: items.source for modality, items in public.items()})
     if not skip:
         problems.some("rows that stand twice:", [line for some in shared.values() for line in some.values()], REMEDY)

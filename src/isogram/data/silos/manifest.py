@@ -3,23 +3,21 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from isogram.config import ModalityConfig, SiloNode
 from isogram.data.modalities import kind_of
 from isogram.data.modalities.base import Item, Kind
+from isogram.data.modalities.fasta import SUFFIXES as FASTA
+from isogram.data.modalities.fasta import read_records
 from isogram.data.sheets import Problems, few
-from isogram.data.silos.tables import TextTable, is_table, read_table
-from isogram.errors import DataError
+from isogram.data.silos.cells import WRITTEN, are_paths, composed, items_of, numbers_of, rows_of
+from isogram.data.silos.tables import TextTable, is_table, number, read_table
 
-FASTA = frozenset({".fasta", ".fa", ".fna", ".faa", ".ffn"})
 FOLDER = "folder"
 """What `label` and `group` are called where subfolders say them."""
-
-_CELLS = ("text", "sequence")
-"""Kinds whose items stand in a table's cells, though files of them may be read, too."""
 
 _LOOKED_AT = 200
 
@@ -30,6 +28,7 @@ class Manifest:
 
     ids: distinct; of a column, or else file names or lines, and then not `named`.
     labels: "" where unknown; None where nothing says them. groups: "" for a row that stands alone.
+    names: by which rows of other modalities of the site are of the same thing: an id, a file's name, a group.
     columns: what is read -> the column that it is read from; unused: the other columns. bad: a line for each row that
     cannot be an item, with its remedy.
     """
@@ -38,6 +37,7 @@ class Manifest:
     ids: list[str] = field(default_factory=list)
     labels: list[str] | None = None
     groups: list[str] = field(default_factory=list)
+    names: list[tuple[str, ...]] = field(default_factory=list)
     named: bool = False
     columns: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
@@ -61,18 +61,13 @@ def read_manifest(node: SiloNode, config: ModalityConfig, problems: Problems) ->
         ConfigError: there is no such kind; or a library is missing that the kind or Parquet needs.
     """
     kind, before = kind_of(config), len(problems)
-    if node.data.is_dir():
-        found = _of_folder(node, kind, problems)
-    elif not node.data.exists():
-        problems.append(f"node {node.name!r}: no file or folder {node.data}; correct silos.nodes.data")
-        return Manifest()
-    elif node.data.suffix.lower() in FASTA:
-        found = _of_fasta(node, kind, problems)
-    elif is_table(node.data):
-        found = _of_table(node, kind, config, problems)
-    else:
-        reads = "the folder that holds it, or a table of paths" if kind.suffixes else "a CSV, TSV or Parquet"
-        problems.append(f"node {node.name!r}: {node.data} is no folder or table; name {reads}")
+    try:
+        found = _found(node, kind, config, problems)
+    except OSError as error:
+        problems.append(
+            f"node {node.name!r}: cannot read {error.filename or node.data} ({error.strerror or error}); get "
+            "permission to read it, or move it elsewhere"
+        )
         return Manifest()
     if found.named:
         again = [repr(name) for name, times in Counter(found.ids).items() if times > 1]
@@ -82,6 +77,23 @@ def read_manifest(node: SiloNode, config: ModalityConfig, problems: Problems) ->
     if not found.items and not found.bad and len(problems) == before:
         problems.append(f"node {node.name!r}: {node.data} holds no items; fill it in")
     return found
+
+
+def _found(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Problems) -> Manifest:
+    if node.data.is_dir():
+        return _of_folder(node, kind, problems)
+    if not node.data.exists():
+        problems.append(f"node {node.name!r}: no file or folder {node.data}; correct silos.nodes.data")
+    elif not node.data.is_file():
+        problems.append(f"node {node.name!r}: {node.data} is a device or pipe; save it as a file, and name that")
+    elif node.data.suffix.lower() in FASTA:
+        return _of_fasta(node, kind, problems)
+    elif is_table(node.data):
+        return _of_table(node, kind, config, problems)
+    else:
+        reads = "the folder that holds it, or a table of paths" if kind.suffixes else "a CSV, TSV or Parquet"
+        problems.append(f"node {node.name!r}: {node.data} is no folder or table; name {reads}")
+    return Manifest()
 
 
 def _of_folder(node: SiloNode, kind: Kind, problems: Problems) -> Manifest:
@@ -109,15 +121,29 @@ def _of_folder(node: SiloNode, kind: Kind, problems: Problems) -> Manifest:
             continue
         found.items.append(Item(str(path), path=path))
         found.ids.append(path.relative_to(root).as_posix())
-    folders = [Path(name).parent for name in found.ids]
-    if node.label == FOLDER:
-        found.labels = [folder.parts[0] if folder.parts else "" for folder in folders]
-    found.groups = [folder.as_posix() if node.group == FOLDER and folder.parts else "" for folder in folders]
-    for key in ("label", "group"):
+    paths = [PurePosixPath(composed(name)) for name in found.ids]
+    depth = 0
+    for key in ("label", "group"):  # counted from the top: of a folder that has both, groups are inside of classes
         if getattr(node, key) == FOLDER:
             found.columns[key] = FOLDER
-            if found.items and not any(folder.parts for folder in folders):
-                problems.append(f'node {node.name!r}: {key} = "{FOLDER}", and {root} has no subfolders; leave it out')
+            said = [path.parts[depth] if len(path.parts) > depth + 1 else "" for path in paths]
+            if key == "label":
+                found.labels, depth = said, 1
+            else:
+                found.groups = said
+            if found.items and not any(said):
+                where = (
+                    "no subfolders in its subfolders, which are classes"
+                    if key == "group" and depth
+                    else "no subfolders"
+                )
+                problems.append(f'node {node.name!r}: {key} = "{FOLDER}", and {root} has {where}; leave it out')
+                found.labels = None
+    found.groups = found.groups or [""] * len(paths)
+    found.names = [
+        (path.with_suffix("").as_posix(), *([group] if group else []))
+        for path, group in zip(paths, found.groups, strict=True)
+    ]
     if passed:
         counts = Counter(sorted(path.suffix.lower() or "no suffix" for path in passed)).most_common(5)
         found.notes.append(
@@ -131,14 +157,10 @@ def _of_folder(node: SiloNode, kind: Kind, problems: Problems) -> Manifest:
 
 
 def _files(root: Path) -> list[Path]:
-    """Files below a folder, those that are hidden left out, in an order that no file system decides.
-
-    Raises:
-        DataError: a folder below cannot be read.
-    """
+    """Files below a folder, those that are hidden left out, in an order that no file system decides."""
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); get permission, or move it elsewhere")
+        raise error
 
     found = []
     for folder, below, names in os.walk(root, onerror=refuse):
@@ -160,35 +182,21 @@ def _of_fasta(node: SiloNode, kind: Kind, problems: Problems) -> Manifest:
         )
     if len(problems) > before:
         return found
-    start, parts = 0, list[str]()
-
-    def close() -> None:
-        if start and not any(parts):
-            found.bad.append(f"{path}, line {start}: record {found.ids.pop()!r} is empty; fill it in or drop it")
-        elif start:
-            found.items.append(Item(f"{path}, line {start}", text="".join(parts)))
-        parts.clear()
-
-    number = 0
+    at = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                text = line.strip()
-                if text.startswith(";"):  # a comment
-                    continue
-                if text.startswith(">"):
-                    close()
-                    start = number
-                    found.ids.append((text[1:].split() or [f"line {number}"])[0])
-                elif text and not start:
-                    problems.append(f"{path}, line {number}: {text[:20]!r} before the first record; it begins with >")
+            for at, name, letters in read_records(file):
+                if name is None:
+                    problems.append(f"{path}, line {at}: {letters[:20]!r} before the first record; it begins with >")
                     return found
+                if letters:
+                    found.items.append(Item(f"{path}, line {at}", text=letters))
+                    found.ids.append(name)
                 else:
-                    parts.append(text)
-        close()
+                    found.bad.append(f"{path}, line {at}: record {name!r} is empty; fill it in or drop it")
     except UnicodeDecodeError:
-        problems.append(f"{path}: no text after line {number}; save it as FASTA in UTF-8")
-    found.groups = [""] * len(found.items)
+        problems.append(f"{path}: no text after line {at}; save it as FASTA in UTF-8")
+    found.groups, found.names = [""] * len(found.items), [(name,) for name in found.ids]
     return found
 
 
@@ -197,33 +205,31 @@ def _of_table(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Prob
     if not table:
         return Manifest()
     about = {key: getattr(node, key) for key in ("id", "label", "group") if getattr(node, key)}
-    for key, name in about.items():
-        table.has(name, problems, key)
+    absent = [name for key, name in about.items() if not table.has(name, problems, key)]
     rest = [name for name in table.columns if name not in about.values()]
     found = Manifest(columns=dict(about), named="id" in about)
     if kind.name == "table":
-        numbers = _numeric(table, rest, config, problems)
+        # With a column misspelt, the one that is meant would be taken for an item's.
+        numbers = numbers_of(table, rest, config, problems) if config.columns or not absent else {}
         found.columns, read = {"numbers": ", ".join(numbers)} | found.columns, [*numbers]
-        items = _rows(table, numbers, found)
+        items = rows_of(table, numbers, found.bad)
     else:
-        read = [_column(node, kind, table, rest, problems)]
+        read = [_column(node, kind, table, rest, problems) if node.column or not absent else ""]
         found.columns = {"items": read[0]} | found.columns
-        items = _cells(table, read[0], kind, found) if read[0] else {}
+        items = items_of(table, read[0], kind, found.bad) if read[0] else {}
     found.unused = [name for name in rest if name not in read]
     if len(problems) > before:
         return Manifest(columns=found.columns, unused=found.unused)
-    ids = table.column(node.id) if node.id else [table.place(row) for row in range(len(table))]
+    said = {key: [composed(cell) for cell in table.column(name)] for key, name in about.items()}
+    ids = said.get("id") or [table.place(row) for row in range(len(table))]
     for row in [row for row in items if not ids[row]]:
         found.bad.append(f"{table.where(row)}, column {node.id!r}: no id; give each row its own")
         del items[row]
     found.items, found.ids = list(items.values()), [ids[row] for row in items]
-    for key in ("label", "group"):
-        cells = table.column(about[key]) if key in about else None
-        of_rows = None if cells is None else [cells[row] for row in items]
-        if key == "label":
-            found.labels = of_rows
-        else:
-            found.groups = of_rows or [""] * len(items)
+    if "label" in said:
+        found.labels = [said["label"][row] for row in items]
+    found.groups = [said["group"][row] for row in items] if "group" in said else [""] * len(items)
+    found.names = [(name,) if name else () for name in (found.ids if found.named else found.groups)]
     return found
 
 
@@ -236,7 +242,7 @@ def _column(node: SiloNode, kind: Kind, table: TextTable, rest: Sequence[str], p
     fitting = [name for name in rest if _fits(table.cells[name][:_LOOKED_AT].tolist(), kind)]
     if len(fitting) == 1:
         return fitting[0]
-    what = "text" if kind.name in _CELLS or not kind.suffixes else f"paths of files ({_list(kind.suffixes)})"
+    what = "text" if kind.name in WRITTEN or not kind.suffixes else f"paths of files ({_list(kind.suffixes)})"
     which = f"columns {few(fitting)} all may be" if fitting else f"none of the columns {few(rest)} has"
     problems.append(f"node {node.name!r}: {table.path}: {which} its {what}; say it by column = NAME")
     return ""
@@ -244,87 +250,9 @@ def _column(node: SiloNode, kind: Kind, table: TextTable, rest: Sequence[str], p
 
 def _fits(cells: Sequence[str], kind: Kind) -> bool:
     told = [cell for cell in cells if cell]
-    if kind.name in _CELLS or not kind.suffixes:
+    if kind.name in WRITTEN or not kind.suffixes:
         return any(not math.isfinite(number(cell)) for cell in told)
-    return bool(told) and _are_paths(told, kind)
-
-
-def _are_paths(cells: Iterable[str], kind: Kind) -> bool:
-    ends = tuple(kind.suffixes)
-    return all(cell.lower().endswith(ends) for cell in cells if cell)
-
-
-def _cells(table: TextTable, column: str, kind: Kind, found: Manifest) -> dict[int, Item]:
-    """Row -> its item: the file that a cell names, or the cell itself."""
-    cells, folder = table.column(column), table.path.parent
-    files = bool(kind.suffixes) and (kind.name not in _CELLS or _are_paths(cells, kind))
-    items = {}
-    for row, cell in enumerate(cells):
-        if not cell:
-            found.bad.append(f"{table.where(row)}, column {column!r}: empty; fill it in, or drop the row")
-        elif not files:
-            items[row] = Item(table.where(row), text=cell.replace("\r\n", "\n").replace("\r", "\n"))
-        elif wrong := _no_file(folder / cell, cell):
-            found.bad.append(f"{table.where(row)}, column {column!r}: {wrong}")
-        else:
-            items[row] = Item(f"{folder / cell} ({table.where(row)})", path=folder / cell)
-    return items
-
-
-def _no_file(path: Path, cell: str) -> str:
-    try:
-        if path.is_file():
-            return ""
-    except (OSError, ValueError):  # too long for a name
-        pass
-    hint = "write / between folders" if "\\" in cell else "paths count from the table's folder"
-    return f"no file {cell[:200]!r}; {hint}"
-
-
-def _numeric(
-    table: TextTable, rest: Sequence[str], config: ModalityConfig, problems: Problems
-) -> Mapping[str, list[float]]:
-    """Column -> its numbers, NaN where a cell is none. Without `columns`, those that hold a number."""
-    if config.columns:
-        there = [name for name in config.columns if table.has(name, problems, "columns")]
-        return {name: [number(cell) for cell in table.cells[name]] for name in there}
-    columns = {name: [number(cell) for cell in table.cells[name]] for name in rest}
-    numbers = {name: values for name, values in columns.items() if any(map(math.isfinite, values))}
-    counted = [
-        name
-        for name, values in numbers.items()
-        if len(values) > 3 and values in ([*range(len(values))], [*range(1, len(values) + 1)])
-    ]
-    problems.some(
-        f"{table.path}: columns that only count the lines:", counted, "name them as id, or leave them out: no features"
-    )
-    if not numbers:
-        problems.append(f"{table.path}: no column of numbers; encode them as numbers, or name another kind")
-    return numbers
-
-
-def _rows(table: TextTable, columns: Mapping[str, list[float]], found: Manifest) -> dict[int, Item]:
-    """Row -> its numbers; rows that lack one are noted, a line each."""
-    items = {}
-    for row in range(len(table)) if columns else ():
-        values = tuple((name, numbers[row]) for name, numbers in columns.items())
-        wrong = [f"{name!r}: {table.cells[name][row] or 'empty'}" for name, value in values if not math.isfinite(value)]
-        if wrong:
-            found.bad.append(
-                f"{table.where(row)}, no finite number in column {', '.join(wrong[:3])}; impute it or drop the row, "
-                "decimals are written with a point"
-            )
-        else:
-            items[row] = Item(table.where(row), values=values)
-    return items
-
-
-def number(cell: str) -> float:
-    """A cell's number, NaN if it is none; 2024_01, which Python takes for one, is none."""
-    try:
-        return float(cell.replace("_", "x"))
-    except ValueError:
-        return math.nan
+    return bool(told) and are_paths(told, kind)
 
 
 def _list(suffixes: frozenset[str]) -> str:

@@ -1,5 +1,6 @@
 """What is held out to measure on, and which concepts are anchors."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import compress
 
@@ -10,7 +11,9 @@ from isogram.config import SilosConfig
 from isogram.data.anchor_set import AnchorTable
 from isogram.data.base import UNLABELLED, AnchorItems, AnchorSet, FloatArray, HeldOut, IntArray
 from isogram.data.sheets import Problems
+from isogram.data.silos.manifest import Manifest
 from isogram.data.silos.rows import Public, Rows
+from isogram.data.silos.sites import of_sites
 from isogram.data.silos.split import groups_of, hold_out, hold_out_each, rank
 
 
@@ -22,18 +25,20 @@ def hold_out_anchors(
     whole = np.full(n, len(public), np.int64)
     # One photograph under two names is not to be an anchor and held out at once.
     keys: list[list[tuple[str, str | int]]] = [[("", position)] for position in range(n)]
-    for modality, items in public.items():
+    for items in public.values():
         whole[items.positions[items.quality == 1]] -= 1
         for position, mark in zip(items.positions.tolist(), items.source.hashes, strict=True):
-            keys[position].append((modality, mark))
+            keys[position].append((items.source.kind, mark))
     labels = np.where(whole == 0, 0, UNLABELLED)
     held = hold_out(groups_of(keys), table.concepts, [""] * n, labels, silos.held_out, seed=seed, name="anchors")
     free = ~held
     held &= whole == 0
     if silos.held_out and not held.any():
+        real = int((whole == 0).sum())
+        why = _too_small(silos.held_out, real) or "add such concepts"
         problems.append(
-            f"silos.held_out = {silos.held_out:g}, and no concept can be held out: {(whole == 0).sum()} of {n} have a "
-            'real item (quality 1) in each modality; add such concepts, or set measure = "rows" or held_out = 0'
+            f"silos.held_out = {silos.held_out:g}, and no concept can be held out: {real} of {n} have a real item "
+            f'(quality 1) in each modality; {why}, or set measure = "rows" or held_out = 0'
         )
     places = sorted(np.flatnonzero(held).tolist(), key=lambda position: table.concepts[position])
     tokens = {}
@@ -73,13 +78,19 @@ def anchor_set(
 
 def hold_out_rows(
     silos: SilosConfig, rows: Sequence[Rows], seed: int, problems: Problems, *, private: bool
-) -> tuple[HeldOut, list[Rows]]:
-    """A share of the labelled rows of each node, a site at a time: its modalities may be of the same patients."""
+) -> tuple[HeldOut, list[Rows], list[str]]:
+    """A share of the labelled rows of each node, a site at a time: its modalities may be of the same patients.
+
+    Returns:
+        What is held out, the rows that are not, and a note of each modality that is not measured.
+    """
     held: dict[str, NDArray[np.bool_]] = {}
     for site in dict.fromkeys(one.node.name for one in rows):
         of_site = [one for one in rows if one.node.name == site]
-        draw = _drawn_each if private else _drawn
-        found = draw(of_site, silos.held_out, seed, site)
+        if private:
+            found = _drawn_each(of_site, silos.held_out, seed, site, problems)
+        else:
+            found = _drawn(of_site, silos.held_out, seed, site)
         starts = np.cumsum([len(one.items) for one in of_site])[:-1]
         held |= zip((one.name for one in of_site), np.split(found, starts), strict=True)
     tokens: dict[str, list[FloatArray]] = {}
@@ -96,23 +107,31 @@ def hold_out_rows(
         if out.all():
             problems.append(f"node {one.name!r}: all rows are held out; lower silos.held_out")
     if not tokens:
+        most = max(((one.labels != UNLABELLED).sum() for one in rows if one.labels is not None), default=0)
+        kept_all = "every class of a node has to keep one, and groups stay together; label more rows"
+        why = _too_small(silos.held_out, int(most)) or ("none was drawn; raise it" if private else kept_all)
         problems.append(
-            f"silos.held_out = {silos.held_out:g}, and no labelled row can be held out: every class of a node has to "
-            "keep one, and groups stay together; label more rows, or set held_out = 0"
+            f"silos.held_out = {silos.held_out:g}, and no labelled row can be held out: {why}, or set held_out = 0"
         )
+    notes = []
+    for modality in dict.fromkeys(one.node.modality for one in rows if one.node.modality not in tokens):
+        if not any(one.node.label for one in rows if one.node.modality == modality):
+            notes.append(f"{modality}: not measured, for no node of it names its classes by label")
+        elif not private:
+            notes.append(f"{modality}: not measured, for none of its rows with a class could be held out")
     whole = {modality: np.concatenate(parts) for modality, parts in tokens.items()}
     labels = {modality: np.concatenate(parts) for modality, parts in truth.items()}
-    return HeldOut(whole, labels, paired=False, private={}), kept
+    return HeldOut(whole, labels, paired=False, private={}), kept, notes
 
 
 def _drawn(of_site: Sequence[Rows], share: float, seed: int, site: str) -> NDArray[np.bool_]:
-    """[rows of all its nodes] by groups: a group's name, an id of a column, or equal content in one modality."""
+    """[rows of all its nodes] by groups: a group's name, those of its thing, or equal content."""
     keys: list[list[tuple[str, str]]] = []
     marks, nodes, labels = [], [], []
     for one in of_site:
-        for group, name, mark in zip(one.groups, one.ids, one.hashes, strict=True):
-            own = f"{one.node.modality}/{mark}"
-            named = [("group", group)] * bool(group) + [("id", name)] * bool(name)
+        for group, names, mark in zip(one.groups, one.names, one.hashes, strict=True):
+            own = f"{one.kind}/{mark}"
+            named = [("group", group)] * bool(group) + [("name", name) for name in names]
             keys.append([("content", own), *named])
             marks.append(own)
         nodes += [one.name] * len(one.items)
@@ -120,11 +139,60 @@ def _drawn(of_site: Sequence[Rows], share: float, seed: int, site: str) -> NDArr
     return hold_out(groups_of(keys), marks, nodes, np.concatenate(labels), share, seed=seed, name=site)
 
 
-def _drawn_each(of_site: Sequence[Rows], share: float, seed: int, site: str) -> NDArray[np.bool_]:
-    """The same under differential privacy: a row's group, id or else content draws for it, whatever other rows are."""
-    keys = [
-        f"group {group}" if group else f"id {name}" if name else f"content {one.node.modality}/{mark}"
-        for one in of_site
-        for group, name, mark in zip(one.groups, one.ids, one.hashes, strict=True)
-    ]
+def _drawn_each(of_site: Sequence[Rows], share: float, seed: int, site: str, problems: Problems) -> NDArray[np.bool_]:
+    """The same under differential privacy: a row's own group, name or else content draws for it, whatever others are.
+
+    Copies that draw apart are an error, for leaving one out would be decided by another row.
+    """
+    keys, apart = list[str](), list[str]()
+    first: dict[str, tuple[str, str]] = {}
+    for one in of_site:
+        for item, group, names, mark in zip(one.items, one.groups, one.names, one.hashes, strict=True):
+            own = f"{one.kind}/{mark}"
+            # Within one node a name is one row's: there copies are better kept together by what they are.
+            name = names[0] if names and len(of_site) > 1 else ""
+            keys.append(f"group {group}" if group else f"name {name}" if name else f"content {own}")
+            key, where = first.setdefault(own, (keys[-1], item.where))
+            if key != keys[-1]:
+                apart.append(f"{item.where} = {where}")
+    problems.some(
+        f"site {site!r}: copies of one row that privacy.epsilon draws apart:",
+        apart,
+        "keep one of each, or give all of them one group",
+    )
     return hold_out_each(keys, share, seed=seed, name=site)
+
+
+def check_private_groups(silos: SilosConfig, manifests: Mapping[str, Manifest], problems: Problems) -> None:
+    """Whether rows of one patient draw alike under differential privacy, where each row draws for itself."""
+    for site, of_site in of_sites(silos.nodes).items():
+        grouped = [name for name, node in of_site.items() if node.group]
+        if len(of_site) == 1 or not grouped:
+            continue
+        if others := [name for name in of_site if name not in grouped]:
+            problems.append(
+                f"site {site!r}: {grouped[0]} has a group, and {others[0]} has none: under privacy.epsilon each row "
+                "draws by its own group or else id, so rows of one patient might be drawn apart; give each of the "
+                "site's nodes a group, or none"
+            )
+            continue
+        alone = [
+            item.where
+            for name in of_site
+            for item, group in zip(manifests[name].items, manifests[name].groups, strict=True)
+            if not group
+        ]
+        problems.some(
+            f"site {site!r}: rows without a group:",
+            alone,
+            "under privacy.epsilon each row of a site with several modalities draws by its group; fill it in",
+        )
+
+
+def _too_small(share: float, n: int) -> str:
+    """What to do about a share of n that is less than half of one; "" if it is more."""
+    return (
+        f"raise it to {math.ceil(50 / n) / 100:g} or more, for it is less than half of one of {n}"
+        if 0 < n * share < 0.5
+        else ""
+    )

@@ -26,15 +26,21 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Rows:
-    """Encoded rows of a node: tokens [n, T, c]; labels None if nothing says them; left: a line a row not used."""
+    """Encoded rows of a node: tokens [n, T, c].
+
+    hashes: of what encoders see. ids: of a column, else "". groups, names: see `Manifest`. labels: None if nothing says
+    them. left: a line a row not used.
+    """
 
     name: str
     node: SiloNode
+    kind: str
     tokens: FloatArray
     items: Sequence[Item]
     hashes: Sequence[str]
     ids: Sequence[str]
     groups: Sequence[str]
+    names: Sequence[tuple[str, ...]]
     labels: IntArray | None
     left: tuple[str, ...] = ()
 
@@ -47,6 +53,7 @@ class Rows:
             hashes=list(compress(self.hashes, keep)),
             ids=list(compress(self.ids, keep)),
             groups=list(compress(self.groups, keep)),
+            names=list(compress(self.names, keep)),
             labels=None if self.labels is None else self.labels[keep],
             left=self.left + left,
         )
@@ -71,7 +78,7 @@ def encode_anchors(
         try:
             done = encode(held.items, configs[modality], skip_bad=True, told=_part(tell, f"anchors, {modality}"))
         except DataError as error:
-            problems += error.problems
+            say(error.problems, problems)
             continue
         if done.bad and not skip:
             say(done.bad, problems)
@@ -80,7 +87,7 @@ def encode_anchors(
         positions, items = held.positions[done.kept], [held.items[i] for i in done.kept]
         names = [table.concepts[i] for i in positions]
         public[modality] = Public(
-            positions, done.tokens, held.quality[done.kept], Source(modality, items, done.hashes, names)
+            positions, done.tokens, held.quality[done.kept], Source(configs[modality].kind, items, done.hashes, names)
         )
     return public, notes
 
@@ -105,7 +112,7 @@ def encode_rows(
         try:
             done = encode(manifest.items, configs[node.modality], skip_bad=True, told=_part(tell, name))
         except DataError as error:
-            problems += error.problems
+            say(error.problems, problems)
             continue
         if not skip:
             say(done.bad, problems)
@@ -116,11 +123,13 @@ def encode_rows(
             Rows(
                 name,
                 node,
+                configs[node.modality].kind,
                 done.tokens,
                 [manifest.items[i] for i in done.kept],
                 done.hashes,
                 [manifest.ids[i] if manifest.named else "" for i in done.kept],
                 [manifest.groups[i] for i in done.kept],
+                [manifest.names[i] for i in done.kept],
                 labels,
                 (*manifest.bad, *done.bad),
             )

@@ -18,6 +18,14 @@ def node_names(nodes: Sequence[SiloNode]) -> dict[str, SiloNode]:
     return {node.name if held[node.name] == 1 else f"{node.name}/{node.modality}": node for node in nodes}
 
 
+def of_sites(nodes: Sequence[SiloNode]) -> dict[str, dict[str, SiloNode]]:
+    """Site -> its federated nodes by their names."""
+    found: dict[str, dict[str, SiloNode]] = {}
+    for name, node in node_names(nodes).items():
+        found.setdefault(node.name, {})[name] = node
+    return found
+
+
 def check_settings(silos: SilosConfig, problems: Problems) -> None:
     """What is wrong with the settings by themselves."""
     pairs = Counter((node.name, node.modality) for node in silos.nodes)
@@ -36,17 +44,17 @@ def check_settings(silos: SilosConfig, problems: Problems) -> None:
 
 
 def modality_configs(silos: SilosConfig, problems: Problems) -> tuple[dict[str, ModalityConfig], AnchorTable | None]:
-    """How each modality is read, and the anchor set, None if its problems were noted.
+    """How each modality is read, but for those of no kind; and the anchor set, None if its problems were noted.
 
     Columns that nobody chose are those of the anchors: all nodes of a modality have to give the same numbers.
     """
     configs = {modality: silos.modality(modality) for modality in dict.fromkeys(node.modality for node in silos.nodes)}
-    for modality, config in configs.items():
+    for modality, config in list(configs.items()):
         try:
             kind_of(config)
         except ConfigError as error:
             problems += [f"modality {modality!r}: {line}" for line in error.problems]
-    problems.stop()
+            del configs[modality]
     if silos.anchors is None:
         problems.append("silos.anchors is not set; name the folder of the anchor set")
         return configs, None

@@ -1,6 +1,7 @@
 """CSV, TSV and Parquet as columns of text, each row with its place in the file; numbers stay as they are written."""
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,14 @@ class TextTable:
         return False
 
 
+def number(cell: str) -> float:
+    """A cell's number, NaN if it is none; 2024_01, which Python takes for one, is none."""
+    try:
+        return float(cell.replace("_", "x"))
+    except ValueError:
+        return math.nan
+
+
 def is_table(path: Path) -> bool:
     """Whether the file's name is a table's."""
     return path.suffix.lower() in SUFFIXES
@@ -101,8 +110,10 @@ def read_table(path: Path, problems: Problems) -> TextTable:
         problems.append(f"{path} is no table that can be read; save it as {', '.join(sorted(SUFFIXES))}")
         return nothing
     try:
-        with path.open("rb"):
-            pass
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            problems.append(f"{path} is a device or pipe; save a table, and name that")
+            return nothing
+        path.open("rb").close()
         table = _read_parquet(path, problems) if suffix in PARQUET else _read_csv(path, SEPARATORS[suffix], problems)
     except FileNotFoundError:
         problems.append(f"no file {path}; correct its path")
