@@ -150,6 +150,19 @@ def test_settings_say_how_columns_are_read(whole, tmp_path):
     assert done.exit_code == 0
     held = {one["modality"]: one["kind"] for one in json.loads(done.stdout)["held"]}
     assert held == {"photo": "image", "lab": "table"}
+    odd = shutil.copytree(whole, tmp_path / "odd")
+    edit(
+        odd,
+        lambda rows: [
+            row | {"concept": "c01" if i < 2 else row["concept"], "scan": "x.odd"} for i, row in enumerate(rows)
+        ],
+    )
+    done = anchors("check", odd)
+    assert done.exit_code == 2
+    assert all(
+        part in done.output.replace("\n", " ")
+        for part in ("of which kind the files of 'scan'", "'c01' (line 2, line 3)", "'x.odd' (line 2)")
+    )
     done = anchors("check", tmp_path / "nothing")
     assert done.exit_code == 2 and "no anchors.csv" in done.output
 
@@ -167,6 +180,21 @@ def test_hash_and_fill(folder, tmp_path):
     assert row["provenance:name"] == "synthetic: template"
     assert "name" not in read_rows(folder / "anchors.csv")[0]
     assert hash_anchor_set(new) != hash_anchor_set(folder)
+    assert 'set measure = "rows" or held_out = 0, or give some concepts a real item of name' in done.stderr
+    write_rows(tmp_path / "t.csv", [{"concept": f"c{i:02}", "value": f"word {i}"} for i in (*range(N - 2), 99)])
+    part = anchors(
+        "fill",
+        folder,
+        "--modality",
+        "name",
+        "--by",
+        "table",
+        "--option",
+        f"file={tmp_path / 't.csv'}",
+        "-o",
+        tmp_path / "p",
+    )
+    assert "2 could not be made: 'c38', 'c39'\n" in part.output and "does not know: 'c99'" in part.stderr
     again = anchors(*words, "--out", new)
     assert again.exit_code == 2 and "exists already" in again.output
     broken = anchors("fill", folder, "--modality", "name", "--by", "template", "--option", "voice", "--in-place")

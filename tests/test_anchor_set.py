@@ -99,11 +99,12 @@ def test_all_that_is_wrong_is_said_at_once_with_its_line(folder):
     file = folder / "anchors.csv"
     assert problems(folder, KINDS | {"scan": ModalityConfig(kind="image")}) == (
         f"{file}: columns about modalities that it does not have: quality:phto; rename or drop them",
-        f"column 'concept' is empty: {file}, line 4; name each concept",
-        f"{file}: concepts that stand twice: 'c00'; keep one row of each",
+        f"{file}: column 'concept' is empty: line 4; name each concept",
+        f"{file}: concepts that stand twice: 'c00' (line 2, line 3); keep one row of each",
         f"{file}, column 'photo': no such file in the folder: 'photos/absent.png' (line 2); add it, or leave the cell "
         "empty",
-        f"{folder / 'lab.csv'}: concepts that anchors.csv does not have: 'c01', 'c02', 'c99'; add or drop them",
+        f"{folder / 'lab.csv'}: concepts that anchors.csv does not have: 'c01' (line 3), 'c02' (line 4), 'c99' (line "
+        "7); add or drop them",
         f"not a finite number: {folder / 'lab.csv'}, line 2, column 'x1': many; impute them, or drop the row; decimals "
         "are written with a point",
         f"{file}: no column 'scan'; there are 'concept', 'photo', 'call', 'name', 'provenance', 'quality', 'licence', "
@@ -190,7 +191,78 @@ def test_a_table_of_its_own_has_the_columns_that_are_asked_for(folder):
     )
     (folder / "photo.csv").write_text("concept,x\nc00,1\n")
     with pytest.raises(DataError, match="are both called 'photo'"):
-        guess_modalities(folder)
+        hash_anchor_set(folder)
+
+
+def test_other_files_do_not_belong_to_the_set(folder):
+    """Notes and captions lie beside many a set; a table of numbers that cannot be read as one is never passed over."""
+    before = hash_anchor_set(folder), guess_modalities(folder)
+    (folder / "notes.csv").write_text("concept,comment\nc00,to be replaced\n")
+    (folder / "2024.csv").write_text("year,comment\n2024,c00\n")
+    (folder / "new.csv").write_text("concept,x\n")
+    (folder / "old").mkdir()
+    shutil.copy(folder / "lab.csv", folder / "old" / "lab.csv")
+    (folder / "lab.tsv").write_text("concept\tx\nc00\t1\n")
+    assert (hash_anchor_set(folder), guess_modalities(folder)) == before
+    (folder / "lab-2.csv").write_text("concept;x\nc00;1\n")
+    with pytest.raises(DataError, match=r"lab-2\.csv: cells are separated by ';'"):
+        hash_anchor_set(folder)
+    (folder / "lab-2.csv").write_text('concept,x\nc00,1\nc01,"2\n')
+    with pytest.raises(DataError, match=r"lab-2\.csv: cannot read the row that begins on line 3"):
+        hash_anchor_set(folder)
+    (folder / "lab-2.csv").unlink()
+    (folder / "lab-2.csv").symlink_to(folder.parent / "elsewhere.csv")
+    (folder.parent / "elsewhere.csv").write_text("concept,x\nc00,1\n")
+    with pytest.raises(DataError, match=r"lab-2\.csv: a link that leads out of the folder"):
+        hash_anchor_set(folder)
+
+
+def test_most_cells_say_whether_a_column_is_of_files(folder):
+    (folder / "LICENSE").write_text("to all")
+    edit(folder, put(0, name="LICENSE"))
+    assert guess_modalities(folder) == KINDS and read_anchor_set(folder, KINDS).items["name"].items[0].text == "LICENSE"
+    for row in range(6):
+        (folder / "calls" / f"{row:02}.wav").rename(folder / "calls" / f"{row:02}")
+        edit(folder, put(row, call=f"calls/{row:02}"))
+    assert guess_modalities(folder)["call"].kind == "file"
+    (folder / "calls" / "03").unlink()
+    with pytest.raises(DataError, match=r"column 'call': no such file in the folder: 'calls/03' \(line 5\)"):
+        hash_anchor_set(folder)
+
+
+def test_a_missing_file_does_not_turn_a_column_of_files_into_texts(folder):
+    for row in range(6):
+        (folder / f"{row}.txt").write_text(f"note {row}")
+        edit(folder, put(row, name=f"{row}.txt"))
+    (folder / "2.txt").unlink()
+    for modalities in (KINDS, guess_modalities(folder)):
+        (problem,) = problems(folder, modalities)
+        assert "column 'name': no such file in the folder: '2.txt' (line 4); add it" in problem
+
+
+def test_without_a_configuration_all_is_said_at_once_too(folder):
+    edit(folder, put(1, concept="c00"))
+    edit(folder, put(2, photo="../secret.png"))
+    edit(folder, put(3, call="calls/none.wav"))
+    edit(folder, put(4, quality="7"))
+    edit(folder, lambda rows: [row | {"x0": "high"} if row["concept"] == "c05" else row for row in rows], "lab.csv")
+    with pytest.raises(DataError) as caught:
+        hash_anchor_set(folder)
+    told = [
+        "'c00' (line 2, line 3)", "'../secret.png' (line 4)", "'calls/none.wav' (line 5)", "'c01' (line 3)",
+        "lab.csv, line 7, column 'x0': high", "line 6, column 'quality': 7",
+    ]  # fmt: skip
+    assert all(part in line for part, line in zip(told, caught.value.problems, strict=True))
+
+
+def test_all_files_that_cannot_be_read_are_named(folder, monkeypatch):
+    def unreadable(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", unreadable)
+    with pytest.raises(DataError) as caught:
+        hash_anchor_set(folder)
+    assert len(caught.value.problems) == 12
 
 
 def renamed(folder):

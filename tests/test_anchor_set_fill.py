@@ -138,6 +138,7 @@ def test_a_table_gives_texts_or_files(folder, tmp_path):
     assert read_rows(tmp_path / "one" / "anchors.csv")[1]["caption"] == "a dog, seen"
     (tmp_path / "drawn").mkdir()
     Image.new("RGB", (9, 9), "red").save(tmp_path / "drawn" / "dog.PNG")
+    assert done.unknown == ("zz",) and done.left == ("c00", "c02", "c03", "c04", "c05")
     rows = [{"concept": "c01", "value": "drawn/dog.PNG", "licence": "CC-BY"}]
     write_rows(tmp_path / "drawings.csv", rows)
     edit(folder, put(1, photo=""))
@@ -147,12 +148,36 @@ def test_a_table_gives_texts_or_files(folder, tmp_path):
     assert row["licence:photo"] == "CC-BY" and row["provenance:photo"] == "synthetic: table"
 
 
+def test_a_table_of_files_with_a_missing_one_gives_no_texts(folder, tmp_path):
+    shutil.copy(folder / "photos" / "00.png", tmp_path / "0.png")
+    rows = [{"concept": "c00", "value": "0.png"}, {"concept": "c01", "value": "1.png"}]
+    write_rows(tmp_path / "t.csv", [*rows, rows[0]])
+    with pytest.raises(DataError) as caught:
+        filled(folder, "drawing", "table", file=str(tmp_path / "t.csv"))
+    assert caught.value.problems == (
+        f"{tmp_path / 't.csv'}: concepts that stand twice: 'c00' (line 2, line 4); keep one row of each",
+        f"{tmp_path / 't.csv'}, column 'value': no such file in the folder: '1.png' (line 3); add it, or leave the "
+        "cell empty",
+    )
+
+
+def test_concepts_with_a_real_item_in_every_modality_are_counted(folder, tmp_path):
+    edit(folder, put(1, quality__photo="0.5"))
+    edit(folder, put(2, name=""))
+    assert filled(folder, "name", "template", tmp_path / "1").real == 4
+    assert filled(folder, "caption", "template", tmp_path / "2").real == 0
+    edit(folder, put(3, caption="seen by a person"))
+    assert filled(folder, "caption", "template", tmp_path / "3").real == 1
+
+
 def test_a_table_carries_no_file_away_from_elsewhere(folder, tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "secret.png").write_bytes(b"secret")
     write_rows(tmp_path / "inner" / "t.csv", [{"concept": "c01", "value": "../secret.png"}])
     edit(folder, put(1, photo=""))
-    with pytest.raises(ConfigError, match="makes text, and column 'photo' holds files"):
+    with pytest.raises(
+        DataError, match=r"t\.csv, column 'value': leads out of the folder: '\.\./secret\.png' \(line 2\)"
+    ):
         filled(folder, "photo", "table", tmp_path / "out", file=str(tmp_path / "inner" / "t.csv"))
     assert not (tmp_path / "out").exists()
 
@@ -258,11 +283,18 @@ fill_anchor_set(Path({str(folder)!r}), "scan", "augment", make_generator("augmen
         ("photo", "template", {}, "makes text, and column 'photo' holds files"),
         ("name", "augment", {"source": "photo"}, "makes files, and column 'name' holds text"),
         ("call", "augment", {"source": "photo"}, "makes .png files, and column 'call' holds items of kind audio"),
-        ("new", "augment", {"source": "absent"}, "can make none of the 6 items"),
+        ("new", "augment", {"source": "lab2"}, "'lab2', and the set has none; there are 'concept', 'photo', 'call', "),
         ("new", "augment", {"source": "name"}, "column 'name' holds none"),
         ("new", "augment", {}, "needs source=COLUMN"),
         ("new", "template", {"template": "a picture"}, "would be the same for all"),
-        ("new", "template", {"template": "{absent}"}, "can make none of the 6 items"),
+        (
+            "new",
+            "template",
+            {"template": "{absent}"},
+            "template is to use column 'absent', and the set has none; there",
+        ),
+        ("new", "template", {"template": "{photo}"}, "use the text of column 'photo', which holds none"),
+        ("name", "template", {"template": "{name}"}, "can make none of the 1 items"),
         ("new", "template", {"text": "x"}, "template has no option 'text'; it has template"),
         ("new", "table", {}, "needs file=TABLE"),
         ("new", "table", {"file": "/nowhere.csv"}, "no file /nowhere.csv"),
@@ -274,7 +306,7 @@ fill_anchor_set(Path({str(folder)!r}), "scan", "augment", make_generator("augmen
 )
 def test_what_cannot_be_filled_is_said(folder, modality, name, options, what):
     write_rows(folder / "lab.csv", [{"concept": "c00", "x": "1"}])
-    if modality in ("photo", "call") or (modality, name) == ("name", "augment"):
+    if modality in ("photo", "call") or name == "augment" or "{name}" in options.values():
         edit(folder, put(0, **{modality: ""}))
     before = tree(folder)
     with pytest.raises((ConfigError, DataError), match=what.replace("(", r"\(")):
@@ -304,7 +336,7 @@ def test_packages_may_offer_generators(folder, tmp_path, monkeypatch):
     (package / "loud_generator.py").write_text(
         "from isogram.data.anchor_set import Made\n"
         "class Loud:\n"
-        "    def __init__(self, mark='!'):\n"
+        "    def __init__(self, mark):\n"
         "        self.mark = mark\n"
         "    def __call__(self, wanted):\n"
         "        return Made(wanted.concept.upper() + self.mark)\n"
@@ -315,6 +347,8 @@ def test_packages_may_offer_generators(folder, tmp_path, monkeypatch):
     assert read_rows(folder / "anchors.csv")[0]["provenance:shout"] == "synthetic: loud"
     with pytest.raises(ConfigError, match="loud has no option 'pitch'; it has mark"):
         make_generator("loud", {"pitch": "1"})
+    with pytest.raises(ConfigError, match=r"loud needs --option mark=\.\.\."):
+        make_generator("loud", {})
 
 
 @pytest.mark.parametrize("made", [Made(b"", ".png"), Made(b"x", ""), Made(b"x", "../x"), Made("  ")])

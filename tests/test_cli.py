@@ -203,12 +203,17 @@ def test_a_run_is_exported_and_the_lines_printed_load_it(file, folder):
     assert done.exit_code == 0 and done.stderr == "", done.output
     *written, _, _, _, first, second = done.stdout.splitlines()
     wrote = [f"wrote all/{node}: node {node}" for node in ("lab", "north", "south")]
-    assert written == ["wrote all: the model and its card", *wrote]
+    assert written == ["wrote all: the model, its card", *wrote]
     found: dict = {}
     exec(f"{first}\n{second}", found)
-    assert found["model"].peft_config["default"].use_dora
+    assert "model" not in found, "that is what the lines before call another thing"
+    assert found["transformer"].peft_config["default"].use_dora
     as_json = RUN.invoke(app, ["export", "runs/own/model.safetensors", "one", "--node", "north", "--json"])
     assert json.loads(as_json.stdout)["folders"] == {"north": "one"}
+    again = RUN.invoke(app, ["export", "runs/own", "two", "--node", "north"])
+    assert [line for line in again.stdout.splitlines() if line.startswith("wrote")] == [
+        "wrote two: the model, its card, an adapter for PEFT"
+    ]
     assert RUN.invoke(app, ["export", "runs/own", "quiet", "--quiet"]).output == ""
     for arguments, said in (
         (["runs/own", "all"], "all is there already and not empty"),

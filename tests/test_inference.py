@@ -170,7 +170,9 @@ def test_classes_without_evidence_are_said_never_to_be_named(model):
     head[1] = float("nan")
     text = card(replace(model.saved, head=head))
     assert "Named: x, z" in text and "Never named, for too few rows were labelled: y" in text
-    assert "None: nobody labelled rows" in card(replace(model.saved, head=None, heads={}))
+    none = card(replace(model.saved, head=None, heads={}))
+    assert "None: nobody labelled rows" in none
+    assert "a class is always named" in text and "a class is always named" not in none
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

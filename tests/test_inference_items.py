@@ -3,10 +3,14 @@
 import csv
 import io
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from anchor_sets import WORDS, write_anchor_set, write_picture, write_rows
+from tiny_models import tiny
 from typer.testing import CliRunner
 
 import isogram
@@ -15,13 +19,16 @@ from isogram.checkpoint import final_model
 from isogram.cli import app
 from isogram.config import Config, ModalityConfig, ModelConfig, SiloNode, SilosConfig, TrainConfig
 from isogram.data import load, pictures
+from isogram.data.anchor_set import hash_anchor_set
+from isogram.data.modalities import encoders
 from isogram.data.modalities.base import Item
 from isogram.data.pictures.features import read_catalogue, read_part
 from isogram.data.pictures.stamps import stamps_folder
 from isogram.data.silos.load import load_silos
 from isogram.errors import DataError
 from isogram.inference import Bank, Model, read_source
-from isogram.model.card import card
+from isogram.inference.source import as_items
+from isogram.model.card import card, python
 
 RUN = CliRunner(env={"COLUMNS": "200"})
 
@@ -143,6 +150,58 @@ def test_the_card_names_encoders(model):
     text = card(model.saved)
     assert "| photo | image | builtin |" in text and "| name | text | builtin |" in text
     assert "model.embed('shop', [\"file\"])" in text or "model.embed('desk', [\"a sentence\"])" in text
+
+
+def test_a_model_knows_its_anchor_folder_and_its_encoders_files(tmp_path):
+    """Weights that changed in place: the model's rows would stand elsewhere, and nothing else would tell."""
+    from transformers import BertModel
+
+    write_anchor_set(tmp_path / "anchors", 30, columns=("lab", "name"))
+    shutil.copytree(tiny("bert"), tmp_path / "bert")
+    (tmp_path / "lab.csv").write_bytes((tmp_path / "anchors" / "lab.csv").read_bytes().replace(b"0.1", b"0.2"))
+    write_rows(tmp_path / "texts.csv", [{"words": f"the pump {i} hums"} for i in range(8)])
+    silos = SilosConfig(
+        anchors=tmp_path / "anchors",
+        modalities={
+            "lab": ModalityConfig(kind="table"),
+            "name": ModalityConfig(kind="text", encoder=f"hf:{tmp_path / 'bert'}"),
+        },
+        nodes=(
+            SiloNode(name="lab", modality="lab", data=tmp_path / "lab.csv"),
+            SiloNode(name="desk", modality="name", data=tmp_path / "texts.csv", column="words"),
+        ),
+        skip_bad=True,
+    )
+    data = load_silos(silos, anchors=0, seed=0)
+    assert data.sources["anchor_folder"] == hash_anchor_set(tmp_path / "anchors")
+    final_model(federation.align(data, Config(data="silos", silos=silos)), data).save(tmp_path / "model.safetensors")
+    model, files = isogram.Model.load(tmp_path), data.sources["encoder_files"]["name"]
+    text = card(model.saved)
+    assert f"bert #{files[:16]} |" in text and f"the hash `{hash_anchor_set(tmp_path / 'anchors')}`" in text
+    before = model.embed("desk", ["the pump hums"])
+    bert = BertModel.from_pretrained(tmp_path / "bert")
+    with torch.no_grad():
+        bert.embeddings.word_embeddings.weight += 0.1
+    bert.save_pretrained(tmp_path / "bert")
+    encoders._made.cache_clear()  # as in another process
+    with pytest.raises(
+        DataError, match=rf"has other files than when the model was trained \(#\w+ now, #{files[:16]} then"
+    ):
+        isogram.Model.load(tmp_path).embed("desk", ["the pump hums"])
+    shutil.copytree(tiny("bert"), tmp_path / "bert", dirs_exist_ok=True)
+    encoders._made.cache_clear()
+    np.testing.assert_array_equal(isogram.Model.load(tmp_path).embed("desk", ["the pump hums"]), before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "item"), [("sequence", ["ACGTACGT"]), ("text", ["a sentence"]), ("table", [{"column": 1.0}])]
+)
+def test_the_cards_lines_give_items_as_their_kind_takes_them(model, kind, item):
+    """A path for letters would be taken for letters."""
+    saved = replace(model.saved, encoders={"photo": ModalityConfig(kind=kind), "name": ModalityConfig(kind=kind)})
+    line = python(saved).splitlines()[-1]
+    given = eval(line.partition(", ")[2].removesuffix(")"))
+    assert given == item and as_items(given, kind)[0].path is None
 
 
 def test_the_commands_take_folders_files_and_texts(at, tmp_path):

@@ -177,7 +177,7 @@ def test_of_an_encoder_decoder_the_encoder_is_exchanged(tmp_path):
 def run(python):
     names = {}
     exec(python, names)
-    return names["model"].eval()
+    return names["transformer"].eval()
 
 
 @pytest.mark.parametrize(

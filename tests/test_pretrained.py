@@ -1,6 +1,7 @@
 """Encoders in the format of the Hugging Face hub, on small models that are made here: nothing is downloaded."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -128,6 +129,14 @@ def test_other_weights_and_other_preprocessing_have_another_fingerprint(tmp_path
     (folder / "preprocessor_config.json").write_text(json.dumps(about | {"image_mean": [0.4, 0.5, 0.5]}))
     changed = encoder_of(ModalityConfig(kind="image", encoder=f"hf:{folder}")).fingerprint
     assert changed != encoder_of(settings("image", "vit")).fingerprint
+
+
+def test_files_are_told_apart_by_content_not_by_place(tmp_path):
+    for name in ("vit", "bert", "wav2vec2"):
+        kind = {"vit": "image", "bert": "text", "wav2vec2": "audio"}[name]
+        shutil.copytree(tiny(name), tmp_path / name)
+        moved = encoder_of(ModalityConfig(kind=kind, encoder=f"hf:{tmp_path / name}"))
+        assert moved.files == encoder_of(settings(kind, name)).files
 
 
 def test_weights_that_are_no_safetensors_are_refused(tmp_path):

@@ -108,6 +108,7 @@ def test_blocks_are_filled_and_unknown_ones_refused():
         "docs/doctor.md",
         "docs/adapters.md",
         "docs/anchors.md",
+        "docs/anchor-sets.md",
         "docs/privacy.md",
     ],
 )

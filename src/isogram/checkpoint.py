@@ -168,4 +168,5 @@ def _about(fed: Federation, data: FederatedData) -> dict[str, Any]:
         "concepts": len(data.anchors),
         "labelling_nodes": labelling,
         "notes": list(data.notes),
+        **data.sources,
     }

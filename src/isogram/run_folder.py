@@ -146,6 +146,7 @@ def state(config: Config, data: FederatedData) -> dict[str, Any]:
         ],
         "notes": list(data.notes),
         "fingerprint": fingerprint(data),
+        "sources": dict(data.sources),
     } | ({"privacy": card(config, 0)} if private else {})
 
 

@@ -89,7 +89,7 @@ def fill(
         bool, typer.Option("--in-place", help="Add to the folder itself; nothing is replaced.")
     ] = False,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Of the generator, such as voice=fr.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Of the generator, such as voice=en-gb.")
     ] = None,
     quality: Annotated[float, typer.Option(help="Of synthetic items, above 0 and below 1.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of the generator's draws.")] = 0,
@@ -99,6 +99,7 @@ def fill(
     """Make items that a modality lacks, marked as synthetic."""
     with explained():
         from isogram.data.anchor_set import fill_anchor_set, make_generator
+        from isogram.data.sheets import few
         from isogram.progress import Parts
 
         if (out is None) != in_place:
@@ -106,7 +107,7 @@ def fill(
         options = [text.partition("=") for text in option or ()]
         wrong = [key for key, equals, _ in options if not equals]
         if wrong:
-            raise ConfigError(f"cannot read --option {wrong[0]!r}; write KEY=VALUE, such as voice=fr")
+            raise ConfigError(f"cannot read --option {wrong[0]!r}; write KEY=VALUE, such as voice=en-gb")
         generator = make_generator(by, {key: value for key, _, value in options})
         with Parts(consoles(quiet or as_json, as_json)[1]) as parts:
             done = fill_anchor_set(
@@ -120,7 +121,18 @@ def fill(
                 told=lambda made, of: parts.tell(modality, made, of),
             )
         if as_json:
-            print_json({"folder": str(done.folder), "filled": list(done.filled), "left": list(done.left)})
-        elif not quiet:
-            left = f"; {len(done.left):,} could not be made" if done.left else ""
+            found = {"filled": list(done.filled), "left": list(done.left), "unknown": list(done.unknown)}
+            print_json({"folder": str(done.folder), **found, "real": done.real})
+            return
+        if not quiet:
+            left = f"; {len(done.left):,} could not be made: {few(done.left)}" if done.left else ""
             typer.echo(f"{done.folder}: {len(done.filled):,} items of {modality} made by {by}{left}")
+        if done.unknown:
+            typer.echo(f"note: {by} has items of concepts that the set does not know: {few(done.unknown)}", err=True)
+        if not done.real:
+            typer.echo(
+                "note: no concept has a real item (quality 1) in every modality now, so a run of all of them has "
+                'nothing to hold out by measure = "anchors": set measure = "rows" or held_out = 0, or give some '
+                f"concepts a real item of {modality}",
+                err=True,
+            )

@@ -192,9 +192,11 @@ def export(
             folders = {name: str(path) for name, path in done.folders.items()}
             print_json({"folder": str(folder), "folders": folders, "python": done.python, "peft": done.peft})
         elif not quiet:
-            typer.echo(f"wrote {folder}: the model and its card")
+            adapter = ", an adapter for PEFT" if folder in done.folders.values() else ""
+            typer.echo(f"wrote {folder}: the model, its card{adapter}")
             for name, path in done.folders.items():
-                typer.echo(f"wrote {path}{name and f': node {name}'}")
+                if path != folder:
+                    typer.echo(f"wrote {path}{name and f': node {name}'}")
             typer.echo("\n".join(part for part in (done.python, done.peft) if part))
 
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -281,6 +282,8 @@ class FederatedData:
     all_paired: the anchor set of everything that is not held out, where rows of all modalities belong together: what
     nobody may have, for the upper bound. notes: what a reader of its figures has to know.
     encoders: modality -> how raw items of it became tokens, as `ModalityConfig` has it, where a file may be embedded.
+    sources: for a run's record and a model's card: `anchor_folder`, its hash as `isogram anchors hash` prints it, and
+    `encoder_files`, modality -> hash of the files of an encoder that can change, that is of the hub or a folder.
     """
 
     name: str
@@ -291,6 +294,7 @@ class FederatedData:
     all_paired: Callable[[], AnchorSet] | None = None
     notes: tuple[str, ...] = ()
     encoders: Mapping[str, ModalityConfig] = field(default_factory=dict)
+    sources: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [node.name for node in self.nodes]

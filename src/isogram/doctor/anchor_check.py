@@ -15,8 +15,9 @@ from isogram.alignment.evidence import near
 from isogram.config import Config, ModalityConfig
 from isogram.data import AnchorItems, AnchorSet, FederatedData, HeldOut, NodeData
 from isogram.data.anchor_set import AnchorTable, guess_modalities, hash_anchor_set, read_anchor_set
-from isogram.data.anchor_set.folder import FILE, SYNTHETIC
+from isogram.data.anchor_set.layout import FILE, SYNTHETIC
 from isogram.data.modalities.encode import Encoded, encode, with_columns
+from isogram.data.sheets import Problems
 from isogram.data.silos.rows import Told
 from isogram.doctor.diagnosis import Diagnosis, Finding
 from isogram.doctor.examine import examine
@@ -85,15 +86,16 @@ def check_anchor_set(
         if not named:
             raise ConfigError(f"these settings are of data = {config.data!r}, without silos; leave them out")
         modalities = {name: config.silos.modality(name) for name in sorted(named)}
-    unknown = [name for name, one in modalities.items() if one.kind == FILE]
-    if unknown:
-        raise DataError(
-            *(
-                f"{folder}: nothing says of which kind the files of {name!r} are; give a configuration"
-                for name in unknown
-            )
-        )
-    table = read_anchor_set(folder, modalities)
+    problems = Problems(
+        f"{folder}: nothing says of which kind the files of {name!r} are; give a configuration"
+        for name, one in modalities.items()
+        if one.kind == FILE
+    )
+    try:
+        table = read_anchor_set(folder, modalities)
+    except DataError as error:
+        problems += error.problems
+    problems.stop()
     encoded: dict[str, Encoded] = {}
     held, errors = [], list[str]()
     for name, items in table.items.items():

@@ -124,11 +124,19 @@ class Model:
             cache: folder of tokens that were made before.
 
         Raises:
-            DataError, ConfigError: as `embed`.
+            DataError, ConfigError: as `embed`; or the encoder's files are not those that the model was trained with.
         """
         config = self.encoder(node)
         from isogram.data.modalities.encode import encode
+        from isogram.data.modalities.encoders import encoder_of
 
+        then = self.saved.about.get("encoder_files", {}).get(self.nodes[self.node(node)])
+        now = getattr(encoder_of(config), "files", then)
+        if then not in (None, now):
+            raise DataError(
+                f"encoder {config.encoder!r} has other files than when the model was trained (#{now[:16]} now, "
+                f"#{then[:16]} then), so coordinates would mean nothing; give it the files of then"
+            )
         return encode(as_items(items, config.kind), config, skip_bad=skip_bad, told=told, cache=cache)
 
     def embed(self, node: str, items: Items, *, skip_bad: bool = False) -> FloatArray:

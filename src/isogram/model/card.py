@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from isogram.config import ModelConfig
 from isogram.model.saved import MODEL_FILE, SavedModel
 
@@ -16,9 +18,14 @@ _GOALS = {
 _LIMITS = (
     "Coordinates mean something between items embedded by this model, and by no other.",
     "Items unlike the public anchors and the nodes' rows get coordinates, too; nothing here says that they are unlike.",
-    "Scores are cosines, not probabilities; a class is always named, also for an item of none.",
     "It has been measured on the held-out rows of its run at most; the run's `report.html` has the figures.",
 )
+
+
+_NAMED = "Scores are cosines, not probabilities; a class is always named, also for an item of none."
+
+_ITEMS = {"text": '["a sentence"]', "sequence": '["ACGTACGT"]', "table": '[{"column": 1.0}]'}
+"""Kind -> how items of it are given; those of all others are paths."""
 
 
 def card(model: SavedModel) -> str:
@@ -36,7 +43,7 @@ def card(model: SavedModel) -> str:
         _section("How it was made", _list(_facts(model))),
         _section("Classes", _classes(model)),
         _section("Privacy", _privacy(model.privacy)),
-        _section("Limits", _list([*_LIMITS, *map(str, about.get("notes", ()))])),
+        _section("Limits", _list([*_LIMITS, *([_NAMED] if _heads(model) else []), *map(str, about.get("notes", ()))])),
         _section("Use", f"```python\n{python(model)}\n```"),
         _section(
             "Licence and contact",
@@ -51,11 +58,7 @@ def python(model: SavedModel, folder: str = ".") -> str:
     """Lines that embed an item of the model's first node."""
     node = next(iter(model.nodes))
     encoder = model.encoders.get(model.nodes[node])
-    item = (
-        "tokens"
-        if encoder is None
-        else {"text": '["a sentence"]', "table": '[{"column": 1.0}]'}.get(encoder.kind or model.nodes[node], '["file"]')
-    )
+    item = "tokens" if encoder is None else _ITEMS.get(encoder.kind or model.nodes[node], '["file"]')
     told = f"  # {item}: an array [n, {model.tokens[model.nodes[node]]}, c]" if encoder is None else ""
     return (
         f"from isogram import Model\nmodel = Model.load({folder!r})\ncoordinates = model.embed({node!r}, {item}){told}"
@@ -78,10 +81,13 @@ def _nodes(model: SavedModel) -> Iterable[tuple[str, ...]]:
 
 
 def _modalities(model: SavedModel) -> Iterable[tuple[str, ...]]:
-    anchors = model.about.get("anchors", {})
+    anchors, files = model.about.get("anchors", {}), model.about.get("encoder_files", {})
     for modality in dict.fromkeys(model.nodes.values()):
         encoder = model.encoders.get(modality)
-        how = ("numbers", "none: tokens are given") if encoder is None else (encoder.kind or modality, encoder.encoder)
+        its = f" #{files[modality][:16]}" if modality in files else ""
+        how = ("numbers", "none: tokens are given")
+        if encoder is not None:
+            how = (encoder.kind or modality, encoder.encoder + its)
         yield modality, *how, str(model.tokens[modality]), str(anchors.get(modality, "not recorded"))
 
 
@@ -89,6 +95,8 @@ def _facts(model: SavedModel) -> list[str]:
     about = model.about
     facts = [f"Data: {about['data']}, seed {about.get('seed')}"] if "data" in about else []
     facts.append(f"Anchors: {model.frame.shape[0]} concepts, hash `{model.anchor_hash}`")
+    if "anchor_folder" in about:
+        facts.append(f"Drawn from an anchor set whose folder has the hash `{about['anchor_folder']}`")
     if about.get("goal") in _GOALS:
         facts.append(f"Goal: {_GOALS[about['goal']]}")
     if model.adapters is None:
@@ -102,9 +110,14 @@ def _trunk(config: ModelConfig, model: SavedModel) -> str:
     return f"trunk {config.trunk} #{model.fingerprint}, adapter {config.adapter} of rank {config.rank}"
 
 
+def _heads(model: SavedModel) -> list[Tensor]:
+    """Class directions, of all or of each node; none where nobody labelled rows."""
+    return [*model.heads.values(), *([] if model.head is None else [model.head])] if model.classes else []
+
+
 def _classes(model: SavedModel) -> str:
-    heads = [*model.heads.values(), *([] if model.head is None else [model.head])]
-    if not heads or not model.classes:
+    heads = _heads(model)
+    if not heads:
         return "None: nobody labelled rows."
     known = [c for i, c in enumerate(model.classes) if any(bool(head[i].isfinite().all()) for head in heads)]
     lines = [f"Named: {', '.join(known) or 'none'}"]

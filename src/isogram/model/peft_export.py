@@ -106,11 +106,11 @@ def _file_name(node: str) -> str:
 def _python(transformer: Any, folder: Path, base: str, full: bool) -> str:
     if full:
         module, name = type(transformer).__module__, type(transformer).__name__
-        return f"from {module} import {name}\nmodel = {name}.from_pretrained({str(folder)!r})"
+        return f"from {module} import {name}\ntransformer = {name}.from_pretrained({str(folder)!r})"
     part = ".get_encoder()" if getattr(transformer.config, "is_encoder_decoder", False) else ""
     return (
         "from peft import PeftModel; from transformers import AutoModel\n"
-        f"model = PeftModel.from_pretrained(AutoModel.from_pretrained({base!r}){part}, {str(folder)!r})"
+        f"transformer = PeftModel.from_pretrained(AutoModel.from_pretrained({base!r}){part}, {str(folder)!r})"
     )
 
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isogram.data.anchor_set.folder import (
-    ABOUT,
+from isogram.data.anchor_set.folder import AnchorTable, guess_modalities, open_table, read_anchor_set
+from isogram.data.anchor_set.generators import Generator, Made, Wanted
+from isogram.data.anchor_set.layout import (
     CONCEPT,
     FILE,
     LICENCE,
@@ -23,13 +24,9 @@ from isogram.data.anchor_set.folder import (
     QUALITY,
     SUFFIXES,
     SYNTHETIC,
-    AnchorTable,
-    guess_modalities,
-    open_table,
+    is_modality,
     own_tables,
-    read_anchor_set,
 )
-from isogram.data.anchor_set.generators import Generator, Made, Wanted
 from isogram.data.modalities.base import Item
 from isogram.data.sheets import Problems
 from isogram.data.silos.tables import TextTable
@@ -41,11 +38,17 @@ QUALITY_OF_SYNTHETIC = 0.5
 
 @dataclass(frozen=True)
 class Filled:
-    """What came of it: the folder, concepts that got an item, and those for which the generator could make none."""
+    """What came of it: the folder, concepts that got an item, and those for which the generator could make none.
+
+    unknown: concepts that the generator has something for, and the set does not know.
+    real: how many concepts have an item of quality 1 in every modality of the set now.
+    """
 
     folder: Path
     filled: tuple[str, ...]
     left: tuple[str, ...]
+    unknown: tuple[str, ...]
+    real: int
 
 
 def fill_anchor_set(
@@ -92,17 +95,21 @@ def fill_anchor_set(
     if not missing:
         raise DataError(f"{table.path}: no item of {modality!r} is missing; there is nothing to fill")
     made: dict[int, Made] = {}
-    concepts, known = table.column(CONCEPT), _known(anchors)
+    concepts, known, columns = table.column(CONCEPT), _known(anchors), (CONCEPT, *anchors.items)
     for done, row in enumerate(missing):
         told(done, len(missing))
         draw = hashlib.sha256(f"{seed}\n{modality}\n{concepts[row]}".encode()).digest()
         has = known.get(concepts[row], _Known({}, {}))
-        one = generator(Wanted(concepts[row], *has, np.random.default_rng(int.from_bytes(draw))))
+        one = generator(Wanted(concepts[row], *has, np.random.default_rng(int.from_bytes(draw)), columns))
         if one is not None:
             made[row] = _checked(one, concepts[row], modality, column, name)
     told(len(missing), len(missing))
     filled = Filled(
-        out or folder, *(tuple(concepts[r] for r in missing if (r in made) is is_) for is_ in (True, False))
+        out or folder,
+        filled=tuple(concepts[row] for row in missing if row in made),
+        left=tuple(concepts[row] for row in missing if row not in made),
+        unknown=tuple(name for name in getattr(generator, "concepts", ()) if name not in known),
+        real=_real(anchors, modality),
     )
     if not made:
         raise DataError(f"{name} can make none of the {len(missing)} items that {modality!r} lacks; see its options")
@@ -111,8 +118,14 @@ def fill_anchor_set(
     return filled
 
 
+def _real(anchors: AnchorTable, modality: str) -> int:
+    """Concepts that have a real item in every modality, of which what is made here is none."""
+    real = [{*held.positions[held.quality == 1].tolist()} for held in anchors.items.values()]
+    return len(set.intersection(*real)) if modality in anchors.items else 0
+
+
 def _check_name(modality: str, table: TextTable, folder: Path, problems: Problems) -> None:
-    if modality in (CONCEPT, *ABOUT) or modality.partition(":")[0] in ABOUT or not modality.strip():
+    if not is_modality(modality) or not modality.strip():
         problems.append(f"{modality!r} is no modality's name; choose another")
     if modality in [path.stem for path in own_tables(folder)]:
         problems.append(f"{modality!r} has a table of its own, {modality}.csv; add rows of numbers to that by yourself")

@@ -1,39 +1,32 @@
-"""The folder of an anchor set: `anchors.csv` (or `anchors.parquet`), and the files that it names. docs/anchor-sets.md.
+"""The folder of an anchor set, read: `anchors.csv` or `anchors.parquet`, and the files that belong to it."""
 
-Such folders come from other organisations: nothing that a table says makes isogram read a file outside of its folder.
-"""
-
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from isogram.config import ModalityConfig
+from isogram.data.anchor_set.layout import (
+    ABOUT,
+    CELLS,
+    CONCEPT,
+    FILE,
+    ROWS,
+    SUFFIXES,
+    SYNTHETIC,
+    Wrong,
+    are_files,
+    find,
+    is_modality,
+    own_tables,
+)
 from isogram.data.base import FloatArray, IntArray
 from isogram.data.modalities import KINDS, kind_of
 from isogram.data.modalities.base import Item
 from isogram.data.sheets import Problems
-from isogram.data.silos.tables import TextTable, read_table
-from isogram.errors import DataError
-
-CONCEPT, PROVENANCE, QUALITY, LICENCE = "concept", "provenance", "quality", "licence"
-ABOUT = (PROVENANCE, QUALITY, LICENCE)
-"""Columns that hold for a whole row, or as `quality:MODALITY` for one modality of it, which comes first."""
-
-SYNTHETIC = "synthetic"
-"""How the provenance of an item begins that a program made up."""
-
-CELLS, ROWS = frozenset({"text", "sequence"}), frozenset({"table"})
-"""Kinds whose items stand in the anchor table itself, and those in a table of their own; all others are files."""
-
-FILE = "file"
-"""No kind: what files are called as long as nobody says of which they are."""
-
-SUFFIXES = {suffix: kind.name for kind in KINDS.values() for suffix in kind.suffixes}
-"""Of files, in lower case -> the kind that reads them."""
+from isogram.data.silos.tables import TextTable, number, read_table
 
 
 class Held(NamedTuple):
@@ -82,7 +75,7 @@ def read_anchor_set(folder: Path, modalities: Mapping[str, ModalityConfig]) -> A
         if kind in ROWS:
             found[name] = _rows(folder, name, config.columns, table, problems)
         elif table.has(name, problems):
-            found[name] = _cells(table, name, _is_of_files(kind), problems)
+            found[name] = cell_items(table, name, _is_of_files(kind), problems)
     about = _about(table, found, problems)
     problems.stop()
     used = sorted({row for rows in found.values() for row in rows})
@@ -105,32 +98,26 @@ def read_anchor_set(folder: Path, modalities: Mapping[str, ModalityConfig]) -> A
 
 
 def guess_modalities(folder: Path) -> dict[str, ModalityConfig]:
-    """Every modality that the folder holds, its kind by the suffixes of its files; what names no file is text.
+    """Every modality that the folder holds: those of columns of files (`are_files`) by suffix, of other columns text.
 
-    A column is of files if a cell of it names one that is there, or if all look so; where their suffixes do not tell of
-    which kind, it is called `FILE`, which nothing can encode.
+    Where suffixes do not tell of which kind files are, it is called `FILE`, which nothing can encode.
 
     Raises:
-        DataError: the table cannot be read.
+        DataError: the table of concepts cannot be read; what is wrong inside is for `read_anchor_set` to tell.
     """
     problems = Problems()
     table = open_table(folder, problems)
+    if not table:
+        problems.stop()
     guessed = {}
-    for name in cell_columns(table):
+    for name in filter(is_modality, table.columns):
         cells = [cell for cell in table.column(name) if cell]
         if not cells:
             continue  # to be filled
-        kinds = {SUFFIXES.get(Path(cell).suffix.lower(), "") for cell in cells}
-        if (cells and "" not in kinds) or any(isinstance(_find(folder, cell), Path) for cell in cells):
-            guessed[name] = ModalityConfig(kind=kinds.pop() or FILE if len(kinds) == 1 else FILE)
-        else:
-            guessed[name] = ModalityConfig(kind="text")
-    for path in own_tables(folder):
-        if path.stem in guessed:
-            problems.append(f"{path} and a column of {table.path} are both called {path.stem!r}; rename one")
-        guessed[path.stem] = ModalityConfig(kind="table")
-    problems.stop()
-    return guessed
+        kinds = {SUFFIXES.get(Path(cell).suffix.lower(), FILE) for cell in cells}
+        kind = "text" if not are_files(folder, cells) else kinds.pop() if len(kinds) == 1 else FILE
+        guessed[name] = ModalityConfig(kind=kind)
+    return guessed | {path.stem: ModalityConfig(kind="table") for path in own_tables(folder)}
 
 
 def open_table(folder: Path, problems: Problems) -> TextTable:
@@ -144,10 +131,8 @@ def open_table(folder: Path, problems: Problems) -> TextTable:
     if len(here) == 2:
         problems.append(f"{folder} has anchors.csv and anchors.parquet; remove the one that is not up to date")
         return nothing
-    try:
-        inside(folder, here[0].name)
-    except DataError as error:
-        problems.append(f"{folder}: {error}")
+    if isinstance(wrong := find(folder, here[0].name), Wrong):
+        problems.append(f"{here[0]}: {wrong.what}; {wrong.remedy}")
         return nothing
     before = len(problems)
     table = read_table(here[0], problems)
@@ -157,65 +142,12 @@ def open_table(folder: Path, problems: Problems) -> TextTable:
         return nothing
     if "license" in table.columns:
         problems.append(f"{table.path}: column 'license'; it is called 'licence' here: rename it")
-    held = {*cell_columns(table), *(path.stem for path in own_tables(folder))}
+    held = {*filter(is_modality, table.columns), *(path.stem for path in own_tables(folder))}
     strangers = [name for name in table.columns if ":" in name and name.partition(":")[0] in ABOUT]
     strangers = [name for name in strangers if name.partition(":")[2] not in held]
     problems.some(f"{table.path}: columns about modalities that it does not have:", strangers, "rename or drop them")
-    _check_concepts(table, problems)
+    concepts_of(table, problems)
     return table
-
-
-def cell_columns(table: TextTable) -> list[str]:
-    """Columns that are modalities."""
-    return [
-        name for name in table.columns if name != CONCEPT and name not in ABOUT and name.partition(":")[0] not in ABOUT
-    ]
-
-
-def own_tables(folder: Path) -> list[Path]:
-    """Files `MODALITY.csv` beside the table of concepts: what begins with a header that has `concept` in it."""
-    found = []
-    for path in sorted(folder.glob("*.csv")):
-        if path.name != "anchors.csv" and path.is_file() and path.resolve().is_relative_to(folder.resolve()):
-            with path.open("rb") as file:
-                header = file.readline(1 << 20).decode("utf-8-sig", "replace")
-            if CONCEPT in (cell.strip().strip('"') for cell in header.split(",")):
-                found.append(path)
-    return found
-
-
-def inside(folder: Path, cell: str) -> Path:
-    """The file in the folder that a cell names.
-
-    Raises:
-        DataError: it is none, or outside of the folder.
-    """
-    found = _find(folder, cell)
-    if isinstance(found, _Wrong):
-        raise DataError(f"{cell[:200]!r}: {found.what}; {found.remedy}")
-    return found
-
-
-class _Wrong(NamedTuple):
-    what: str
-    remedy: str
-
-
-def _find(folder: Path, cell: str) -> Path | _Wrong:
-    """The file that a cell names, or what is wrong with it."""
-    path, windows = folder / cell, PureWindowsPath(cell)
-    if PurePosixPath(cell).is_absolute() or windows.drive or windows.root or ".." in windows.parts:
-        return _Wrong("leads out of the folder", "put the file into it, and name it from there")
-    if "\\" in cell:
-        return _Wrong("a path with \\", "write / between folders")
-    try:
-        if not path.is_file():
-            return _Wrong("no such file in the folder", "add it, or leave the cell empty")
-        if not path.resolve().is_relative_to(folder.resolve()):
-            return _Wrong("a link that leads out of the folder", "put the file itself there")
-    except (OSError, RuntimeError, ValueError):  # too long, a link in a circle, a zero byte
-        return _Wrong("no name of a file", "correct it, or say by a configuration of which kind the column is")
-    return path
 
 
 class _About(NamedTuple):
@@ -224,20 +156,28 @@ class _About(NamedTuple):
     licence: str
 
 
-def _check_concepts(table: TextTable, problems: Problems) -> None:
+def concepts_of(table: TextTable, problems: Problems) -> list[str]:
+    """Of each row, its concept; those that are empty or stand twice are noted."""
     concepts = table.column(CONCEPT)
-    empty = [table.where(row) for row, name in enumerate(concepts) if not name]
-    problems.some(f"column {CONCEPT!r} is empty:", empty, "name each concept")
-    again = [repr(name) for name, count in Counter(concepts).items() if name and count > 1]
+    rows: dict[str, list[str]] = {}
+    for row, name in enumerate(concepts):
+        rows.setdefault(name, []).append(table.place(row))
+    problems.some(f"{table.path}: column {CONCEPT!r} is empty:", rows.pop("", []), "name each concept")
+    again = [
+        f"{name!r} ({', '.join(places[:5])}{', ...' if len(places) > 5 else ''})"
+        for name, places in rows.items()
+        if len(places) > 1
+    ]
     problems.some(f"{table.path}: concepts that stand twice:", again, "keep one row of each")
+    return concepts
 
 
-def _cells(table: TextTable, name: str, files: bool, problems: Problems) -> dict[int, Item]:
-    """Row -> its item of a modality that has a column; long texts may stand in files, if all of the column do."""
+def cell_items(table: TextTable, name: str, files: bool, problems: Problems) -> dict[int, Item]:
+    """Row -> its item of a column of `files`, or of what its cells look like: a column of texts may be of files."""
     folder, cells = table.path.parent, table.column(name)
-    files = files or all(isinstance(_find(folder, cell), Path) for cell in cells if cell)
+    files = files or are_files(folder, cells)
     found: dict[int, Item] = {}
-    wrong: dict[_Wrong, list[str]] = {}
+    wrong: dict[Wrong, list[str]] = {}
     for row, cell in enumerate(cells):
         where = f"{table.where(row)}, column {name!r}"
         if not cell:
@@ -245,9 +185,9 @@ def _cells(table: TextTable, name: str, files: bool, problems: Problems) -> dict
         if not files:
             found[row] = Item(where, text=cell.replace("\r\n", "\n").replace("\r", "\n"))
             continue
-        path = _find(folder, cell)
-        if isinstance(path, _Wrong):
-            wrong.setdefault(path, []).append(f"{cell[:100]!r} ({_line(table, row)})")
+        path = find(folder, cell)
+        if isinstance(path, Wrong):
+            wrong.setdefault(path, []).append(f"{cell[:100]!r} ({table.place(row)})")
         else:
             found[row] = Item(where, path=path)
     for (what, remedy), places in wrong.items():
@@ -265,32 +205,37 @@ def _is_of_files(kind: str) -> bool:
 
 def _rows(folder: Path, name: str, columns: Sequence[str], anchors: TextTable, problems: Problems) -> dict[int, Item]:
     """Row of the table of concepts -> its item of a modality that has a table of its own."""
-    before = len(problems)
-    try:
-        table = read_table(inside(folder, f"{name}.csv"), problems)
-    except DataError:
+    path = find(folder, f"{name}.csv")
+    if isinstance(path, Wrong):
+        its = folder / f"{name}.csv"
         problems.append(
-            f"no file {folder / f'{name}.csv'}; a modality of kind table has one, with a column {CONCEPT!r}"
+            f"{its}: {path.what}; {path.remedy}"
+            if its.is_symlink()
+            else f"no file {its}; a modality of kind table has one, with a column {CONCEPT!r}"
         )
         return {}
+    if name in anchors.columns:
+        problems.append(f"{path} and a column of {anchors.path} are both called {name!r}; rename one")
+    before = len(problems)
+    table = read_table(path, problems)
     if len(problems) > before:
         return {}
     wanted = columns or [column for column in table.columns if column != CONCEPT]
-    for column in (CONCEPT, *wanted):
-        table.has(column, problems)
     if not wanted:
         problems.append(f"{table.path} has no columns of numbers")
-    if len(problems) > before:
+    wanted = [column for column in wanted if table.has(column, problems)]
+    if not table.has(CONCEPT, problems):
         return {}
-    _check_concepts(table, problems)
+    mine = concepts_of(table, problems)
     known = {concept: row for row, concept in enumerate(anchors.column(CONCEPT))}
-    mine = table.column(CONCEPT)
-    strangers = [repr(concept) for concept in mine if concept and concept not in known]
+    strangers = [
+        f"{concept!r} ({table.place(row)})" for row, concept in enumerate(mine) if concept and concept not in known
+    ]
     problems.some(f"{table.path}: concepts that {anchors.path.name} does not have:", strangers, "add or drop them")
     numbers, bad = {column: table.column(column) for column in wanted}, []
     found: dict[int, Item] = {}
     for row, concept in enumerate(mine):
-        values = tuple((column, _number(cells[row])) for column, cells in numbers.items())
+        values = tuple((column, number(cells[row])) for column, cells in numbers.items())
         bad += [
             f"{table.where(row)}, column {column!r}: {numbers[column][row] or 'empty'}"
             for column, value in values
@@ -309,32 +254,21 @@ def _about(
     outside: dict[str, None] = {}  # a row's column counts once, for however many items it speaks
     full = []
     for name, row in ((name, row) for name, rows in found.items() for row in rows if row >= 0):
-        provenance, quality, licence = (cell_about(table, row, what, name) for what in ABOUT)
-        number = _number(quality[1] or "1")
-        if not 0 < number <= 1:
+        provenance, quality, licence = (_said(table, row, what, name) for what in ABOUT)
+        weight = number(quality[1] or "1")
+        if not 0 < weight <= 1:
             outside[f"{table.where(row)}, column {quality[0]!r}: {quality[1]}"] = None
-        elif number == 1 and provenance[1].lower().startswith(SYNTHETIC):
-            full.append(f"{name!r} ({_line(table, row)})")
-        about[name][row] = _About(provenance[1], number, licence[1])
+        elif weight == 1 and provenance[1].lower().startswith(SYNTHETIC):
+            full.append(f"{name!r} ({table.place(row)})")
+        about[name][row] = _About(provenance[1], weight, licence[1])
     problems.some("quality that is not above 0 and at most 1:", list(outside), "correct it, or leave the item out")
     problems.some(f"{table.path}: synthetic items of quality 1:", full, "give them a lower one, such as 0.5")
     return about
 
 
-def cell_about(table: TextTable, row: int, what: str, name: str) -> tuple[str, str]:
+def _said(table: TextTable, row: int, what: str, name: str) -> tuple[str, str]:
     """The column that says it of an item, and what it says; empty if none does."""
     for column in (f"{what}:{name}", what):
         if column in table.columns and (text := str(table.cells[column][row])):
             return column, text
     return what, ""
-
-
-def _line(table: TextTable, row: int) -> str:
-    return table.where(row).removeprefix(f"{table.path}, ")
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text.replace("_", "x"))
-    except ValueError:
-        return np.nan

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from isogram.config import ModalityConfig
-from isogram.data.anchor_set.folder import CONCEPT, LICENCE, inside
-from isogram.data.modalities.base import Item
+from isogram.data.anchor_set.folder import cell_items, concepts_of
+from isogram.data.anchor_set.layout import CONCEPT, LICENCE
+from isogram.data.modalities.base import Item, bytes_of
 from isogram.data.modalities.image import IMAGE
 from isogram.data.sheets import Problems
 from isogram.data.silos.tables import read_table
@@ -36,12 +37,40 @@ _SECONDS = 60
 
 @dataclass(frozen=True)
 class Wanted:
-    """The item that is to be made: of which concept, from what it has in other modalities, and the only randomness."""
+    """The item that is to be made: of which concept, from what it has in other modalities, and the only randomness.
+
+    columns: that the set has items in, whether this concept does or not.
+    """
 
     concept: str
     items: Mapping[str, Item]
     licences: Mapping[str, str]
     draw: np.random.Generator
+    columns: tuple[str, ...]
+
+    def item(self, column: str, generator: str) -> Item | None:
+        """What the concept has in a column that a generator was told to use.
+
+        Raises:
+            ConfigError: the set has no such column.
+        """
+        if column not in self.columns:
+            there = ", ".join(map(repr, self.columns))
+            raise ConfigError(f"{generator} is to use column {column!r}, and the set has none; there are {there}")
+        return self.items.get(column)
+
+    def text(self, column: str, generator: str) -> str | None:
+        """The same of a column of texts, or the concept's own name.
+
+        Raises:
+            ConfigError: the set has no such column, or it holds something else.
+        """
+        if column == CONCEPT:
+            return self.concept
+        item = self.item(column, generator)
+        if item is not None and item.text is None:
+            raise ConfigError(f"{generator} is to use the text of column {column!r}, which holds none; name another")
+        return None if item is None else item.text
 
 
 @dataclass(frozen=True)
@@ -77,9 +106,8 @@ class Template:
 
     def __call__(self, wanted: Wanted) -> Made | None:
         """The template, filled in."""
-        known = {name: item.text for name, item in wanted.items.items()} | {CONCEPT: wanted.concept}
-        names = re.findall(r"\{([^{}]+)\}", self.template)
-        if any(known.get(name) is None for name in names):
+        known = {name: wanted.text(name, "template") for name in re.findall(r"\{([^{}]+)\}", self.template)}
+        if None in known.values():
             return None
         return Made(re.sub(r"\{([^{}]+)\}", lambda found: str(known[found[1]]), self.template))
 
@@ -103,8 +131,7 @@ class Espeak:
 
     def __call__(self, wanted: Wanted) -> Made | None:
         """One WAV."""
-        item = wanted.items.get(self.text)
-        text = wanted.concept if self.text == CONCEPT else item.text if item is not None else None
+        text = wanted.text(self.text, "espeak")
         if not text:
             return None
         sound = self._said(text)
@@ -144,7 +171,7 @@ class Augment:
 
     def __call__(self, wanted: Wanted) -> Made | None:
         """PNG or WAV."""
-        item = wanted.items.get(self.source)
+        item = wanted.item(self.source, "augment")
         if item is None:
             return None
         if item.path is None:
@@ -156,34 +183,33 @@ class Augment:
 class FromTable:
     """Items that another program made: a table with the columns `concept` and `value`, and `licence` if it says so.
 
-    Values are text, or paths from the table's folder where all of them are.
+    Values are text, or paths from the table's folder, as in the columns of an anchor set.
+
+    Attributes:
+        concepts: that it has an item of.
     """
 
     def __init__(self, file: str = "") -> None:
         if not file:
             raise ConfigError(f"table needs file=TABLE: with the columns {CONCEPT!r} and 'value'")
-        path, problems = Path(file).expanduser(), Problems()
-        table = read_table(path, problems)
+        problems = Problems()
+        table = read_table(Path(file).expanduser(), problems)
         problems.stop()
         if table.has(CONCEPT, problems) & table.has("value", problems):
-            concepts, values = table.column(CONCEPT), table.column("value")
-            again = sorted({repr(name) for name in concepts if concepts.count(name) > 1})
-            problems.some(f"{path}: concepts that stand twice:", again, "keep one row of each")
+            self.concepts = concepts_of(table, problems)
+            items = cell_items(table, "value", False, problems)
         problems.stop()
         licences = table.column(LICENCE) if LICENCE in table.columns else [""] * len(table)
-        self.values = {c: (v, licence) for c, v, licence in zip(concepts, values, licences, strict=True) if v}
-        try:
-            self.paths = {concept: inside(path.parent, value) for concept, (value, _) in self.values.items()}
-        except DataError:
-            self.paths = {}
+        self._items = {self.concepts[row]: (item, licences[row]) for row, item in items.items()}
 
     def __call__(self, wanted: Wanted) -> Made | None:
         """The table's item."""
-        if wanted.concept not in self.values:
+        if wanted.concept not in self._items:
             return None
-        value, licence = self.values[wanted.concept]
-        path = self.paths.get(wanted.concept)
-        return Made(value, "", licence) if path is None else Made(path.read_bytes(), path.suffix, licence)
+        item, licence = self._items[wanted.concept]
+        if item.path is None:
+            return Made(item.text or "", "", licence)
+        return Made(bytes_of(item), item.path.suffix, licence)
 
 
 GENERATORS: dict[str, Callable[..., Generator]] = {
@@ -199,7 +225,7 @@ def make_generator(name: str, options: Mapping[str, str]) -> Generator:
     """A generator by its name.
 
     Raises:
-        ConfigError: there is none of that name, or it has no such option.
+        ConfigError: there is none of that name, or it has no such option, or needs one.
     """
     others = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in GENERATORS and name not in others:
@@ -213,6 +239,13 @@ def make_generator(name: str, options: Mapping[str, str]) -> Generator:
     unknown = [option for option in options if option not in takes]
     if unknown and not any(one.kind is Parameter.VAR_KEYWORD for one in takes.values()):
         raise ConfigError(f"{name} has no option {unknown[0]!r}; it has {', '.join(takes) or 'none'}")
+    needed = [
+        option
+        for option, one in takes.items()
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and option not in options
+    ]
+    if needed:
+        raise ConfigError(f"{name} needs {' '.join(f'--option {option}=...' for option in needed)}")
     found: Generator = made(**options)
     return found
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from isogram.data.anchor_set.folder import guess_modalities, read_anchor_set
-from isogram.data.modalities.base import Item
+from isogram.data.modalities.base import BadItem, Item
 from isogram.data.modalities.content import content_hash
+from isogram.data.sheets import Problems
 
 
 def hash_anchor_set(folder: Path) -> str:
@@ -17,13 +18,17 @@ def hash_anchor_set(folder: Path) -> str:
     as it is. `AnchorSet.hash` is over tokens instead: equal folders have the same there if encoders are equal, too.
 
     Raises:
-        DataError: the folder cannot be read as an anchor set; or a file of it cannot.
+        DataError: the folder cannot be read as an anchor set; or some files of it cannot.
     """
     anchors = read_anchor_set(folder, guess_modalities(folder))
-    lines = []
+    lines, problems = [], Problems()
     for modality, held in anchors.items.items():
         for position, item, quality in zip(*held, strict=True):
-            lines.append(json.dumps([anchors.concepts[position], modality, _content(item), float(quality).hex()]))
+            try:
+                lines.append(json.dumps([anchors.concepts[position], modality, _content(item), float(quality).hex()]))
+            except BadItem as error:
+                problems += error.problems
+    problems.stop()
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 

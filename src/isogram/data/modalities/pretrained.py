@@ -30,7 +30,10 @@ _STRETCHES = 8
 
 
 class Pretrained:
-    """What all of them share: the model in evaluation mode, on the GPU if there is one, and its fingerprint."""
+    """What all of them share: the model in evaluation mode, on the GPU if there is one, and its fingerprint.
+
+    files: sha256 over weights and preprocessing, the same on every machine and in every version of the library.
+    """
 
     _part: ClassVar = ""
     _auto: ClassVar = ""
@@ -64,9 +67,10 @@ class Pretrained:
         if getattr(model.config, "is_encoder_decoder", False):
             model = model.get_encoder()
         self._model = model.eval().requires_grad_(False).to(self._device)
-        about = [_CODE, transformers.__version__, type(model).__name__, self._device.type, self._about()]
-        weights = fingerprint(model.state_dict(), whole=True)
-        self.fingerprint = f"hf {hashlib.sha256(json.dumps([*about, weights]).encode()).hexdigest()}"
+        files = [type(model).__name__, self._about(), fingerprint(model.state_dict(), whole=True)]
+        self.files = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        about = [_CODE, transformers.__version__, self._device.type, self.files]
+        self.fingerprint = f"hf {hashlib.sha256(json.dumps(about).encode()).hexdigest()}"
         # A CPU's threads each have their own item; a GPU takes one batch at a time.
         self._turn = threading.Semaphore(1 if self._device.type == "cuda" else 1 << 20)
 

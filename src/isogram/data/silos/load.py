@@ -1,11 +1,16 @@
 """From folders, tables and an anchor set to a federation: everything read, encoded, kept apart, and split."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from isogram.config import SilosConfig
+from isogram.config import ModalityConfig, SilosConfig
+from isogram.data.anchor_set import hash_anchor_set
 from isogram.data.base import UNLABELLED, FederatedData, IntArray, NodeData
+from isogram.data.modalities.encoders import encoder_of
 from isogram.data.sheets import Problems
 from isogram.data.silos.apart import REMEDY, Source, shared_rows
 from isogram.data.silos.classes import check_labels, declared, find_classes
@@ -13,6 +18,7 @@ from isogram.data.silos.manifest import read_manifest
 from isogram.data.silos.measure import anchor_set, check_private_groups, hold_out_anchors, hold_out_rows
 from isogram.data.silos.rows import Public, Rows, Told, encode_anchors, encode_rows, say
 from isogram.data.silos.sites import check_settings, modality_configs, node_names
+from isogram.errors import DataError
 
 
 def load_silos(
@@ -81,7 +87,25 @@ def load_silos(
         notes += [note for one in rows for note in _notes(one, len(manifests[one.name]), classes)]
     problems.stop()
     data = [NodeData(one.name, one.node.modality, one.tokens, _known(one.labels, private)) for one in rows]
-    return FederatedData("silos", tuple(data), chosen, held_out, classes, notes=tuple(notes), encoders=configs)
+    return FederatedData(
+        "silos",
+        tuple(data),
+        chosen,
+        held_out,
+        classes,
+        notes=tuple(notes),
+        encoders=configs,
+        sources=_sources(table.folder, configs),
+    )
+
+
+def _sources(folder: Path, configs: Mapping[str, ModalityConfig]) -> dict[str, Any]:
+    """Which anchors and which encoders these were; an anchor set that is damaged where nobody looks has no hash."""
+    files = {name: getattr(encoder_of(config), "files", "") for name, config in configs.items()}
+    sources: dict[str, Any] = {"encoder_files": {name: found for name, found in files.items() if found}}
+    with suppress(DataError):
+        sources["anchor_folder"] = hash_anchor_set(folder)
+    return sources
 
 
 def _known(labels: IntArray | None, private: bool) -> IntArray | None:
