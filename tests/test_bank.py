@@ -1,11 +1,15 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from damage import spoil
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import planted
+from pyarrow import parquet
 
 from isogram import federation
 from isogram.checkpoint import final_model
@@ -138,22 +142,77 @@ def test_files_that_are_no_banks_are_told(bank, tmp_path):
         bank.save(tmp_path / "text" / "bank")
 
 
+def rewritten(bank, path, header=None, **columns):
+    """The bank's file with another header, or other columns."""
+    bank.save(path)
+    table = parquet.read_table(path)
+    header = json.loads(table.schema.metadata[b"isogram"]) if header is None else header
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    parquet.write_table(table.replace_schema_metadata({b"isogram": json.dumps(header)}), path)
+    return path
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_bank_with_a_damaged_header_is_told_or_can_be_used(bank, model, tmp_path, data):
+    bank.save(tmp_path / "bank")
+    header = json.loads(parquet.read_schema(tmp_path / "bank").metadata[b"isogram"])
+    spoil(data, header)
+    try:
+        again = Bank.load(rewritten(bank, tmp_path / "bank", header), model)
+    except DataError as error:
+        said = str(error)
+    else:
+        said = f"{tmp_path / 'bank'} is fine: nobody need embed"
+        assert again.about.keys() == bank.about.keys() and all(isinstance(x, str) for x in again.about.values())
+        assert len(again.search(again.coordinates[0], 3)) == 3 and again[0].id == "b-0"
+    assert str(tmp_path / "bank") in said and "embed" in said
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("hubness", pa.array([np.nan] * 30, pa.float32()), "no finite numbers"),
+        ("hubness", pa.array([None] * 30, pa.float32()), "'hubness' has empty cells"),
+        ("hubness", pa.array(["a"] * 30), "could not convert"),
+        ("id", pa.array([None] * 30, pa.string()), "'id' has empty cells"),
+        ("text", pa.array([1] * 30), "'text' is no text"),
+        ("coordinates", pa.array([1.0] * 30), "flatten|list_size"),
+        ("coordinates", pa.array([[1.0, 2.0]] * 30, pa.list_(pa.float32(), 2)), "2 coordinates, the model"),
+    ],
+)
+def test_a_bank_with_a_damaged_column_is_told(bank, model, tmp_path, column, value, said):
+    with pytest.raises(DataError, match=rf"bank is damaged \(.*({said}).*\); embed its items again"):
+        Bank.load(rewritten(bank, tmp_path / "bank", **{column: value}), model)
+
+
+def test_what_was_left_out_stands_in_the_file(bank, model, tmp_path):
+    replace(bank, bad=("a.png: is no picture",)).save(tmp_path / "bank")
+    assert Bank.load(tmp_path / "bank", model).bad == ("a.png: is no picture",)
+    header = {"format": "isogram-bank-1", **bank.about}  # as it was written before
+    assert Bank.load(rewritten(bank, tmp_path / "bank", header), model).bad == ()
+
+
 def test_queries_of_another_model_are_told(bank):
     r = bank.coordinates.shape[1]
     with pytest.raises(DataError, match=rf"queries \[1, {r + 1}\], but items of this bank have {r} coordinates"):
         bank.search(np.ones(r + 1))
     with pytest.raises(DataError, match="no numbers"):
         bank.search(np.full(r, np.nan))
+    for query in ("red", ["red"], [[1.0, 2.0], [3.0]], None):
+        with pytest.raises(DataError, match=r"no list of numbers|queries \[|no numbers"):
+            bank.search(query)
 
 
 def test_what_does_not_make_a_bank_is_told(model, data):
     rows = data.nodes[2].tokens[:3]
-    for settings, said in (
+    for wrong, said in (
         ({"ids": ["a", "b", "a"]}, "ids that stand twice: 'a'"),
         ({"ids": ["a"]}, "3 items, 1 ids, 3 labels"),
         ({"labels": ["a"] * 4}, "3 items, 3 ids, 4 labels"),
     ):
         with pytest.raises(DataError, match=said):
-            Bank.build(model, "b", rows, **settings)
+            Bank.build(model, "b", rows, **wrong)
     with pytest.raises(DataError, match="no item to embed"):
         Bank.build(model, "b", rows[:0])

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from planted import planted
 from tables import write_tables
 from torch.testing import assert_close
@@ -22,7 +23,6 @@ from isogram.config_file import read_config
 from isogram.data import open_data, read_tokens
 from isogram.errors import DataError
 from isogram.inference import Bank, Model, read_source
-from isogram.model import SavedModel
 from isogram.model.card import card
 from isogram.model.peft_export import export_model
 
@@ -106,10 +106,33 @@ def test_a_modality_stands_for_its_only_node(model, data):
 def test_classes_are_those_of_the_saved_model_and_have_the_best_score(model, data):
     for node in data.nodes:
         named = model.classify(node.name, node.tokens)
-        assert named == model.saved.classify(node.name, node.tokens) and len(set(named)) > 1
+        assert len(set(named)) > 1
         scores = model.class_scores(node.name, node.tokens)
         assert scores.shape == (60, 3) and np.abs(scores).max() <= 1 + 1e-6
         assert [model.classes[i] for i in scores.argmax(1)] == named
+
+
+def test_no_class_is_named_where_none_has_evidence(model, data, tmp_path):
+    rows, blank = data.nodes[2].tokens[:3], torch.full_like(model.saved.head_of("b"), torch.nan)
+    bare = replace(model.saved, head=blank, heads=dict.fromkeys(model.saved.heads, blank))
+    assert np.isnan(Model(bare).class_scores("b", rows)).all()
+    with pytest.raises(DataError, match="no class can be named: none has evidence here, .*label more"):
+        Model(bare).classify("b", rows)
+    assert Model(bare).classify("b", rows[:0]) == []
+    one = blank.clone()
+    one[1] = model.saved.head_of("b")[1]
+    some = replace(bare, head=one, heads=dict.fromkeys(model.saved.heads, one))
+    assert Model(some).classify("b", rows) == [data.classes[1]] * 3
+
+
+def test_the_command_says_that_no_class_has_evidence(own, tmp_path):
+    saved = Model.load(own).saved
+    blank = torch.full_like(saved.head_of("lab"), torch.nan)
+    replace(saved, head=blank, heads=dict.fromkeys(saved.heads, blank)).save(tmp_path / "model.safetensors")
+    for more in (["--json"], ["-o", str(tmp_path / "classes.csv")]):
+        done = RUN.invoke(app, ["classify", str(tmp_path), str(own / "lab.csv"), "--node", "lab", *more])
+        assert done.exit_code == 2 and done.stdout == "" and "none has evidence" in done.stderr
+    assert not (tmp_path / "classes.csv").exists()
 
 
 def test_a_model_of_numbers_says_what_to_give(model):
@@ -236,9 +259,7 @@ def test_the_commands_embed_search_and_classify(own, tmp_path):
 
     done = RUN.invoke(app, ["classify", model, str(own / "lab.csv"), "--node", "lab"])
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    assert [row["class"] for row in rows] == SavedModel.load(own / "model.safetensors").classify(
-        "lab", read_tokens(own / "lab.csv")
-    )
+    assert [row["class"] for row in rows] == Model.load(model).classify("lab", read_tokens(own / "lab.csv"))
     out = tmp_path / "classes.csv"
     done = RUN.invoke(app, ["classify", model, str(own / "lab.csv"), "--node", "lab", "-o", str(out)])
     assert done.exit_code == 0 and list(csv.DictReader(io.StringIO(out.read_text()))) == rows
@@ -257,6 +278,12 @@ def test_wrong_questions_are_told(own, tmp_path):
             "takes rows",
         ),
         (["embed", str(own), lab, "--node", "lab", "-o", f"{bank}2", "--id", "x"], "leave --id out"),
+        (["embed", model, lab, "--node", "lab", "-o", str(tmp_path / "no" / "bank")], "there is no folder"),
+        (["embed", model, lab, "--node", "lab", "--force", "-o", str(tmp_path)], "is a folder; name a file"),
+        (["classify", model, lab, "--node", "lab", "-o", str(tmp_path / "no" / "x.csv")], "there is no folder"),
+        (["classify", model, lab, "--node", "lab", "--label", "x"], "No such option"),
+        (["classify", str(own / "none"), lab, "--node", "lab"], "there is no such folder or file; name a run"),
+        (["search", model, bank, "--text", "a", "--row", "lab-3"], "leave it out with --text"),
         (["search", model, bank], "either --text or --file"),
         (["search", model, bank, "--text", "a", "--file", lab], "either --text or --file"),
         (["search", model, bank, "--text", "a"], "no node takes text; there are lab (meth), north (rna), south (rna)"),

@@ -18,6 +18,7 @@ from isogram import federation
 from isogram.checkpoint import final_model
 from isogram.cli import app
 from isogram.config import Config, ModalityConfig, ModelConfig, SiloNode, SilosConfig, TrainConfig
+from isogram.config_file import to_toml
 from isogram.data import load, pictures
 from isogram.data.anchor_set import hash_anchor_set
 from isogram.data.modalities import encoders
@@ -123,7 +124,13 @@ def test_what_is_no_item_is_told_with_all_that_is_wrong(at, model, tmp_path):
     encoded = model.tokens("shop", items, skip_bad=True)
     assert encoded.kept.tolist() == [1] and len(encoded.bad) == 2
     np.testing.assert_array_equal(model.embed("shop", items, skip_bad=True), model.embed("shop", [good]))
-    for given, said in (("cat.png", "items are one str; give a list"), ([3], "item 1 is int; give a path, text")):
+    for given, said in (
+        ("cat.png", "items are one str; give a list"),
+        (None, "items are one NoneType; give a list"),
+        ([3], "item 1 is int; give a path, text"),
+        ([{"a": 1.0}, {"a": "x"}], "item 2, column 'a': 'x' is no number"),
+        ([{"a": None}], "item 1, column 'a': None is no number"),
+    ):
         with pytest.raises(DataError, match=said):
             model.embed("shop", given)
 
@@ -237,6 +244,47 @@ def test_the_commands_take_folders_files_and_texts(at, tmp_path):
     assert done.exit_code == 0 and len(rows) == 25 and "broken.png" in done.stderr
     model = Model.load(folder)
     assert [r["class"] for r in rows] == model.classify("shop", sorted((bad / "left").glob("[0-9]*.png")))
+
+
+def test_a_runs_settings_say_which_column_is_which(at, model, tmp_path):
+    """In a run's folder, of a table that has their columns; others are named, or found, as ever."""
+    folder, _ = at
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    rows = [{"id": f"n{i}", "words": f"a {w}", "other": f"{w} or so"} for i, w in enumerate(WORDS[:4])]
+    write_rows(tmp_path / "new.csv", rows)
+    write_rows(tmp_path / "renamed.csv", [{"said": row["words"]} for row in rows])
+    arguments = ["classify", str(run), str(tmp_path / "new.csv"), "--node", "desk"]
+    done = RUN.invoke(app, arguments)
+    assert done.exit_code == 2 and "say it by column = NAME (--column NAME)" in done.stderr, done.output
+    silos = {
+        "anchors": str(folder / "anchors"),
+        "modalities": {"photo": {"kind": "image"}, "name": {"kind": "text"}},
+        "nodes": [
+            {"name": "shop", "modality": "photo", "data": str(folder / "photos")},
+            {"name": "desk", "modality": "name", "data": str(folder / "texts.csv"), "column": "words", "id": "id"},
+        ],
+    }
+    (run / "config.toml").write_text(to_toml(Config.model_validate({"data": "silos", "silos": silos})))
+    found = list(csv.DictReader(io.StringIO(RUN.invoke(app, arguments).stdout)))
+    assert [row["id"] for row in found] == ["n0", "n1", "n2", "n3"]
+    assert [row["class"] for row in found] == model.classify("desk", [row["words"] for row in rows])
+    other = RUN.invoke(app, [*arguments, "--column", "other"])
+    named = [row["class"] for row in csv.DictReader(io.StringIO(other.stdout))]
+    assert named == model.classify("desk", [row["other"] for row in rows])
+    renamed = RUN.invoke(app, ["classify", str(run), str(tmp_path / "renamed.csv"), "--node", "desk", "--json"])
+    assert [row["id"] for row in json.loads(renamed.stdout)["items"]] == [f"line {i}" for i in range(2, 6)]
+
+    bank = str(tmp_path / "texts.parquet")
+    long = {"id": "n9", "words": "word " * 60, "other": "x"}
+    write_rows(tmp_path / "new.csv", [*rows, long])
+    assert RUN.invoke(app, ["embed", str(run), str(tmp_path / "new.csv"), "--node", "desk", "-o", bank]).exit_code == 0
+    asked = ["search", str(run), bank, "--file", str(tmp_path / "new.csv"), "--from", "desk", "--row", "n9"]
+    shown = CliRunner(env={"COLUMNS": "300"}).invoke(app, asked)
+    assert shown.exit_code == 0 and "text" in shown.stdout.splitlines()[1], shown.output
+    assert f" {rows[0]['words']} " in shown.stdout and "word word…" in " ".join(shown.stdout.split())
+    assert "word " * 30 not in shown.stdout
 
 
 def test_rows_of_numbers_are_given_by_their_columns(tmp_path):

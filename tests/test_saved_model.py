@@ -1,7 +1,12 @@
+import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from damage import spoil
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from planted import planted
 from torch.testing import assert_close
 
@@ -11,7 +16,8 @@ from isogram.alignment.classes import classify
 from isogram.checkpoint import final_model
 from isogram.config import AlignConfig, Config, ModelConfig, TrainConfig
 from isogram.data import evaluation
-from isogram.errors import DataError
+from isogram.errors import DataError, IsogramError
+from isogram.inference import Model
 from isogram.model import SavedModel
 from isogram.tensor_file import read_tensors, write_tensors
 
@@ -138,6 +144,63 @@ def test_a_saved_model_names_classes_as_evaluation_does(fed, data, tmp_path):
     for node in fed.nodes:
         rows = node.data.tokens[:20]
         expected = [data.classes[c] for c in classify(node.embed(rows), fed.head_of(node)).tolist()]
-        assert model.classify(node.name, rows) == expected and len(set(expected)) > 1
+        assert Model(model).classify(node.name, rows) == expected and len(set(expected)) > 1
+    bare = Model(replace(model, head=None, heads={}))
     with pytest.raises(DataError, match="no class directions for node 'b'"):
-        replace(model, head=None, heads={}).classify("b", rows[:0].reshape(0, *fed.nodes[2].data.tokens.shape[1:]))
+        bare.classify("b", rows[:0].reshape(0, *fed.nodes[2].data.tokens.shape[1:]))
+
+
+def test_tokens_that_are_no_finite_numbers_are_told(fed, data):
+    model, rows = final_model(fed, data), data.nodes[2].tokens[:3].copy()
+    rows[1, 0, 0] = np.inf
+    with pytest.raises(DataError, match=r"tokens of row 2 hold values that are no finite numbers; impute them"):
+        model.embed("b", rows)
+    with pytest.raises(DataError, match="tokens of node 'b' are no numbers"):
+        model.embed("b", np.array([["a"]]))
+
+
+@pytest.fixture(scope="module")
+def parts(fed, data, tmp_path_factory):
+    """Tensors and header of a model file, and rows of each node."""
+    path = tmp_path_factory.mktemp("parts") / "model.safetensors"
+    final_model(fed, data).save(path)
+    return *read_tensors(path), {node.name: node.tokens[:2] for node in data.nodes}
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_file_is_told_or_can_be_used(parts, tmp_path, data):
+    """Whatever stands in the place of an entry of its header or of a tensor: no error but those raised on purpose."""
+    tensors, header, rows = dict(parts[0]), copy.deepcopy(parts[1]), parts[2]
+    if data.draw(st.booleans()):
+        spoil(data, header)
+    else:
+        name = data.draw(st.sampled_from(sorted(tensors)))
+        tensors[name] = data.draw(st.sampled_from([torch.zeros(0), torch.zeros(2, 3), torch.tensor(torch.nan)]))
+        if data.draw(st.booleans()):
+            del tensors[name]
+    write_tensors(tmp_path / "model", tensors, header)
+    try:
+        model = Model.load(tmp_path / "model")
+        for node in model.nodes:
+            assert np.isfinite(model.embed(node, rows.get(node, np.zeros((1, 1, 1))))).all()
+            model.classify(node, rows.get(node, np.zeros((1, 1, 1))))
+    except IsogramError as error:
+        told = error.problems
+    else:
+        told = ("it can be used",)
+    assert all(problem.strip() for problem in told)
+
+
+def test_what_is_damaged_is_told_with_its_file(parts, tmp_path):
+    tensors, header, _ = parts
+    for gone in ("nodes", "clip", "anchor_hash", "model"):
+        write_tensors(tmp_path / "model", tensors, {name: value for name, value in header.items() if name != gone})
+        with pytest.raises(DataError, match=rf"model is damaged \(it lacks '{gone}'\); copy it again"):
+            SavedModel.load(tmp_path / "model")
+    write_tensors(tmp_path / "model", {**tensors, "frame": tensors["frame"] * torch.nan}, header)
+    with pytest.raises(DataError, match=r"damaged \(frame holds what is no finite number\)"):
+        SavedModel.load(tmp_path / "model")
+    write_tensors(tmp_path / "model", tensors, [1])
+    with pytest.raises(DataError, match="no model of this version"):
+        SavedModel.load(tmp_path / "model")

@@ -1,6 +1,7 @@
 """The server of the page: what it finds, what it sends, who may come in. On a small real federation."""
 
 import io
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,9 @@ import soundfile
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from isogram.config import ModalityConfig
+from isogram.data.modalities.base import Item
+from isogram.data.modalities.image import IMAGE
 from isogram.inference import Bank
 from isogram.inference.bank import NEIGHBOURS
 from isogram.serve import app as app_module
@@ -44,7 +48,7 @@ def client(site):
 
 @pytest.fixture(scope="module")
 def guarded(site):
-    return create_app(site, token=TOKEN, hosts=("*",))
+    return create_app(site, token=TOKEN)
 
 
 def bank_of(site, node):
@@ -143,6 +147,13 @@ def test_the_map_is_the_principal_plane(client, site):
     assert [answer["x"], answer["y"]] == [told["map"]["points"][0]["x"][4], told["map"]["points"][0]["y"][4]]
 
 
+def test_a_map_of_many_banks_has_no_more_dots_than_it_may():
+    for sizes in ([1] * 5000, [3, 0, 5] * 1000, [2000, 1999, 1], [10_000] * 3):
+        rows = drawn(sizes, most=1000)
+        assert sum(map(len, rows)) <= 1000 and all(len(some) <= n for some, n in zip(rows, sizes, strict=True))
+    assert [len(some) for some in drawn([600, 400], most=1000)] == [600, 400]
+
+
 def test_a_map_of_many_items_is_thinned_alike_and_of_none_is_empty():
     rows = drawn([100_000, 10, 0], most=1000)
     assert len(rows[0]) == pytest.approx(1000, abs=2) and len(rows[1]) == 1 and len(rows[2]) == 0
@@ -183,6 +194,48 @@ def serve_file(site, node, path):
     column = bank.texts.schema.get_field_index("path")
     texts = bank.texts.set_column(column, "path", [[str(path)] * len(bank)])
     return TestClient(create_app(replace(site, banks=[replace(bank, texts=texts)])), base_url=HERE)
+
+
+def test_a_picture_of_16_bits_is_seen_as_encoders_see_it(site, tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 200).astype(np.uint16), (200, 1))
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    answer = serve_file(site, "photos", tmp_path / "deep.png").get("/media/0/0")
+    sent = np.asarray(Image.open(io.BytesIO(answer.content)).convert("L"), int)
+    seen = IMAGE.read(Item("deep", path=tmp_path / "deep.png"), ModalityConfig()).image
+    np.testing.assert_allclose(sent, np.asarray(seen.convert("L"), int), atol=6)
+    assert sent[0, 0] < 20 and sent[0, -1] > 235
+
+
+def test_a_picture_that_encoders_refuse_is_refused_here(site, tmp_path):
+    path = tmp_path / "huge.png"
+    Image.new("1", (10_000, 9_000)).save(path)
+    answer = serve_file(site, "photos", path).get("/media/0/0")
+    assert answer.status_code == 422 and "million pixels" in answer.text and str(tmp_path) not in answer.text
+
+
+@pytest.mark.parametrize("node", ["photos", "sounds"])
+def test_what_is_no_file_is_not_waited_for(site, tmp_path, node):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", ""):
+        answer = serve_file(site, node, tmp_path / name).get("/media/0/0")
+        assert answer.status_code == 422 and "is no file any more" in answer.json()["error"]
+
+
+def test_a_sound_is_one_by_more_than_its_first_bytes(site, tmp_path):
+    for sign in (b"OggS", b"fLaC", b"ID3", b"RIFF\0\0\0\0WAVE"):
+        (tmp_path / "x").write_bytes(sign + b"<script>alert(1)</script>" * 9)
+        answer = serve_file(site, "sounds", tmp_path / "x").get("/media/0/0")
+        assert answer.status_code == 422 and "x: is no sound" in answer.json()["error"] and "alert" not in answer.text
+
+
+def test_no_path_of_this_machine_is_told(site, tmp_path):
+    bank = site.banks[bank_of(site, "photos")]
+    where = bank.texts.schema.get_field_index("where")
+    texts = bank.texts.set_column(where, "where", [[f"{tmp_path}/a.png"] * len(bank)])
+    client = TestClient(create_app(replace(site, banks=[replace(bank, texts=texts)])), base_url=HERE)
+    for address in ("/api/site", "/api/banks/0/items", "/api/banks/0/items/1", "/api/banks/0/items/1/near"):
+        assert str(tmp_path) not in client.get(address).text
+    assert client.get("/api/banks/0/items", params={"find": str(tmp_path)}).json()["of"] == 0
 
 
 def test_sounds_are_sent_as_they_are_and_in_parts(client, site):
@@ -356,7 +409,7 @@ def test_the_token_opens_once_and_a_cookie_from_then_on(guarded):
 def test_another_start_has_another_cookie(site, guarded):
     client = TestClient(guarded, base_url=HERE)
     cookie = client.get("/", params={"token": TOKEN}).headers["set-cookie"].split(";")[0]
-    other = TestClient(create_app(site, token=TOKEN, hosts=("*",)), base_url=HERE)
+    other = TestClient(create_app(site, token=TOKEN), base_url=HERE)
     assert client.get("/api/site", headers={"cookie": cookie}).status_code == 200
     assert other.get("/api/site", headers={"cookie": cookie}).status_code == 401
 
@@ -385,6 +438,30 @@ def test_other_pages_cannot_post(client, headers):
     assert answer.status_code == 403 and "another page" in answer.json()["error"]
     own = {"origin": HERE, "sec-fetch-site": "same-origin"}
     assert client.post("/api/near?node=notes", content=b"red", headers=words | own).status_code == 200
+
+
+@pytest.mark.parametrize("address", ["/api/site", "/api/banks/0/items/0/near", "/media/0/0", "/page/app.js"])
+def test_other_pages_cannot_ask(client, address):
+    for headers in (
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "http://evil.example"},
+    ):
+        assert client.get(address, headers=headers).status_code == 403
+    for headers in ({}, {"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}):
+        assert client.get(address, headers=headers).status_code == 200
+    assert client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200  # a link leads to the page
+
+
+def test_with_a_token_it_answers_under_a_proxys_name(guarded):
+    """The cookie is of one name alone: a page that points another name here has none, and does not know the token."""
+    client = TestClient(guarded, base_url="https://search.example")
+    assert client.get("/api/site").status_code == 401
+    assert client.get("/", params={"token": TOKEN}).status_code == 200
+    own = {"origin": "https://search.example", "sec-fetch-site": "same-origin", "content-type": "text/plain"}
+    assert client.get("/api/site").status_code == 200
+    assert client.post("/api/near?node=notes", content=b"red", headers=own).status_code == 200
+    assert TestClient(guarded, base_url="https://evil.example", cookies={}).get("/api/site").status_code == 401
 
 
 def test_no_answer_allows_other_origins(client):

@@ -258,11 +258,54 @@ def test_all_can_be_done_by_keys(page):
         seen.append(active.get_attribute("id") or active.get_attribute("class") or active.tag_name)
         if "hit" in seen[-1]:
             break
-    assert seen[0] == "skip" and "choose" in seen and "find" in seen and seen[-1] == "hit"
+    assert seen[0] == "skip" and "text" in seen and "find" in seen and seen[-1] == "hit"
     outline = page.run("return getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
     page.driver.switch_to.active_element.send_keys("\ue007")
     page.one(".asked")
+
+    page.run("document.querySelector('#nodes :checked').focus()")
+    for _ in range(3):
+        page.driver.switch_to.active_element.send_keys("\ue012")  # Left: another node
+    assert page.one("#nodes label:has(:checked)").text == "notes", "round and back"
+    page.driver.switch_to.active_element.send_keys("\ue014", "\ue004")  # Right, then Tab
+    assert page.driver.switch_to.active_element.get_attribute("id") == "choose"
+
+
+def test_whoever_begins_to_type_asks(page, room):
+    """The node of text is chosen, and no click is needed; what is no letter does what it does on any page."""
+    from selenium.webdriver import ActionChains
+
+    assert page.one("#nodes label:has(:checked)").text == "notes"
+    ActionChains(page.driver).send_keys(" ").perform()
+    assert page.run("return document.activeElement === document.body")
+    text = Bank.load(room / "notes.parquet")[4].text
+    ActionChains(page.driver).send_keys(text, "\ue007").perform()
+    page.asked(text)
+
+
+def test_files_that_were_shown_are_let_go(page, room):
+    """One address of a file at a time, and none once something else is shown; "back" shows it again all the same."""
+    page.run(
+        """window.made = new Set();
+        const make = URL.createObjectURL.bind(URL), drop = URL.revokeObjectURL.bind(URL);
+        URL.createObjectURL = (file) => { const made = make(file); window.made.add(made); return made; };
+        URL.revokeObjectURL = (made) => { window.made.delete(made); drop(made); };"""
+    )
+    photos = Bank.load(room / "photos.parquet")
+    page.choose("photos")
+    page.run("document.getElementById('file').hidden = false")
+    for row in (2, 5):
+        page.one("#file").send_keys(photos[row].path)
+        page.asked(Path(photos[row].path).name)
+        page.until(lambda: page.run("return arguments[0].naturalWidth", page.one(".asked img")) > 0, "the picture")
+        assert page.run("return window.made.size") == 1
+    page.all("section[aria-label='notes'] .hit")[0].click()
+    page.until(lambda: page.run("return window.made.size") == 0, "it is let go")
+    page.driver.back()
+    page.asked(Path(photos[5].path).name)
+    page.until(lambda: page.run("return arguments[0].naturalWidth", page.one(".asked img")) > 0, "the picture again")
+    page.run("document.getElementById('file').hidden = true")
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -1,9 +1,14 @@
 """From a run's folder to a site, and from a site to a server: banks built once, doors, what the showpiece shows."""
 
 import io
+import signal
 import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx
 import numpy as np
 import pytest
 import showroom
@@ -13,19 +18,20 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from isogram.cli import app
-from isogram.config import Config
+from isogram.config import Config, ModalityConfig
 from isogram.data.pictures import concepts, features, stamps
 from isogram.data.pictures.features import MODALITIES, Catalogue
 from isogram.data.pictures.protocol import HELD_OUT, Corpus, divide
 from isogram.data.pictures.render import draw_svg, on_white
 from isogram.data.pictures.stamps import LANGUAGES, Stamp
-from isogram.errors import ConfigError, DataError, RunError
+from isogram.errors import ConfigError, RunError
 from isogram.inference import Bank
 from isogram.progress import Watch
 from isogram.run import run
 from isogram.run_folder import STATE, read_json, write_json
 from isogram.serve import pictures
 from isogram.serve.opening import of_run
+from isogram.serve.standing import standing
 from isogram.serve.start import Door
 
 
@@ -55,7 +61,7 @@ def shop(complete, monkeypatch):
 
 def test_a_run_on_silos_becomes_a_site(shop):
     told = []
-    site = of_run(shop / "runs" / "shop", lambda *entry: told.append(entry))
+    site = of_run(shop / "runs" / "shop", lambda *entry: told.append(entry), print)
     assert [bank.about["node"] for bank in site.banks] == ["photos", "sounds", "notes"] and not site.paired
     assert {entry[0] for entry in told} == {"photos", "sounds", "notes"} and told[-1] == ("notes", 6, 6)
     photos, notes = site.banks[0], site.banks[2]
@@ -73,41 +79,77 @@ def test_a_run_on_silos_becomes_a_site(shop):
 
 
 def test_banks_are_read_until_something_changes(shop):
-    folder, told = shop / "runs" / "shop", []
+    folder, told, said = shop / "runs" / "shop", [], []
 
     def tell(part, done, total):
         told.append(part)
 
-    of_run(folder, tell)
+    of_run(folder, tell, said.append)
     told.clear()
-    before = of_run(folder, tell)
+    before = of_run(folder, tell, said.append)
     assert told == []
     path = shop / "photos" / "extra.png"
     showroom.draw(("red", "square", "left"), path)
-    after = of_run(folder, tell)
+    after = of_run(folder, tell, said.append)
     assert set(told) == {"photos"} and len(after.banks[0]) == len(before.banks[0]) + 1
     (shop / "photos" / "broken.png").write_text("no picture")
-    with_bad = of_run(folder, tell)
+    with_bad = of_run(folder, tell, said.append)
     assert len(with_bad.banks[0]) == len(after.banks[0]) and "broken.png" in with_bad.banks[0].bad[0]
     assert with_bad.about["banks"][0]["left_out"] == 1
+    again = of_run(folder, tell, said.append)
+    assert again.banks[0].bad == with_bad.banks[0].bad and again.about["banks"][0]["left_out"] == 1
     path.unlink()
     (shop / "photos" / "broken.png").unlink()
-    (folder / "banks" / "notes.parquet").write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"notes\.parquet"):
-        of_run(folder, tell)
-    (folder / "banks" / "notes.parquet").unlink()
-    assert len(of_run(folder, tell).banks[2]) == 6
+    assert said == []
+
+
+def test_what_is_damaged_of_the_banks_is_built_anew(shop):
+    folder, told, said = shop / "runs" / "shop", [], []
+
+    def tell(part, done, total):
+        told.append(part)
+
+    of_run(folder, tell, said.append)
+    told.clear()
+    for content in (b"damaged", (folder / "banks" / "notes.parquet").read_bytes()[:-50]):
+        (folder / "banks" / "notes.parquet").write_bytes(content)
+        assert len(of_run(folder, tell, said.append).banks[2]) == 6 and set(told) == {"notes"}
+        assert len(said) == 1 and "notes.parquet" in said[0] and said[0].endswith("that is done now")
+        told.clear()
+        said.clear()
+    for content in ("{", "[1]", '"x"'):
+        (folder / "banks" / "banks.json").write_text(content)
+        assert len(of_run(folder, tell, said.append).banks) == 3 and set(told) == {"photos", "sounds", "notes"}
+        assert said == [f"{folder / 'banks' / 'banks.json'} is damaged: all banks of this run are built anew"]
+        told.clear()
+        said.clear()
+    of_run(folder, tell, said.append)
+    assert told == said == []
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    done = CliRunner().invoke(app, ["serve", str(tmp_path / "none")])
+    assert done.exit_code == 2 and "there is no folder" in done.stderr and "damaged" not in done.stderr
+
+
+def test_an_encoder_out_of_a_folder_is_told_without_it(shop):
+    encoders = {
+        "photo": ModalityConfig(kind="image", encoder="hf:/srv/models/seer"),
+        "note": ModalityConfig(kind="text"),
+    }
+    told = {one["name"]: one["encoder"] for one in standing(shop / "runs" / "shop", encoders)["modalities"]}
+    assert told == {"photo": "hf:seer", "sound": "", "note": "builtin"}
 
 
 def test_what_is_no_complete_run_on_silos_is_refused(shop, tmp_path):
     with pytest.raises(RunError, match="holds no run"):
-        of_run(tmp_path, silent)
+        of_run(tmp_path, silent, print)
     folder = shop / "runs" / "shop"
     state = read_json(folder / STATE)
     write_json(folder / STATE, state | {"complete": False})
     try:
         with pytest.raises(RunError, match="--resume"):
-            of_run(folder, silent)
+            of_run(folder, silent, print)
     finally:
         write_json(folder / STATE, state)
     done = CliRunner().invoke(app, ["serve", str(tmp_path)])
@@ -136,8 +178,9 @@ def test_a_port_that_is_taken_is_told_or_another_one_is_found(monkeypatch):
         with door.open() as listening:
             found = listening.getsockname()[1]
             assert found not in (0, port) and door.address(listening) == f"http://127.0.0.1:{found}/"
-    with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
-        Door.of("192.0.2.1", None, None).open()
+    for host in ("192.0.2.1", "a..b", "x" * 70, ""):
+        with pytest.raises(ConfigError, match=f"cannot listen at '{host}'.*name another --host"):
+            Door.of(host, None, None).open()
 
 
 def test_the_address_holds_the_token_once():
@@ -145,6 +188,40 @@ def test_the_address_holds_the_token_once():
     with door.open() as listening:
         port = listening.getsockname()[1]
         assert door.address(listening) == f"http://{socket.gethostname()}:{port}/?token={'t' * 20}"
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from isogram.serve import opening, start
+from isogram.serve.site import Site
+
+def slow(self, *question):
+    print("asked", flush=True)
+    time.sleep(2)
+    return real(self, *question)
+
+real, Site.ask, start.PATIENCE = Site.ask, slow, int(sys.argv[2])
+site = opening.of_run(Path(sys.argv[1]), lambda *entry: None, print)
+start.serve(site, start.Door.of("127.0.0.1", 0, None), lambda text: print(text, flush=True))
+"""
+
+
+@pytest.mark.parametrize(("patience", "answer"), [(60, 200), (0, 503)])
+def test_ctrl_c_during_a_question_ends_it_in_order(shop, patience, answer):
+    """It is answered, or told that the server ends; no traceback either way."""
+    of_run(shop / "runs" / "shop", silent, print)  # the server finds its banks
+    command, words = [sys.executable, "-c", SLOW, shop / "runs" / "shop", str(patience)], {"content-type": "text/plain"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as server, ThreadPoolExecutor() as pool:
+        address = server.stdout.readline().split(" is at ")[1].split()[0]
+        question = f"{address}api/near?node=notes"
+        answered = pool.submit(httpx.post, question, content="red", headers=words, timeout=60)
+        assert server.stdout.readline() == "asked\n"
+        server.send_signal(signal.SIGINT)
+        out, err = server.communicate(timeout=60)
+        assert answered.result().status_code == answer
+    assert server.returncode == 0 and out == "ended\n" and "Traceback" not in err
 
 
 # The showpiece.
@@ -239,7 +316,7 @@ def test_a_recording_that_is_dropped_has_the_tokens_of_the_set(tmp_path):
 
 def test_media_of_the_showpiece_are_banked(made_up, tmp_path, shop):
     """Their paths are absolute, so that the page finds them wherever it is started."""
-    site = of_run(shop / "runs" / "shop", silent)
+    site = of_run(shop / "runs" / "shop", silent, print)
     items = list(pictures.shelves(tmp_path / "run", Config(name="p", data="pictures", seed=7))["picture"].items[:4])
     bank = Bank.build(site.model, "photos", items, ids=list("abcd"), cache=tmp_path / "tokens")
     shown = replace(site, banks=[bank])

@@ -94,7 +94,8 @@ def test_the_column_of_items_is_named_or_has_the_modalitys_name_or_is_the_only_o
     assert [i.text for i in good(tmp_path / "t.csv", "text", label="class", id="de").items] == ["chien", "chat"]
     found, problems = read(tmp_path / "t.csv", "text", label="class")
     assert problems == [
-        f"node 'shop': {tmp_path / 't.csv'}: columns 'de', 'fr' all may be its text; say it by column = NAME"
+        f"node 'shop': {tmp_path / 't.csv'}: columns 'de', 'fr' all may be its text; say it by column = NAME "
+        "(--column NAME)"
     ]
     assert found.items == []
     _, problems = read(tmp_path / "t.csv", "image")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from isogram.alignment.oneshot import LinearMap, Standardizer, Waves
+from isogram.errors import DataError
 
 WIDTH, RIDGE = 2.0, 0.1
 """Of `anchor_scores`: kernel exp(-WIDTH d^2 / median d^2), and what is added to its diagonal."""
@@ -188,9 +189,27 @@ def accuracy_gain(
     return torch.stack([each.mean() for each in of]).mean(), error
 
 
+def class_scores(rows: Float[Tensor, "n r"], head: Float[Tensor, "C r"]) -> Float[Tensor, "n C"]:
+    """Cosine of each row with each class's direction; NaN for a class without evidence, whose row of the head is."""
+    return normalize(rows, dim=1) @ head.double().T
+
+
+def best_class(scores: Float[Tensor, "n C"]) -> Int[Tensor, " n"]:
+    """The class of the largest score; one without evidence (NaN) is never named.
+
+    Raises:
+        DataError: no class of a row has evidence.
+    """
+    if scores.isnan().all(1).any():
+        raise DataError(
+            "no class can be named: none has evidence here, for too few rows were labelled; label more, and run again"
+        )
+    return scores.nan_to_num(nan=-torch.inf).argmax(1)
+
+
 def classify(rows: Float[Tensor, "n r"], head: Float[Tensor, "C r"]) -> Int[Tensor, " n"]:
-    """Class whose direction has the largest cosine; a class without evidence (NaN row) is never named."""
-    return (normalize(rows, dim=1) @ head.double().T).nan_to_num(nan=-torch.inf).argmax(1)
+    """Class whose direction has the largest cosine; see `best_class`."""
+    return best_class(class_scores(rows, head))
 
 
 def sharpened(classes: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:

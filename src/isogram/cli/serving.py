@@ -99,8 +99,12 @@ def _of_run(folder: Path, quiet: bool, *, private: bool = False) -> Site:
     from isogram.progress import Parts
     from isogram.serve import opening
 
+    said: list[str] = []  # after the bars, which a line in between would tear
     with Parts(consoles(quiet, False)[1]) as parts:
-        return opening.of_run(folder, parts.tell, private=private)
+        site = opening.of_run(folder, parts.tell, said.append, private=private)
+    for line in said:
+        typer.echo(line, err=True)
+    return site
 
 
 def _serve(site: Site, door: Door, browser: bool) -> None:

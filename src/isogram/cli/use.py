@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,9 @@ from isogram.cli.options import Json, Quiet, consoles, explained, print_json
 from isogram.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from isogram.config import SiloNode
     from isogram.data.base import FloatArray
     from isogram.inference import Model
 
@@ -19,7 +23,6 @@ DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="Folder or table,
 NodeName = Annotated[str, typer.Option("--node", metavar="NAME", help="That the items are of, or its modality.")]
 Column = Annotated[str, typer.Option(metavar="NAME", help="Of a table: column of paths, text or sequences.")]
 Id = Annotated[str, typer.Option(metavar="NAME", help="Of a table: column of names of rows.")]
-Label = Annotated[str, typer.Option(metavar="NAME", help="Column of classes; `folder`: subfolders are classes.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out items that cannot be read.")]
 Replace = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
@@ -31,7 +34,9 @@ def embed(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Parquet file to write.")],
     column: Column = "",
     id: Id = "",
-    label: Label = "",
+    label: Annotated[
+        str, typer.Option(metavar="NAME", help="Column of classes; `folder`: subfolders are classes.")
+    ] = "",
     skip_bad: SkipBad = False,
     force: Replace = False,
     as_json: Json = False,
@@ -40,15 +45,12 @@ def embed(
     """Embed items into a file that can be searched."""
     with explained():
         from isogram.inference import Bank, Model, read_source
-        from isogram.progress import Parts
 
         _free(out, force)
-        loaded, (_, progress) = Model.load(model), consoles(quiet, as_json)
-        source = read_source(loaded, node, data, column=column, id=id, label=label, skip_bad=skip_bad)
-        with Parts(progress) as parts:
-            bank = Bank.of(
-                loaded, node, source, skip_bad=skip_bad, told=lambda done, total: parts.tell("items", done, total)
-            )
+        loaded, like = Model.load(model), _in_the_run(model)
+        source = read_source(loaded, node, data, column=column, id=id, label=label, skip_bad=skip_bad, like=like)
+        with _bar(quiet or as_json) as told:
+            bank = Bank.of(loaded, node, source, skip_bad=skip_bad, told=told)
         bank.save(out)
         _tell_bad(bank.bad)
         if as_json:
@@ -71,15 +73,22 @@ def search(
 ) -> None:
     """Find the items nearest to a query of any modality."""
     with explained():
-        from isogram.inference import Bank, Model
+        from isogram.inference import Bank, Model, read_source
         from isogram.inference.source import node_for
 
         if (text is None) == (file is None):
             raise ConfigError("give a query: either --text or --file")
+        if row and file is None:
+            raise ConfigError("--row says which row of a --file is meant; leave it out with --text")
         loaded = Model.load(model)
         found = Bank.load(bank, loaded)
         node = loaded.node(seen_by) if seen_by else node_for(loaded, file)
-        query = _query(loaded, node, text, file, row)
+        if text is not None:
+            query = _of_text(loaded, node, text)
+        else:
+            assert file is not None
+            source = read_source(loaded, node, file, one=True, like=_in_the_run(model)).only(row)
+            query = loaded.embed(node, loaded.encoded(node, source)[1])[0]
         best = [(found[hit.position], hit) for hit in found.search(query, hits, corrected=not plain)]
         if as_json:
             keys = [{**vars(entry), "score": hit.score, "cosine": hit.cosine} for entry, hit in best]
@@ -97,7 +106,6 @@ def classify(
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="CSV; without it, print.")] = None,
     column: Column = "",
     id: Id = "",
-    label: Label = "",
     skip_bad: SkipBad = False,
     force: Replace = False,
     as_json: Json = False,
@@ -108,32 +116,24 @@ def classify(
         import csv
         import io
 
-        import numpy as np
-
         from isogram.files import write_atomic
         from isogram.inference import Model, read_source
 
         if out is not None:
             _free(out, force)
-        loaded = Model.load(model)
-        source = read_source(loaded, node, data, column=column, id=id, label=label, skip_bad=skip_bad)
-        kept, bad, tokens = range(len(source)), source.bad, source.tokens
-        if tokens is None:
-            encoded = loaded.tokens(node, source.items, skip_bad=skip_bad)
-            kept, bad, tokens = encoded.kept.tolist(), (*bad, *encoded.bad), encoded.tokens
-        scores = np.nan_to_num(loaded.class_scores(node, tokens), nan=-np.inf)
+        loaded, like = Model.load(model), _in_the_run(model)
+        source = read_source(loaded, node, data, column=column, id=id, skip_bad=skip_bad, like=like)
+        with _bar(quiet or as_json) as told:
+            source, tokens = loaded.encoded(node, source, skip_bad=skip_bad, told=told)
+        scores = loaded.class_scores(node, tokens)
+        best = zip(source.ids, source.items, loaded.best(scores), scores, strict=True)
         named = [
-            {
-                "id": source.ids[i],
-                "where": source.items[i].where,
-                "class": loaded.classes[best],
-                "score": round(float(one[best]), 6),
-            }
-            for i, one, best in zip(kept, scores, scores.argmax(1).tolist(), strict=True)
+            {"id": id, "where": item.where, "class": name, "score": round(float(one[loaded.classes.index(name)]), 6)}
+            for id, item, name, one in best
         ]
-        _tell_bad(bad)
+        _tell_bad(source.bad)
         if as_json:
-            print_json({"items": named, "left_out": list(bad)})
+            print_json({"items": named, "left_out": list(source.bad)})
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, ("id", "where", "class", "score"), lineterminator="\n")
         writer.writeheader()
@@ -146,22 +146,43 @@ def classify(
             typer.echo(buffer.getvalue(), nl=False)
 
 
-def _query(model: Model, node: str, text: str | None, file: Path | None, row: str) -> FloatArray:
-    """[r] coordinates of the query."""
-    from isogram.inference.source import WRITTEN, read_source
+def _of_text(model: Model, node: str, text: str) -> FloatArray:
+    """[r] coordinates."""
+    from isogram.inference.source import WRITTEN
 
-    if text is not None:
-        if model.encoder(node).kind not in WRITTEN:
-            raise ConfigError(
-                f"node {node!r} holds {model.nodes[node]}, no text; give a --file of it, or another --from"
-            )
-        return model.embed(node, [text])[0]
-    assert file is not None
-    source = read_source(model, node, file, one=True).only(row)
-    return model.embed(node, list(source.items) if source.tokens is None else source.tokens)[0]
+    if model.encoder(node).kind not in WRITTEN:
+        raise ConfigError(f"node {node!r} holds {model.nodes[node]}, no text; give a --file of it, or another --from")
+    return model.embed(node, [text])[0]
+
+
+def _in_the_run(model: Path) -> Mapping[str, SiloNode]:
+    """Where the model is a run's folder on silos, its nodes' settings: they say which column is which."""
+    from isogram.config import SILOS
+    from isogram.config_file import read_config
+    from isogram.data.silos.sites import node_names
+    from isogram.run_folder import CONFIG
+
+    if not (model / CONFIG).is_file():
+        return {}
+    config = read_config(model / CONFIG)
+    return node_names(config.silos.nodes) if config.data == SILOS else {}
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """How far the encoding of items is."""
+    from isogram.progress import Parts
+
+    with Parts(consoles(quiet, False)[1]) as parts:
+        yield lambda done, total: parts.tell("items", done, total)
 
 
 def _free(path: Path, force: bool) -> None:
+    """Whether a file may be written there, before the work."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent}; make it, or name another file")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a file")
     if path.exists() and not force:
         raise ConfigError(f"{path} exists already; name another file, or replace it by --force")
 

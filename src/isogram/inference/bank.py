@@ -7,7 +7,6 @@ al. 2018, arXiv 1710.04087), twice its cosine with the query less its hubness, w
 `NEIGHBOURS` anchors next to it. Anchors are public and in the model, so an item's score depends on no other item.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from isogram.data.base import FloatArray, IntArray
 from isogram.data.modalities.base import Item
 from isogram.data.sheets import few
-from isogram.errors import ConfigError, DataError
-from isogram.files import write_atomic
+from isogram.errors import DataError
+from isogram.inference.bank_file import read, texts_of, write
 from isogram.inference.source import Source, as_items
 
 if TYPE_CHECKING:
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 NEIGHBOURS = 10
 """Anchors next to an item that its hubness is a mean over, as published (benchmarks/search.py)."""
 
-_FORMAT = "isogram-bank-1"
-_TEXTS = ("id", "where", "path", "text", "label")
-_COORDINATES, _HUBNESS, _HEADER = "coordinates", "hubness", b"isogram"
 _CHUNK = 8192
 """Items that are compared at once."""
 
@@ -64,7 +60,7 @@ class Bank:
 
     coordinates [n, r], hubness [n]; texts: a Parquet table with the fields of entries as columns.
     about: "model" and "anchors" (fingerprints), "node", "modality", "encoder".
-    bad: a line about each item that was left out when it was built; not in its file.
+    bad: a line about each item that was left out when it was built.
     """
 
     coordinates: FloatArray
@@ -133,19 +129,16 @@ class Bank:
             DataError: as `Model.embed`; or no item is left.
         """
         node = model.node(node)
-        kept, bad, tokens = np.arange(len(source)), source.bad, source.tokens
-        if tokens is None:
-            encoded = model.tokens(node, source.items, skip_bad=skip_bad, told=told, cache=cache)
-            kept, bad, tokens = encoded.kept, (*bad, *encoded.bad), encoded.tokens
-        if not len(kept):
-            raise DataError("there is no item to embed", *bad)
-        coordinates, found = model.embed(node, tokens), [source.items[i] for i in kept]
+        source, tokens = model.encoded(node, source, skip_bad=skip_bad, told=told, cache=cache)
+        if not len(source):
+            raise DataError("there is no item to embed", *source.bad)
+        coordinates = model.embed(node, tokens)
         columns = {
-            "id": [source.ids[i] for i in kept],
-            "where": [one.where for one in found],
-            "path": ["" if one.path is None else str(one.path) for one in found],
-            "text": [one.text or "" for one in found],
-            "label": [source.labels[i] for i in kept],
+            "id": source.ids,
+            "where": [one.where for one in source.items],
+            "path": ["" if one.path is None else str(one.path) for one in source.items],
+            "text": [one.text or "" for one in source.items],
+            "label": source.labels,
         }
         encoder = model.saved.encoders.get(model.nodes[node])
         about = {
@@ -155,10 +148,8 @@ class Bank:
             "modality": model.nodes[node],
             "encoder": "" if encoder is None else encoder.encoder,
         }
-        pa, _ = _arrow()
-        schema = pa.schema([(name, pa.string()) for name in _TEXTS])
         anchors = np.asarray(model.saved.frame, np.float32)
-        return cls(coordinates, hubness(coordinates, anchors), pa.table(columns, schema=schema), about, bad)
+        return cls(coordinates, hubness(coordinates, anchors), texts_of(columns), about, source.bad)
 
     def save(self, path: Path | str) -> None:
         """Write a Parquet file, whole or not at all; any reader of Parquet shows its columns.
@@ -166,15 +157,7 @@ class Bank:
         Raises:
             StorageError: it cannot be written.
         """
-        pa, parquet = _arrow()
-        flat = pa.array(np.ascontiguousarray(self.coordinates).reshape(-1))
-        table = self.texts.append_column(
-            _COORDINATES, pa.FixedSizeListArray.from_arrays(flat, self.coordinates.shape[1])
-        ).append_column(_HUBNESS, pa.array(self.hubness))
-        header = json.dumps({"format": _FORMAT, **self.about}, sort_keys=True)
-        sink = pa.BufferOutputStream()
-        parquet.write_table(table.replace_schema_metadata({_HEADER: header}), sink)
-        write_atomic(Path(path), sink.getvalue().to_pybytes())
+        write(Path(path), (self.coordinates, self.hubness, self.texts, dict(self.about), self.bad))
 
     @classmethod
     def load(cls, path: Path | str, model: "Model | None" = None) -> "Bank":
@@ -183,30 +166,16 @@ class Bank:
         Raises:
             DataError: it is none, is damaged, or was embedded by another model than `model`.
         """
-        pa, parquet = _arrow()
-        remedy = "give a file that `isogram embed` wrote"
-        try:
-            table = parquet.read_table(path)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"cannot read {path}: {error}; {remedy}") from error
-        try:
-            about = json.loads(table.schema.metadata[_HEADER])
-            if about.pop("format") != _FORMAT:
-                raise DataError(f"{path} is a bank of another version of isogram; embed its items again")
-            column = table.column(_COORDINATES).combine_chunks()
-            coordinates = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
-            hubs, texts = table.column(_HUBNESS).to_numpy(), table.select(_TEXTS)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path} holds no embedded items; {remedy}") from error
-        if not np.isfinite(coordinates).all():
-            raise DataError(f"{path} holds coordinates that are no numbers: it is damaged; embed its items again")
-        bank = cls(coordinates, hubs, texts, about)
+        bank = cls(*read(Path(path)))
         if model is not None and bank.about["model"] != model.fingerprint:
             others = " on other anchors" if bank.about["anchors"] != model.saved.anchor_hash else ""
             raise DataError(
                 f"{path} was embedded by another model{others} (#{bank.about['model']}, this is "
                 f"#{model.fingerprint}): their coordinates mean different things; embed its items again with this one"
             )
+        if model is not None and bank.coordinates.shape[1] != model.rank:
+            sizes = f"items have {bank.coordinates.shape[1]} coordinates, the model {model.rank}"
+            raise DataError(f"{path} is damaged ({sizes}); embed its items again")
         return bank
 
     def __len__(self) -> int:
@@ -226,7 +195,7 @@ class Bank:
         Raises:
             DataError: the query has another number of coordinates, or one that is no number.
         """
-        found = self.nearest(np.asarray(query)[None], k, corrected=corrected)
+        found = self.nearest(_numbers(query)[None], k, corrected=corrected)
         return [Hit(int(p), float(s), float(c)) for p, s, c in zip(*(part[0] for part in found), strict=True)]
 
     def nearest(
@@ -237,7 +206,7 @@ class Bank:
         Raises:
             DataError: as `search`.
         """
-        queries = np.asarray(queries, np.float32)
+        queries = _numbers(queries)
         if queries.ndim != 2 or queries.shape[1] != self.coordinates.shape[1]:
             raise DataError(
                 f"queries {list(queries.shape)}, but items of this bank have {self.coordinates.shape[1]} coordinates; "
@@ -280,10 +249,8 @@ def unit(rows: NDArray[np.floating[Any]]) -> FloatArray:
     return (rows / np.where(length > 0, length, 1)).astype(np.float32)
 
 
-def _arrow() -> tuple[Any, Any]:
+def _numbers(query: ArrayLike) -> FloatArray:
     try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ConfigError(f"banks need more: pip install isogram[silos] ({error})") from error
-    return pyarrow, parquet
+        return np.asarray(query, np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"a query is no list of numbers ({error}); give coordinates, see `Model.embed`") from error

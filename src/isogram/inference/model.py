@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from isogram.alignment.classes import best_class, class_scores
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
 from isogram.errors import DataError
-from isogram.inference.source import as_items
+from isogram.inference.source import Source, as_items
 from isogram.model.saved import MODEL_FILE, SavedModel
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Model:
             DataError: there is no model, or it is damaged.
         """
         path = Path(path)
+        if not path.exists():
+            raise DataError(f"cannot read {path}: there is no such folder or file; name a run, an export or a model")
         file = path / MODEL_FILE if path.is_dir() else path
         if path.is_dir() and not file.exists():
             raise DataError(f"{path} holds no {MODEL_FILE}; give the folder of a run that is complete, or a model file")
@@ -139,6 +141,25 @@ class Model:
             )
         return encode(as_items(items, config.kind), config, skip_bad=skip_bad, told=told, cache=cache)
 
+    def encoded(
+        self,
+        node: str,
+        source: Source,
+        *,
+        skip_bad: bool = False,
+        told: Callable[[int, int], None] = lambda done, total: None,
+        cache: Path | None = None,
+    ) -> tuple[Source, FloatArray]:
+        """What of a source can be read, what cannot among its `bad`; and the tokens of that.
+
+        Raises:
+            DataError, ConfigError: as `tokens`.
+        """
+        if source.tokens is not None:
+            return source, source.tokens
+        found = self.tokens(node, source.items, skip_bad=skip_bad, told=told, cache=cache)
+        return source.kept(found.kept.tolist(), found.bad), found.tokens
+
     def embed(self, node: str, items: Items, *, skip_bad: bool = False) -> FloatArray:
         """[n, r] float32, the coordinates of items in the common frame as the node computes them, not of unit length.
 
@@ -148,7 +169,8 @@ class Model:
             skip_bad: leave out items that cannot be read; `tokens` says which.
 
         Raises:
-            DataError: no such node; items that cannot be read, all of them; tokens of another shape than its own.
+            DataError: no such node; items that cannot be read, all of them; tokens of another shape than its own, or
+                that are no finite numbers.
             ConfigError: the encoder needs a library that is missing.
         """
         node = self.node(node)
@@ -168,13 +190,20 @@ class Model:
         node = self.node(node)
         head = self.saved.head_of(node)
         rows = self.embed(node, items, skip_bad=skip_bad)
-        return (normalize(torch.from_numpy(rows).double(), dim=1) @ head.double().T).float().numpy()
+        return class_scores(torch.from_numpy(rows).double(), head).float().numpy()
 
     def classify(self, node: str, items: Items, *, skip_bad: bool = False) -> list[str]:
         """The class of each item: that whose direction has the largest cosine with its coordinates.
 
         Raises:
-            DataError: as `class_scores`.
+            DataError: as `class_scores`; or no class has evidence.
         """
-        best = np.nan_to_num(self.class_scores(node, items, skip_bad=skip_bad), nan=-np.inf).argmax(1)
-        return [self.classes[c] for c in best]
+        return self.best(self.class_scores(node, items, skip_bad=skip_bad))
+
+    def best(self, scores: FloatArray) -> list[str]:
+        """Of `class_scores` [n, C], the class of the largest.
+
+        Raises:
+            DataError: no class has evidence.
+        """
+        return [self.classes[c] for c in best_class(torch.from_numpy(scores)).tolist()]

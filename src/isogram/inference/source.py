@@ -1,8 +1,9 @@
 """What a model is used on: items in hand, or a folder, table or file of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from isogram.config import SiloNode
@@ -11,7 +12,7 @@ from isogram.data.modalities import kind_of
 from isogram.data.modalities.base import Item
 from isogram.data.sheets import ID, Problems, read_sheet
 from isogram.data.silos.manifest import read_manifest
-from isogram.data.silos.tables import is_table
+from isogram.data.silos.tables import is_table, read_table
 from isogram.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,6 +39,16 @@ class Source:
     def __len__(self) -> int:
         return len(self.items)
 
+    def kept(self, rows: Sequence[int], bad: Sequence[str] = ()) -> "Source":
+        """These rows of it, and a line for each that was left out."""
+        return Source(
+            tuple(self.items[i] for i in rows),
+            tuple(self.ids[i] for i in rows),
+            tuple(self.labels[i] for i in rows),
+            None if self.tokens is None else self.tokens[list(rows)],
+            (*self.bad, *bad),
+        )
+
     def only(self, row: str) -> "Source":
         """The item with this id; the only one there is if it is "".
 
@@ -48,9 +59,7 @@ class Source:
             raise DataError(f"no item has the id {row!r}; there are {', '.join(self.ids[:5])}")
         if not row and len(self) != 1:
             raise DataError(f"{len(self)} items where one is meant; say which by --row ID")
-        at = self.ids.index(row) if row else 0
-        tokens = None if self.tokens is None else self.tokens[at : at + 1]
-        return Source(self.items[at : at + 1], self.ids[at : at + 1], self.labels[at : at + 1], tokens)
+        return self.kept([self.ids.index(row) if row else 0])
 
 
 def as_items(items: Sequence[Any], kind: str) -> list[Item]:
@@ -59,7 +68,7 @@ def as_items(items: Sequence[Any], kind: str) -> list[Item]:
     Raises:
         DataError: something that is none, or one string where a list is meant.
     """
-    if isinstance(items, str | Path | Mapping):
+    if isinstance(items, str | bytes | Path | Mapping) or not isinstance(items, Iterable):
         raise DataError(f"items are one {type(items).__name__}; give a list, also of one")
     return [_as_item(one, i, kind in WRITTEN) for i, one in enumerate(items, 1)]
 
@@ -72,8 +81,15 @@ def _as_item(one: Any, number: int, written: bool) -> Item:
     if isinstance(one, str):
         return Item(f"item {number}", text=one)
     if isinstance(one, Mapping):
-        return Item(f"item {number}", values=tuple((str(name), float(value)) for name, value in one.items()))
+        return Item(f"item {number}", values=tuple((str(name), _number(number, name, v)) for name, v in one.items()))
     raise DataError(f"item {number} is {type(one).__name__}; give a path, text, or a mapping from columns to numbers")
+
+
+def _number(item: int, column: Any, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"item {item}, column {str(column)!r}: {value!r:.60} is no number; encode it as one") from error
 
 
 def read_source(
@@ -86,6 +102,7 @@ def read_source(
     label: str = "",
     skip_bad: bool = False,
     one: bool = False,
+    like: Mapping[str, SiloNode] = MappingProxyType({}),
 ) -> Source:
     """The items of a folder or table as `silos.nodes.data` may name, or of one file of the modality's kind.
 
@@ -100,6 +117,7 @@ def read_source(
         label: column of their classes; or "folder".
         skip_bad: leave out rows that are no items, see `Source.bad`.
         one: of a kind whose files may be CSV, too, `data` is an item and no table of them.
+        like: node -> settings of a run, whose columns are taken where the table has them and no others are named.
 
     Raises:
         DataError: all that is wrong; rows that are no items only without `skip_bad`.
@@ -113,6 +131,11 @@ def read_source(
     if data.is_file() and data.suffix.lower() in kind_of(config).suffixes and (one or not is_table(data)):
         return Source((Item(str(data), path=data),), (data.name,), ("",))
     problems = Problems()
+    if node in like and data.is_file() and is_table(data):
+        there = read_table(data, Problems()).columns
+        column, id = (
+            given or (own if own in there else "") for given, own in ((column, like[node].column), (id, like[node].id))
+        )
     silo = SiloNode(name=node, modality=modality, data=data, column=column, id=id, label=label)
     found = read_manifest(silo, config, problems)
     if not skip_bad:

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from isogram.alignment import Gaussians, LinearMap, Standardizer, Waves
-from isogram.alignment.classes import classify
 from isogram.config import ModalityConfig, ModelConfig
 from isogram.errors import DataError
 from isogram.files import write_atomic
 from isogram.model.node_model import NodeModel, SharedModel
+from isogram.model.saved_check import check
 from isogram.tensor_file import read_tensors, tensor_bytes
 
 _FORMATS = ("isogram-model-2", "isogram-model-3")
@@ -30,6 +30,7 @@ _PART_OF = "part_of"
 
 MODEL_FILE = "model.safetensors"
 """Its name in the folder of a run or an export."""
+
 
 OWN_MAP = "node:"
 """Before the name of a node whose map is its own, not that of its modality."""
@@ -69,7 +70,7 @@ class SavedModel:
         """[n, r] coordinates of raw tokens [n, T, c], as the node itself computes them; see `data.sheets.read_tokens`.
 
         Raises:
-            DataError: no such node, or rows of another shape than its own.
+            DataError: no such node; or rows of another shape than its own, or that are no finite numbers.
         """
         return self.mapper(node)(tokens)
 
@@ -81,7 +82,7 @@ class SavedModel:
         """
         if node not in self.nodes:
             raise DataError(f"no node {node!r} in this model; there are {', '.join(self.nodes)}")
-        start = self.maps[OWN_MAP + node if OWN_MAP + node in self.maps else self.nodes[node]]
+        start = self.map_of(node)
         trained = self.adapters is not None and self.changes is not None
         model = self._node_model(node, start) if trained else None
 
@@ -95,30 +96,43 @@ class SavedModel:
 
         return embed
 
+    def map_of(self, node: str) -> LinearMap:
+        """A node's map: its own, or that of its modality."""
+        own = OWN_MAP + node
+        return self.maps[own if own in self.maps else self.nodes[node]]
+
     def _node_model(self, node: str, start: LinearMap) -> NodeModel:
         assert self.changes is not None
-        model = NodeModel(start, self.tokens[self.nodes[node]], self.shared(node), self.kept.get(node))
-        with torch.no_grad():
-            model.projector.change.copy_(self.changes[node])
+        try:
+            model = NodeModel(start, self.tokens[self.nodes[node]], self.shared(node), self.kept.get(node))
+            with torch.no_grad():
+                model.projector.change.copy_(self.changes[node])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"this model's part of node {node!r} is damaged ({_first_line(error)}); copy its file again"
+            ) from error
         return model
 
     def _flat(self, node: str, start: LinearMap, tokens: ArrayLike) -> Tensor:
         """[n, F] of tokens [n, T, c], if they are as the node has them."""
-        tokens, n_tokens = np.asarray(tokens, np.float32), self.tokens[self.nodes[node]]
+        n_tokens = self.tokens[self.nodes[node]]
+        try:
+            with np.errstate(over="ignore"):
+                tokens = np.asarray(tokens, np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"tokens of node {node!r} are no numbers ({error}); give an array [n, T, c]") from error
         if tokens.ndim != 3 or tokens.shape[1] != n_tokens or tokens.shape[1] * tokens.shape[2] != len(start.weight):
             raise DataError(
                 f"node {node!r} takes rows of {n_tokens} tokens and {len(start.weight)} values in all, got "
                 f"{tokens.shape[1:]}; tokenize them as in training"
             )
+        if bad := np.flatnonzero(~np.isfinite(tokens).all((1, 2))).tolist():
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise DataError(
+                f"node {node!r}: tokens of row {bad[0] + 1}{more} hold values that are no finite numbers; impute them, "
+                "or leave the row out"
+            )
         return torch.from_numpy(np.ascontiguousarray(tokens)).double().flatten(1)
-
-    def classify(self, node: str, tokens: ArrayLike) -> list[str]:
-        """The class of each of n raw rows [n, T, c]: that whose direction has the largest cosine with its coordinates.
-
-        Raises:
-            DataError: as `embed`; or nobody has class directions for this node.
-        """
-        return [self.classes[c] for c in classify(self.embed(node, tokens), self.head_of(node)).tolist()]
 
     def head_of(self, node: str) -> Tensor:
         """[C, r] class directions that a node uses, NaN for a class without evidence.
@@ -218,12 +232,20 @@ class SavedModel:
         """Read a file that `save` wrote.
 
         Raises:
-            DataError: it is none.
+            DataError: it is none, or is damaged.
         """
         tensors, about = read_tensors(path)
-        if about.get("format") not in _FORMATS:
+        if not isinstance(about, dict) or about.get("format") not in _FORMATS:
             raise DataError(f"{path} is no model of this version of isogram; give a run's model.safetensors")
+        try:
+            model = cls._read(tensors, about)
+            check(model)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({_first_line(error)}); copy it again, or train anew") from error
+        return model
 
+    @classmethod
+    def _read(cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "SavedModel":
         def under(prefix: str) -> dict[str, Tensor]:
             return _fields(tensors, prefix)
 
@@ -258,6 +280,10 @@ class SavedModel:
             encoders={m: ModalityConfig.model_validate(one) for m, one in about.get("encoders", {}).items()},
             about=about.get("about", {}),
         )
+
+
+def _first_line(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
 
 
 def _of(values: Mapping[str, T], name: str) -> dict[str, T]:

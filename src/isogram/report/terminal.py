@@ -118,15 +118,21 @@ def took(ended: Sequence[tuple[Cell, float]], seconds: float) -> str:
 _COLOURS = {"error": "red", "refusal": "red", "warning": "yellow", "note": "dim"}
 
 
+_LETTERS = 120
+"""Of an item's text, as a search shows it."""
+
+
 def hits_table(hits: Sequence[tuple[Entry, Hit]]) -> Table:
     """What a search found, best first."""
     table = Table(box=SIMPLE_HEAD)
     for name in ("rank", "score", "cosine"):
         table.add_column(name, justify="right")
-    for name in ("where", "label"):
+    texts = [" ".join(entry.text.split()) for entry, _ in hits]
+    for name in ("where", *(["text"] if any(texts) else []), "label"):
         table.add_column(name, overflow="fold")
-    for rank, (entry, hit) in enumerate(hits, 1):
-        table.add_row(str(rank), short(hit.score), short(hit.cosine), entry.where, entry.label)
+    for rank, ((entry, hit), text) in enumerate(zip(hits, texts, strict=True), 1):
+        shown = [text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"] if any(texts) else []
+        table.add_row(str(rank), short(hit.score), short(hit.cosine), entry.where, *shown, entry.label)
     return table
 
 

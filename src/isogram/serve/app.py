@@ -30,18 +30,20 @@ _STATUS: dict[type[IsogramError], int] = {TooLargeError: 413, MissingError: 404}
 """Of an answer that is an error; 422 of others."""
 
 
-def create_app(site: Site, *, token: str = "", hosts: tuple[str, ...] = LOOPBACK, limit: int = LIMIT) -> FastAPI:
+def create_app(site: Site, *, token: str = "", limit: int = LIMIT) -> FastAPI:
     """The page of a site as an ASGI application.
 
     Args:
         site: what is shown.
-        token: that who comes has to know; empty: nobody needs one.
-        hosts: names under which it answers: a page that points a name of its own here is turned away. "*" is all.
+        token: that who comes has to know; empty: nobody needs one, and it answers under the names of this machine
+            alone, so that a page elsewhere cannot point a name of its own here.
         limit: bytes of what somebody uploads.
     """
     # No pages of documentation: FastAPI's load scripts from elsewhere.
     app = FastAPI(title="Isogram", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    # A browser gives the cookie of one name to no other one: with a token any name may be this server's, a proxy's too.
+    if not token:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK), www_redirect=False)
     app.add_middleware(Gate, token=token)
 
     @app.exception_handler(IsogramError)

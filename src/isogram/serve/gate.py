@@ -1,5 +1,6 @@
 """Who may come in, and the headers of every answer. No request passes by here, also not one for a file of the page."""
 
+import asyncio
 import hmac
 import secrets
 from urllib.parse import parse_qs, urlsplit
@@ -34,7 +35,7 @@ _OPEN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Isogram</
 
 
 class Gate:
-    """ASGI middleware: a token where there is one, the page's own origin for what is posted, headers for all.
+    """ASGI middleware: a token where there is one, the page's own origin for all but the page, headers for all.
 
     The token comes once in the address, and is answered by a cookie that no script can read and no other site makes
     a browser send; or with each request as a bearer.
@@ -52,15 +53,23 @@ class Gate:
                 await self._app(scope, receive, send)
             return  # there are no websockets here
 
+        begun = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
             await send(message)
 
         answer = self._refusal(scope)
-        await (self._app if answer is None else answer)(scope, receive, with_headers)
+        try:
+            await (self._app if answer is None else answer)(scope, receive, with_headers)
+        except asyncio.CancelledError:  # Ctrl-C, and the answer takes longer than the server waits
+            if not begun:
+                await JSONResponse({"error": "the server is ending"}, 503)(scope, receive, with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -72,7 +81,8 @@ class Gate:
                 return self._welcome()
             if not self._known(headers):
                 return HTMLResponse(_CLOSED, 401)
-        if scope["method"] not in ("GET", "HEAD") and not own_origin(headers):
+        page = scope["path"] == "/" and scope["method"] in ("GET", "HEAD")  # may be linked to from anywhere
+        if not page and not own_origin(headers):
             return JSONResponse({"error": "this was asked for by another page; open this one and ask here"}, 403)
         return None
 

@@ -2,13 +2,17 @@
 
 import functools
 import io
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isogram.data.modalities.image import FORMATS
+from isogram.config import ModalityConfig
+from isogram.data.modalities import kind_of
+from isogram.data.modalities.base import Item
+from isogram.data.modalities.image import IMAGE
 from isogram.errors import DataError
 from isogram.report.figures import COLOURS
 
@@ -18,7 +22,8 @@ SIDE = 480
 SECONDS = 60
 """Of a sound that browsers do not play as it is: so much of it is turned into WAV."""
 
-_SOUNDS = ((b"OggS", "audio/ogg"), (b"fLaC", "audio/flac"), (b"ID3", "audio/mpeg"))
+_SOUNDS = {"OGG": "audio/ogg", "FLAC": "audio/flac", "WAV": "audio/wav", "WAVEX": "audio/wav", "MP3": "audio/mpeg"}
+"""What browsers play as it is, by libsndfile's name of it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Media:
 
 
 def picture(path: Path) -> Media:
-    """A picture of any format and size as PNG, or as JPEG where nothing of it is transparent.
+    """A picture as encoders see it, reduced: PNG, or JPEG where nothing of it is transparent.
 
     It is always drawn anew, so that nothing else in the file is sent: no script of a drawing, no place of a photo.
 
@@ -43,15 +48,7 @@ def picture(path: Path) -> Media:
 
 @functools.lru_cache(maxsize=512)
 def _picture(path: Path, state: tuple[int, int]) -> Media:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path, formats=FORMATS) as file:
-            image = ImageOps.exif_transpose(file)
-            image.draft("RGB", (SIDE, SIDE))
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path.name}: is no picture any more") from error  # Pillow's own words hold the path
+    image = IMAGE.read(Item(path.name, path=path), ModalityConfig()).image.copy()
     image.thumbnail((SIDE, SIDE))
     buffer, clear = io.BytesIO(), image.mode == "RGBA"
     image.save(buffer, "PNG" if clear else "JPEG", **({} if clear else {"quality": 88}))
@@ -64,28 +61,29 @@ def sound(path: Path) -> Media:
     Raises:
         DataError: no sound.
     """
-    _state(path)
-    with path.open("rb") as file:
-        head = file.read(12)
-    for sign, kind in _SOUNDS:
-        if head.startswith(sign):
-            return Media(kind, path=path)
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        return Media("audio/wav", path=path)
-    return Media("audio/wav", _as_wav(path))
-
-
-def _as_wav(path: Path) -> bytes:
     import soundfile
 
+    _state(path)
     try:
-        with soundfile.SoundFile(path) as file:
+        with path.open("rb") as content, soundfile.SoundFile(content) as file:
+            if file.format in _SOUNDS:
+                return Media(_SOUNDS[file.format], path=path)
             samples, rate = file.read(SECONDS * file.samplerate, dtype="int16"), file.samplerate
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"{path.name}: is no sound any more") from error
+    except (OSError, TypeError, soundfile.LibsndfileError) as error:
+        raise DataError(f"{path.name}: is no sound any more; put it back, or embed the items anew") from error
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()
+    return Media("audio/wav", buffer.getvalue())
+
+
+def series(path: Path, config: ModalityConfig) -> Media:
+    """A file of a series as curves.
+
+    Raises:
+        DataError: no series.
+    """
+    _state(path)
+    return curve(kind_of(config).read(Item(path.name, path=path), config).values)
 
 
 def curve(values: NDArray[np.floating], points: int = 240) -> Media:
@@ -110,4 +108,6 @@ def _state(path: Path) -> tuple[int, int]:
         found = path.stat()
     except OSError as error:
         raise DataError(f"{path.name}: {error.strerror}; it was there when the bank was made") from error
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for somebody to write into it
+        raise DataError(f"{path.name}: is no file any more; put it back, or embed the items anew")
     return found.st_mtime_ns, found.st_size

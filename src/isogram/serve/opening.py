@@ -1,6 +1,6 @@
 """From what is named on the command line to a site: a run's folder, or a model and banks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from isogram.config import SILOS, Config
@@ -29,12 +29,13 @@ _OF_PICTURES = (
 _OF_BANKS = "Ask in one modality, and see what is nearest to it in each of the banks."
 
 
-def of_run(run: Path, told: Told, *, private: bool = False) -> Site:
+def of_run(run: Path, told: Told, said: Callable[[str], None], *, private: bool = False) -> Site:
     """The site of a complete run on silos or talking pictures; its banks are made if they are not there.
 
     Args:
         run: its folder.
         told: is called as banks are built.
+        said: is given a line about each bank that was damaged.
         private: of talking pictures, also rows that were trained on.
 
     Raises:
@@ -42,6 +43,8 @@ def of_run(run: Path, told: Told, *, private: bool = False) -> Site:
         ConfigError: a run on other data, or a library is missing.
         DataError: the items are not what they should be.
     """
+    if not run.exists():
+        raise RunError(f"there is no folder {run}; name a run's, or a model file and banks of `isogram embed`")
     if not (run / CONFIG).exists():
         raise RunError(f"{run} holds no run; name a run's folder, or a model file and banks of `isogram embed`")
     if not read_json(run / STATE)["complete"]:
@@ -54,7 +57,7 @@ def of_run(run: Path, told: Told, *, private: bool = False) -> Site:
         )
     model = Model.load(run)
     shelves = _of_silos(model, config) if config.data == SILOS else pictures.shelves(run, config, private=private)
-    held = banks(run, model, shelves, told)
+    held = banks(run, model, shelves, told, said)
     return Site(
         model,
         held,

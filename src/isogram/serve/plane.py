@@ -7,14 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isogram.data.base import FloatArray, IntArray
+from isogram.inference.bank import unit
 
 DRAWN = 4000
 """Points on the map at most, over all banks."""
-
-
-def unit(rows: FloatArray) -> FloatArray:
-    """[n, r] rows of length 1; a row of zeros stays one."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,15 @@ class Plane:
 
 
 def drawn(sizes: Sequence[int], most: int = DRAWN) -> list[IntArray]:
-    """Of banks of these sizes, the rows on the map: all, or the same share of each, evenly spaced."""
-    share = min(1.0, most / max(sum(sizes), 1))
-    return [np.unique(np.linspace(0, n - 1, max(1, round(n * share))).astype(np.int64)) if n else
-            np.zeros(0, np.int64) for n in sizes]  # fmt: skip
+    """Of banks of these sizes, the rows on the map: all; or one of each and of what is left the same share of each.
+
+    Evenly spaced, and no more than `most` over all banks: of more banks than that the first ones have a dot.
+    """
+    held = sum(n > 0 for n in sizes)
+    share = 1.0 if sum(sizes) <= most else max(0, most - held) / sum(sizes)
+    found, left = [], most
+    for n in sizes:
+        dots = min(n, left, 1 + int(n * share))
+        found.append(np.unique(np.linspace(0, n - 1, dots).astype(np.int64)))
+        left -= dots
+    return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from isogram.data.modalities.base import Item
+from isogram.errors import DataError, RunError
 from isogram.files import make_folder
 from isogram.inference import Bank, Model
 from isogram.run_folder import read_json, write_json
@@ -39,16 +40,17 @@ class Shelf:
         return found.hexdigest()
 
 
-def banks(run: Path, model: Model, shelves: Mapping[str, Shelf], told: Told) -> list[Bank]:
+def banks(run: Path, model: Model, shelves: Mapping[str, Shelf], told: Told, said: Callable[[str], None]) -> list[Bank]:
     """A bank for each node, in order, below `run`: those that are there are read, others are built.
 
-    Items that cannot be read are left out, and counted in `Bank.bad` of the start that builds it.
+    Items that cannot be read are left out, see `Bank.bad`. What is damaged is built anew.
 
     Args:
         run: folder of the run.
         model: of the run.
         shelves: node -> its items.
         told: is called as a bank is built.
+        said: is given a line about each file that was damaged.
 
     Raises:
         DataError: no item of a node can be read.
@@ -58,13 +60,15 @@ def banks(run: Path, model: Model, shelves: Mapping[str, Shelf], told: Told) -> 
     folder = run / BANKS
     make_folder(folder)
     index = folder / _INDEX
-    known: dict[str, str] = read_json(index) if index.exists() else {}
-    found = []
+    known, found = _known(index, said), []
     for node, shelf in shelves.items():
         path, digest = folder / f"{quote(node, safe='')}.parquet", shelf.digest(model)
         if known.get(node) == digest and path.exists():
-            found.append(Bank.load(path, model))
-            continue
+            try:
+                found.append(Bank.load(path, model))
+                continue
+            except DataError as error:
+                said(f"{error}: that is done now")
 
         def tell(done: int, total: int, node: str = node) -> None:
             told(node, done, total)
@@ -83,3 +87,15 @@ def banks(run: Path, model: Model, shelves: Mapping[str, Shelf], told: Told) -> 
         write_json(index, known)
         found.append(bank)
     return found
+
+
+def _known(index: Path, said: Callable[[str], None]) -> dict[str, str]:
+    """Node -> digest of the items that its bank was built of."""
+    try:
+        known = read_json(index) if index.exists() else {}
+    except RunError:
+        known = None
+    if isinstance(known, dict):
+        return known
+    said(f"{index} is damaged: all banks of this run are built anew")
+    return {}

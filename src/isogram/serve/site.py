@@ -2,7 +2,8 @@
 
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -114,7 +115,7 @@ class Site:
         ]
 
     def items(self, bank: int, find: str, start: int) -> Json:
-        """A bank's items that have `find` in their id, text, label or place, `PAGE` of them from the `start`-th on."""
+        """A bank's items that have `find` in their id, text or label, `PAGE` of them from the `start`-th on."""
         self._bank(bank)
         wanted = find.strip().lower()
         rows = [row for row, words in enumerate(self._words[bank]) if wanted in words] if wanted else None
@@ -125,7 +126,7 @@ class Site:
     @cached_property
     def _words(self) -> list[list[str]]:
         """Of each bank's items, what they are found by."""
-        shown = ("id", "text", "label", "where")
+        shown = ("id", "text", "label")
         return [
             ["\n".join(row[name] for name in shown).lower() for row in bank.texts.select(shown).to_pylist()]
             for bank in self.banks
@@ -170,11 +171,9 @@ class Site:
             if not typed:
                 path.write_bytes(body)
             item = Item("what you typed", text=text) if typed else Item("your file", path=path)
-            try:
+            with _told_without(path, "it"):
                 described = kind_of(config).describe(kind_of(config).read(item, config))
                 query = self.model.embed(node, self.model.tokens(node, [item], cache=Path(name)).tokens)[0]
-            except DataError as error:  # in the words of a library, which may hold the path
-                raise DataError(*(problem.replace(str(path), "it") for problem in error.problems)) from error
         asked = {"node": node, "kind": kind, "described": described, "text": text}
         return {"query": asked | self._place(query), "found": self._found(query)}
 
@@ -190,12 +189,13 @@ class Site:
         kind = self.kind(modality)
         if kind not in _SHOWN or not path:
             raise MissingError("there is nothing to see or hear of this item")
-        if kind == "image":
-            return media.picture(Path(path))
-        if kind == "audio":
-            return media.sound(Path(path))
-        config = self.model.saved.encoders[modality]
-        return media.curve(kind_of(config).read(Item(Path(path).name, path=Path(path)), config).values)
+        file = Path(path)
+        with _told_without(file, file.name):
+            if kind == "image":
+                return media.picture(file)
+            if kind == "audio":
+                return media.sound(file)
+            return media.series(file, self.model.saved.encoders[modality])
 
     def _found(self, query: FloatArray, but: tuple[int, int] | None = None, partner: str = "") -> list[Json]:
         """Of each bank, the best hits, and where among all of it the partner stands if it is known."""
@@ -218,7 +218,7 @@ class Site:
         return found
 
     def item(self, bank: int, row: int) -> Json:
-        """What is known of an item.
+        """What is known of an item, but for where its file is on this machine.
 
         Raises:
             MissingError: there is no such item.
@@ -232,7 +232,6 @@ class Site:
             "id": entry.id,
             "text": entry.text,
             "label": entry.label,
-            "where": entry.where,
             "kind": kind,
             "media": _SHOWN.get(kind, "") if entry.path else "",
         }
@@ -249,6 +248,15 @@ class Site:
         self._bank(bank)
         if not 0 <= row < len(self.banks[bank]):
             raise MissingError("there is no such item; reload the page")
+
+
+@contextmanager
+def _told_without(path: Path, called: str) -> Iterator[None]:
+    """Errors in the words of a library may hold the path, which nobody is told who looks at the page."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(*(problem.replace(str(path), called) for problem in error.problems)) from error
 
 
 def _rounded(values: FloatArray) -> list[float]:

@@ -46,9 +46,15 @@ def standing(run: Path, encoders: Mapping[str, ModalityConfig]) -> dict[str, Any
                 "name": name,
                 "nodes": [node for node, modality in record.modality.items() if modality == name],
                 "anchors": cover.get(name, {}).get("anchors"),
-                "encoder": encoders[name].encoder if name in encoders else "",
+                "encoder": _called(encoders[name].encoder) if name in encoders else "",
                 "kind": encoders[name].kind if name in encoders else "",
             }
             for name in modalities
         ],
     }
+
+
+def _called(encoder: str) -> str:
+    """As people know it: of a folder on this machine its name alone."""
+    source, colon, model = encoder.rpartition(":")
+    return source + colon + (Path(model).name if Path(model).is_absolute() else model)

@@ -14,6 +14,9 @@ from isogram.serve.site import Site
 PORT = 8470
 """Where it listens if that is free and no other port is named."""
 
+PATIENCE = 10
+"""Seconds that who has asked is answered after Ctrl-C."""
+
 SHORTEST = 16
 """Letters of a token, at least."""
 
@@ -53,15 +56,13 @@ class Door:
         wanted = PORT if self.named is None else self.named
         try:
             return self._listen(wanted)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # of a name that is none, it is a UnicodeError, or of a NUL
             if self.named is None:
-                try:
+                with suppress(OSError, ValueError):  # if it is the host, the first error says so, too
                     return self._listen(0)
-                except OSError:
-                    pass  # so it is the host; the first error says so, too
             raise ConfigError(
-                f"cannot listen at {self.host}, port {wanted}: {error.strerror or error}; name another --host or "
-                "--port, or leave --port out: a free one is taken"
+                f"cannot listen at {self.host!r}, port {wanted}: {getattr(error, 'strerror', None) or error}; name "
+                "another --host or --port, or leave --port out: a free one is taken"
             ) from error
 
     def _listen(self, port: int) -> socket.socket:
@@ -98,15 +99,15 @@ def serve(site: Site, door: Door, told: Callable[[str], None], *, browser: bool 
     """
     import uvicorn
 
-    hosts = LOOPBACK if door.host in LOOPBACK else ("*",)  # elsewhere the token keeps strangers' pages out
     settings = uvicorn.Config(
-        create_app(site, token=door.token, hosts=hosts),
+        create_app(site, token=door.token),
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         ws="none",
-        timeout_graceful_shutdown=2,
+        lifespan="off",
+        timeout_graceful_shutdown=PATIENCE,
     )
     with door.open() as listening:
         address = door.address(listening)

@@ -244,7 +244,7 @@ def _column(node: SiloNode, kind: Kind, table: TextTable, rest: Sequence[str], p
         return fitting[0]
     what = "text" if kind.name in WRITTEN or not kind.suffixes else f"paths of files ({_list(kind.suffixes)})"
     which = f"columns {few(fitting)} all may be" if fitting else f"none of the columns {few(rest)} has"
-    problems.append(f"node {node.name!r}: {table.path}: {which} its {what}; say it by column = NAME")
+    problems.append(f"node {node.name!r}: {table.path}: {which} its {what}; say it by column = NAME (--column NAME)")
     return ""
 
 

@@ -8,7 +8,7 @@ const at = (id) => document.getElementById(id);
 const decimals = (value) => value.toFixed(2).replace(/^(-?)0\./, "$1.");
 const asked = new Map(); // answers of this visit, by their number in the history
 const visit = Math.random().toString(36).slice(2); // a history entry of an earlier visit has no answer here any more
-let site, map, node, recording, from = 0, turn = 0, number = 0;
+let site, map, node, recording, from = 0, turn = 0, number = 0, address = "";
 
 async function get(path, options) {
   let answer;
@@ -120,15 +120,16 @@ function upload(file) {
   if (file.size > site.limit) return complain(`that is more than ${site.limit / 1e6} MB; take a smaller file`);
   const asking = get(`/api/near?node=${encodeURIComponent(node.name)}`,
     { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
-  const local = URL.createObjectURL(file);
-  return answer(asking.then((found) => Object.assign(found, { local, called: file.name ?? "your recording" })), true);
+  return answer(asking.then((found) => Object.assign(found, { file, called: file.name ?? "your recording" })), true);
 }
 
 function show(found) {
   const query = found.query, mine = query.bank !== undefined;
   const name = mine ? title(query) : query.text || found.called || "your file";
   const parts = [];
-  const source = mine ? mediaOf(query) : found.local;
+  URL.revokeObjectURL(address); // of the file that was shown before; the answer keeps its own for "back"
+  address = found.file ? URL.createObjectURL(found.file) : "";
+  const source = mine ? mediaOf(query) : address;
   if (query.kind === "image") parts.push(element("img", { src: source, alt: "" }));
   if (query.kind === "audio") parts.push(player(source, name, complain));
   const told = [`from ${query.node}`, query.described, mine && query.label].filter(Boolean).join(" · ");
@@ -295,6 +296,11 @@ function listen() {
       at("record").textContent = "Record";
     }
   });
+  // Whoever just begins to type means the question.
+  document.addEventListener("keydown", (event) => {
+    const letter = event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.metaKey && !event.altKey;
+    if (letter && document.activeElement === document.body && !at("type").hidden) at("text").focus();
+  });
   let typing;
   at("find").addEventListener("input", () => {
     clearTimeout(typing);
@@ -313,7 +319,7 @@ try {
   drawMap();
   drawStanding();
   listen();
-  if (site.nodes.length) choose(0);
+  if (site.nodes.length) choose(Math.max(0, site.nodes.findIndex((one) => one.asks === "text")));
   await restore(null);
 } catch (error) {
   at("name").textContent = "Isogram";

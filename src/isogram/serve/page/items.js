@@ -25,8 +25,8 @@ export function drawing(size, ...paths) {
   return made;
 }
 
-/** What an item is called: its text, or its id, or the place where it stands. */
-export const title = (item) => item.text || item.id || item.where || "untitled";
+/** What an item is called: its text, or its id. */
+export const title = (item) => item.text || item.id || "untitled";
 
 export const mediaOf = (item) => `/media/${item.bank}/${item.row}`;
 
@@ -87,7 +87,7 @@ export function itemOf(item, group, { onward, failed }) {
       element("span", { class: "hidden" }, "cosine "), cosine);
     parts.push(element("span", { class: "measure" }, element("span", { class: "bar", "aria-hidden": "true" }, bar), number));
   }
-  const button = element("button", { type: "button", class: "hit", title: item.where || name, click: () => onward(item) },
+  const button = element("button", { type: "button", class: "hit", title: item.id || name, click: () => onward(item) },
     ...parts, element("span", { class: "hidden" }, `, ${group.name}: search on from it`));
   button.dataset.at = `${item.bank}/${item.row}`;
   const list = element("li", { class: item.right ? "right" : "" });
