@@ -62,9 +62,20 @@ def test_hashes_agree_with_a_loop():
     assert private_rows._hashes(bits, 7).tolist() == expected
 
 
+NOBODY = torch.zeros(0, 4)
+
+
 def test_points_are_the_same_but_for_the_last_digits():
     sent, own = draw(5, 4).double(), draw(7, 4, seed=1).double()
-    assert not same_points(sent, own)
+    assert not same_points(sent, own, NOBODY)
     sent[2] = own[6] * (1 + 1e-7)
-    assert same_points(sent.float(), own)
-    assert not same_points(torch.zeros(2, 4), torch.zeros(1, 4)), "a row at 0 is nobody"
+    assert same_points(sent.float(), own, NOBODY)
+    assert not same_points(torch.zeros(2, 4), torch.zeros(1, 4), NOBODY), "a row at 0 is nobody"
+
+
+def test_a_point_where_a_public_item_is_shows_no_row():
+    """As of a text that is an anchor's, too, and came through the encoder with others beside it."""
+    public, own = draw(5, 4).double(), draw(7, 4, seed=1).double()
+    own[6] = public[2] * (1 + 1e-7)
+    assert same_points(public.float(), own, NOBODY) and not same_points(public.float(), own, public)
+    assert same_points(torch.cat([public, own[:1]]), own, public), "another row still is one"

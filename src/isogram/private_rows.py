@@ -29,6 +29,7 @@ class PrivateRows:
     """
 
     def __init__(self, rows: Tensor, public: Tensor) -> None:
+        self.public = public
         own, known = (_bits(values) for values in (rows, public))
         shown = {row.tobytes() for row in known}
         self.secret = np.array([row.tobytes() not in shown for row in own], dtype=bool)
@@ -52,11 +53,19 @@ class PrivateRows:
         return any((self._rows[at[start]] == piece[start : start + length]).all() for start in starts)
 
 
-def same_points(sent: Tensor, own: Tensor) -> bool:
-    """Whether a row of `sent` [k, d] is one of `own` [n, d], but for the last digits."""
-    sent, own = sent.double(), own.double()
-    near = torch.cdist(sent, own) <= NEAR * own.norm(dim=1)
-    return bool((near & (own != 0).any(1)).any())
+def same_points(sent: Tensor, own: Tensor, public: Tensor) -> bool:
+    """Whether a row of `sent` [k, d] is one of `own` [n, d], but for the last digits.
+
+    Who lies where one of `public` [m, d] lies shows nothing that this public item does not show.
+    """
+    sent, own, public = sent.double(), own.double(), public.double()
+    telling = (own != 0).any(1) & ~_near(own, public, 2 * NEAR).any(1)
+    return bool(_near(sent, own[telling], NEAR).any())
+
+
+def _near(points: Tensor, others: Tensor, share: float) -> Tensor:
+    """[n, m] whether a point is as near to another as this share of the other's length."""
+    return torch.cdist(points, others) <= share * others.norm(dim=1)
 
 
 def _bits(values: Tensor) -> NDArray[np.uint32]:

@@ -137,6 +137,10 @@ class Watch:
         if self._live is None:
             self._console.print(text, highlight=False, soft_wrap=True)
 
+    def tell(self, text: str) -> None:
+        """What has happened and stays to be read, above what is drawn live."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def part(self, name: str, done: int, total: int) -> None:
         """So many items of a part of the data are encoded; a line as each part begins where the output is none."""
         if done < total and (self._live is not None or name not in self._parts):
@@ -158,7 +162,7 @@ class Watch:
             self._title = f"round {tick.round} of {tick.rounds}"
             return
         for text in tick.refused:
-            self._console.print(f"left out of round {tick.round}: {text}", highlight=False, soft_wrap=True)
+            self.tell(f"left out of round {tick.round}: {text}")
         self._done = tick.round
         self._state = dict.fromkeys(self._state, "waiting" if tick.round < tick.rounds else "done")
         losses = ", ".join(f"{name} {value:.3f}" for name, value in tick.terms.items())

@@ -76,6 +76,7 @@ def _never(case: Case) -> bool:
 
 _NO_ROUNDS = "set train.rounds = 0"
 _NO_LABELS = "give the node no labels"
+_SUMS = 'and not both average.robust and average.head = "anchors" are set'
 _TRIAL = "in a trial on held-out anchors alone (`federation.keep_better`)"
 _BY_PEERS = "a loss term of peers has a weight (prototype, inter, intra, muscle)"
 
@@ -89,17 +90,17 @@ _SENT = (
         "set train.frame_update = 0",
         _moves,
     ),
-    Release("key", "key", "a fresh key", "the node has labels", _NO_LABELS, _labels, masked=True),
+    Release("key", "key", "a fresh key", f"the node has labels, {_SUMS}", _NO_LABELS, _labels, masked=True),
     Release(
         "counts",
         "counts",
         "private rows",
-        "the node has labels, and privacy.epsilon = 0",
+        f"the node has labels, privacy.epsilon = 0, {_SUMS}",
         _NO_LABELS,
         lambda case: _labels(case) and not case.config.privacy.epsilon,
         masked=True,
     ),
-    Release("sums", "head", "private rows", "the node has labels", _NO_LABELS, _labels, masked=True),
+    Release("sums", "head", "private rows", f"the node has labels, {_SUMS}", _NO_LABELS, _labels, masked=True),
     Release(
         "sums",
         "second",

@@ -129,16 +129,32 @@ def vote(votes: Sequence[Tensor], rule: Rule) -> tuple[Tensor, list[bool]]:
 
 
 def confirmed(sums: Tensor, votes: Tensor) -> Tensor:
-    """Class directions [C, r], float64, from sums if they are what votes say, else the votes.
+    """Class directions [C, r], float64, from sums if they are what votes say (`doubt`), else the votes.
 
-    Nobody sees who spoils a sum, but everybody sees what nodes say bare. Sums have to speak of all classes that votes
-    speak of, with a mean cosine of `CONFIRMED` or more and none against its vote; of other classes they say nothing.
+    Of classes that nobody votes for sums say nothing.
 
     Args:
         sums, votes: [C, r], unit rows, NaN for classes that nobody speaks of.
     """
-    spoken = ~votes.isnan().any(1)
-    cosine = (sums.double() * votes.double()).sum(1)[spoken]
-    if len(cosine) and bool(cosine.mean() >= CONFIRMED) and bool(cosine.min() >= 0):  # NaN is neither
-        return torch.where(spoken[:, None], sums.double(), torch.nan)
-    return votes.double()
+    if doubt(sums, votes):
+        return votes.double()
+    return torch.where(votes.isnan().any(1, keepdim=True), torch.nan, sums.double())
+
+
+def doubt(sums: Tensor, votes: Tensor) -> str:
+    """What speaks against sums, in words; "" if nothing does.
+
+    Nobody sees who spoils a sum, but everybody sees what nodes say bare. Sums have to speak of all classes that votes
+    speak of, with a mean cosine of `CONFIRMED` or more and none against its vote.
+
+    Args:
+        sums, votes: as in `confirmed`.
+    """
+    cosine = (sums.double() * votes.double()).sum(1)[~votes.isnan().any(1)]
+    if not len(cosine):
+        return "speak of classes that no node votes for"
+    if cosine.isnan().any():
+        return "lack a class that nodes vote for: it has too few rows, or one of the counts is false"
+    if cosine.mean() >= CONFIRMED and cosine.min() >= 0:
+        return ""
+    return "are not what nodes vote for: one of them is spoilt, and masked it does not show which"

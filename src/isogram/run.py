@@ -73,7 +73,8 @@ PAGE_EVERY = 20.0
 class Outcome:
     """What a run left: its folder, what the doctor said, and its table with notes.
 
-    resumed_at: complete rounds that it went on from, None if it began anew.
+    resumed_at: complete rounds that it went on from, None if it began anew. not_run: methods that its table lacks, and
+    why.
     """
 
     folder: Path
@@ -82,6 +83,7 @@ class Outcome:
     notes: tuple[str, ...]
     rounds: int
     resumed_at: int | None
+    not_run: dict[str, str]
 
 
 def diagnose(data: FederatedData, config: Config, *, force: bool = False) -> Diagnosis:
@@ -154,7 +156,8 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
             raise
         watch.say(f"writing {write_page(folder)}")
     notes = data.notes if fed.budget is None else (*data.notes, _privacy(fed))
-    return Outcome(folder, diagnosis, rows, notes, config.train.rounds, resumed_at if begun else None)
+    resumed = resumed_at if begun else None
+    return Outcome(folder, diagnosis, rows, notes, config.train.rounds, resumed, recorder.not_run)
 
 
 class Recorder:
@@ -166,6 +169,8 @@ class Recorder:
         self._messages = 0
         self._lines: Counter[str] = Counter()
         self._seconds = 0.0
+        self.not_run: dict[str, str] = {}
+        """Methods that failed beside the run, and why."""
 
     def aligned(self, watch: Watch) -> tuple[Federation, int]:
         """The federation after alignment or the last complete round, and the number of that round."""
@@ -185,7 +190,7 @@ class Recorder:
             if fed.budget is not None:
                 watch.say(_privacy(fed))
             for line in fed.refused:
-                watch.say(line)
+                watch.tell(line)
             return fed, 0
         done = max(int(path.stem.removeprefix("round-")) for path in start.parent.glob("round-*.safetensors"))
         watch.say(f"going on after round {done} of {self.config.train.rounds}")
@@ -234,10 +239,11 @@ class Recorder:
         return fed
 
     def evaluated(self, fed: Federation, watch: Watch) -> tuple[Row, ...]:
-        """Table, view and model; the run is complete.
+        """Model, table and view; the run is complete. Without a method that fails in its comparison, which is told.
 
         Under differential privacy no other method is beside it: what they release of private rows has no noise.
         """
+        checkpoint.final_model(fed, self.data).save(self.folder / MODEL)
         watch.say("evaluating on held-out rows")
         rows: list[Row] = []
         if fed.budget is not None:
@@ -245,14 +251,20 @@ class Recorder:
         # Other methods are simulated here to be compared: what they would send, nobody sends.
         compared = self.config.model_copy(update={"egress": EgressConfig()})
         for recipe in COMPARED if fed.budget is None else ():
-            for found, seconds in solutions(recipe, self.data, compared, None):
-                rows += score(found, self.data, self.config, seconds)
+            left = list(recipe.names)
+            try:
+                for found, seconds in solutions(recipe, self.data, compared, None):
+                    rows += score(found, self.data, self.config, seconds)
+                    left.remove(found.method)
+            except Exception as error:  # whatever it is, the run's own model does not depend on it
+                self.not_run |= dict.fromkeys(left, _reason(error))
+        for method, reason in self.not_run.items():
+            watch.tell(f"{method}: not run: {reason}")
         if self.config.train.rounds:
             rows += score(solution("isogram", fed), self.data, self.config, self._seconds)
             watch.say(f"rounds: {_before_and_after(rows)}")
         write_atomic(self.folder / RESULTS, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
         write_json(self.folder / EVALUATION, asdict(view(self.data, fed.nodes)))
-        checkpoint.final_model(fed, self.data).save(self.folder / MODEL)
         self._state(fed, complete=True)
         forget_noise(self.folder)
         return tuple(rows)
@@ -311,6 +323,8 @@ class Recorder:
             now["privacy"] = card(self.config, fed.round)
         if fed.refused:
             now["refused"] = list(fed.refused)
+        if self.not_run:
+            now["not_run"] = self.not_run
         write_json(self.folder / STATE, found | now)
 
 
@@ -324,6 +338,12 @@ def _before_and_after(rows: Sequence[Row]) -> str:
             means += [f"{fmean(values):.3f}"] if values else []
         found += [f"{name} {' -> '.join(means)}"] if len(means) == 2 else []
     return ", ".join(found) or "no held-out rows to measure them on"
+
+
+def _reason(error: Exception) -> str:
+    """Of a method's failure, on one line; what is no error of ours by its type, too."""
+    text = "; ".join(str(error).splitlines())
+    return text if isinstance(error, IsogramError) else f"{type(error).__name__}: {text}"
 
 
 _COSTS = ("bytes_per_node", "seconds")

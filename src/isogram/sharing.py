@@ -111,7 +111,8 @@ def opposed(
     if config.robust == "none" or config.across == "alone":
         return {}
     found = robust.opposed(_changes(updates, previous, config.across))
-    return {node: f"node {node!r} sent an update that points against the others': it is left out" for node in found}
+    why = "sent an update that points against the others': it is left out from here on"
+    return {node: f"node {node!r} {why}" for node in found}
 
 
 def _changes(

@@ -108,8 +108,8 @@ def outliers(updates: Sequence[Up], n_anchors: int) -> dict[str, str]:
     held = [_held(update, n_anchors) for update in senders]
     found = alignment.outliers(grams, held, n_anchors, [update.modality for update in senders])
     return {
-        update.node: f"node {update.node!r} sent a Gram that has nothing to do with the others': it is left out; "
-        "look at the order of its anchors"
+        update.node: f"node {update.node!r} sent a Gram that has nothing to do with the others': it is left out from "
+        "here on; look at the order of its anchors"
         for update, out in zip(senders, found, strict=True)
         if out
     }

@@ -27,7 +27,7 @@ def merge_counts(updates: Sequence[Up]) -> Tensor:
         nodes = ", ".join(repr(update.node) for update in in_order(updates))
         raise MessageError(
             f"class counts of nodes {nodes} do not add up to whole numbers: one of them is of another round or spoilt, "
-            "and masked it does not show which; ask all of them again"
+            "and masked it does not show which: look at the versions and settings of each"
         )
     return torch.where(counts >= MIN_EVIDENCE, counts, 0)
 
@@ -85,7 +85,8 @@ def merge_directions(updates: Sequence[Up], rule: robust.Rule) -> tuple[Tensor, 
     senders = [update.node for update in in_order(updates) if update.directions is not None]
     head, counts = robust.vote(_sent(updates, "directions"), rule)
     told = {
-        node: f"node {node!r} tells other classes than the other nodes do: it is left out; look at its labels"
+        node: f"node {node!r} tells other classes than the other nodes do: it is left out from here on; look at its "
+        "labels"
         for node, count in zip(senders, counts, strict=True)
         if not count
     }

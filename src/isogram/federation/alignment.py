@@ -109,7 +109,7 @@ def start_apart(data: FederatedData, config: Config, ledger: Ledger | None = Non
     Grams are sent only where the loss asks for their consensus; then nodes may be read through a frame afterwards.
 
     Raises:
-        ConfigError: under differential privacy, whose class directions are of a frame.
+        ConfigError: under differential privacy or `average.robust`, whose class directions are of a frame.
     """
     if config.privacy.epsilon:
         raise ConfigError("privacy.epsilon needs a frame, and this method has none; set it to 0, or align first")
@@ -180,29 +180,46 @@ def _voted(fed: Federation, round: int) -> Federation:
     """With `average.robust`: class directions by votes, or by sums that the votes confirm.
 
     Votes depend on the frame alone, as directions by the anchors do: once cast, they stay. Whose vote does not count is
-    not heard any more, in sums neither. A sum has to be of two nodes or more: of one it would be bare.
+    not heard any more, in sums neither. A sum has to be of two nodes or more: of one it would be bare. Of sums that are
+    none nobody knows whose fault it is, or it may pass, as that of an update may: all are asked again the next time.
+
+    Raises:
+        MessageError: no vote that can be read.
     """
     average, votes, rule = fed.config.average, fed.votes, fed.config.average.robust
     assert rule != "none"
     if votes is None:
-        labelled = [node for node in fed.heard if node.data.classes]
-        sent = [fed.receive(n, "directions", round, n.send_directions(round, fed.n_classes)) for n in labelled]
+        sent: list[Up] = []
+        told: dict[str, str] = {}
+        for node in [node for node in fed.heard if node.data.classes]:
+            try:
+                up = node.send_directions(round, fed.n_classes)
+                sent.append(fed.receive(node, "directions", round, up))
+            except MessageError as error:
+                told[node.name] = f"{error}; its vote does not count, and it is left out from here on"
+        if not sent and told:
+            raise MessageError(*told.values())
         if not sent:
             return replace(fed, head=None, heads={})
-        votes, told = aggregation.merge_directions(sent, rule)
-        fed = replace(_without(fed, told), votes=votes)
+        votes, others = aggregation.merge_directions(sent, rule)
+        fed = replace(_without(fed, told | others), votes=votes)
     if average.head == "anchors":
         return replace(fed, head=votes, heads={})
     heads: dict[str, Tensor] = {}
     refused: list[str] = []
     for members in _groups(fed, "modality") if average.head_within else [fed.nodes]:
-        some, sums = replace(fed, nodes=members), None
-        try:
-            if sum(node.labelled for node in some.heard) > 1:
+        some, head = replace(fed, nodes=members), votes
+        names = [repr(node.name) for node in some.heard if node.labelled]
+        if len(names) > 1:
+            try:
                 sums = class_directions(some, round)
-        except MessageError as error:
-            refused.append(f"{error}; votes are taken in the place of these sums")
-        head = votes if sums is None else robust.confirmed(sums, votes)
+                assert sums is not None
+                doubt, head = robust.doubt(sums, votes), robust.confirmed(sums, votes)
+                doubt = doubt and f"class sums of nodes {', '.join(names[:-1])} and {names[-1]} {doubt}"
+            except MessageError as error:
+                doubt = str(error)
+            if doubt:
+                refused.append(f"{doubt}; votes are taken in the place of these sums")
         heads |= {node.name: head for node in members}
     return replace(fed, head=None, heads=heads, refused=(*fed.refused, *refused))
 
@@ -219,10 +236,18 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
     `average.head = "anchors"` what is summed are directions that each node fits to its own view of the anchors, in the
     frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all
     and of two nodes or more.
+
+    Raises:
+        ConfigError: `average.robust` without a frame, in which alone votes could confirm a sum.
     """
     labelled = [node for node in fed.heard if node.labelled]
     if not labelled:
         return None
+    if fed.config.average.robust != "none" and fed.frame is None:
+        raise ConfigError(
+            "average.robust needs a frame, in which class directions are compared, and this method has none; set "
+            'average.robust = "none", or align first'
+        )
     keys = aggregation.in_order([fed.receive(node, "key", round, node.send_key(round)) for node in labelled])
     listed = torch.stack([up.key for up in keys if up.key is not None])
     if fed.budget is not None:

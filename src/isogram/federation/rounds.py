@@ -78,12 +78,12 @@ def _split(fed: Federation) -> tuple[dict[str, Tensor], sharing.Groups]:
 def train_round(fed: Federation, progress: Progress | None = None) -> Federation:
     """One round: local steps at every node, then averages of adapters, frame and head. The nodes move on in place.
 
-    An update that cannot be averaged is left out, and the round goes on with the others. A node whose update points
-    against the others' (`sharing.opposed`) is left out from then on. Who is left out, also by alignment, is not asked
-    for an update: it takes the others' average.
+    An update that cannot be averaged is left out of the round, which goes on with the others. A node whose update
+    points against the others' (`sharing.opposed`) is left out from then on. Who is left out, also by alignment, is not
+    asked for an update: it takes the others' average.
 
     Raises:
-        MessageError: no update that fits is left.
+        MessageError: no update that fits is left, or another message is not what was asked for.
     """
     config, weights = fed.config, fed.config.train.weights
     number, rounds = fed.round + 1, config.train.rounds
@@ -116,7 +116,7 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
             known = {"model": model, "groups": shapes, "counted": config.average.counts_rows}
             updates.append(up if alone else fed.receive(node, "update", round, up, **known))
         except MessageError as error:
-            refused.append(f"{error}; it is left out")
+            refused.append(f"{error}; it is left out of this round")
         for name, value in values.items():
             terms.setdefault(name, []).append(value)
         tell(Tick(number, rounds, node.name, values))
@@ -145,8 +145,9 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         consensus = (1 - share) * fed.start_consensus + share * now
         frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
     means = {name: sum(values) / len(values) for name, values in terms.items()}
+    before_round, fed = len(fed.refused), replace(fed, refused=(*fed.refused, *refused))
     fed = with_heads(fed if frame is fed.frame else replace(fed, frame=frame, head=None, heads={}, votes=None), round)
-    tell(Tick(number, rounds, "", means, tuple(refused)))
+    tell(Tick(number, rounds, "", means, fed.refused[before_round:]))
     return replace(
         fed,
         frame=frame,
@@ -155,7 +156,6 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
         apart=apart,
         round=number,
         history=(*fed.history, means),
-        refused=(*fed.refused, *refused),
     )
 
 
@@ -229,9 +229,11 @@ def keep_better(fed: Federation, data: FederatedData, progress: Progress | None 
     trial = train(align(data.subset_anchors(rest), fed.config, fed.run, oversight=oversight), progress)
     apart = data.subset_anchors(held_out)
     items = {node.name: apart.anchors_of(node) for node in apart.nodes}
+    private = {node.name: node.gate.private for node in fed.nodes}
     assert trial.frame is not None
     blocks = []
     for node in trial.nodes:
+        node.gate.private = private[node.name]  # held-out anchors are public, too
         up = node.send_blocks(items[node.name], trial.frame, trial.last_round)
         blocks.append(trial.receive(node, "blocks", trial.last_round, up, places=len(held_out)))
     better = aggregation.trained_is_better(blocks, trial.frame, fed.config.train.temperature)

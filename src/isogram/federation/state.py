@@ -23,8 +23,8 @@ from isogram.validation import Expected
 class Tick:
     """What training tells while it goes on: a node begins (no terms) or ends its steps, or a round is over (no node).
 
-    round counts from 1; terms: mean of each loss term over the node's steps, or over the nodes; refused: why updates
-    were left out of the round's averages, a line each.
+    round counts from 1; terms: mean of each loss term over the node's steps, or over the nodes; refused: what did not
+    count in the round, a line each that says whose, why, and what was done instead.
     """
 
     round: int
@@ -46,8 +46,8 @@ class Federation:
     nodes do not have `head` in common. votes: those that nodes voted for (`average.robust`).
     start_consensus: that of one-shot alignment, which `frame_update` moves away from. residuals: how far each node's
     anchors are from where the other modalities place them, for precision weights. left_out: nodes that get all that the
-    others get and whose answers count for nothing (`align.outliers`, votes of `average.robust`). refused: what was left
-    out so far, a line each.
+    others get and whose answers count for nothing (`align.outliers`, `average.robust`). refused: what did not count so
+    far, a line each, as in `Tick`.
     run: of `messages.Message`.
     """
 

@@ -6,6 +6,7 @@ from torch.nn.functional import normalize
 
 from isogram.accountant import budget_of
 from isogram.alignment import LinearMap, classes, pack
+from isogram.errors import MessageError
 from isogram.local.node import AlignedNode, flat_rows, stream
 from isogram.messages import Down, Up
 from isogram.privacy import head_rank
@@ -36,7 +37,7 @@ class LabelledNode(AlignedNode):
         counts = self._one_hot(n_classes).sum(0)
         if len(down.keys) == 1:
             counts = torch.where(counts >= MIN_EVIDENCE, counts, 0)
-        counts = self.party.masked(counts, down.keys, down.round, "counts")
+        counts = self._masked(counts, down, "counts")
         return self._up("counts", down.round, counts=counts, masked=len(down.keys) > 1)
 
     def send_head(self, down: Down) -> Up:
@@ -51,10 +52,10 @@ class LabelledNode(AlignedNode):
         assert down.keys is not None and down.evidence is not None
         rows = normalize(self.embed(self.data.tokens), dim=1)
         counted = self._one_hot(len(down.evidence)) * down.evidence
-        head, second = self.party.masked(counted.T @ rows, down.keys, down.round), None
+        head, second = self._masked(counted.T @ rows, down), None
         if down.second:
             rows = rows[counted.any(1)]
-            second = self.party.masked(pack(rows.T @ rows), down.keys, down.round, "second")
+            second = self._masked(pack(rows.T @ rows), down, "second")
         return self._up("sums", down.round, head=head, second=second, masked=len(down.keys) > 1)
 
     def send_noisy_head(self, down: Down) -> Up:
@@ -76,7 +77,7 @@ class LabelledNode(AlignedNode):
         sums = torch.zeros(n_classes, rows.shape[1], dtype=torch.float64)
         noise = self.noise.gaussian((n_classes, width), budget.head, "head", down.round)
         sums[:, :width] = self._one_hot(n_classes).T @ normalize(rows[:, :width], dim=1) + noise
-        head = self.party.masked(sums, down.keys, down.round)
+        head = self._masked(sums, down)
         return self._up("sums", down.round, head=head, masked=len(down.keys) > 1)
 
     def send_scores(self, down: Down) -> Up:
@@ -91,7 +92,7 @@ class LabelledNode(AlignedNode):
         assert down.keys is not None and down.evidence is not None
         counted = self._one_hot(len(down.evidence)) * down.evidence
         directions = self._directions(counted) * counted.sum(0)[:, None]
-        sums = self.party.masked(directions, down.keys, down.round)
+        sums = self._masked(directions, down)
         return self._up("sums", down.round, head=sums, masked=len(down.keys) > 1)
 
     def send_directions(self, round: int, n_classes: int) -> Up:
@@ -107,6 +108,18 @@ class LabelledNode(AlignedNode):
         counted = counted * (counted.sum(0) >= MIN_VOTE)
         found = normalize(self._directions(counted), dim=1)
         return self._up("directions", round, directions=torch.where(found.any(1, keepdim=True), found, torch.nan))
+
+    def _masked(self, values: Tensor, down: Down, purpose: str = "sum") -> Tensor:
+        """Values for a secure sum over the nodes whose keys a message has.
+
+        Raises:
+            MessageError: as `SumParty.masked` does; names the node.
+        """
+        assert down.keys is not None
+        try:
+            return self.party.masked(values, down.keys, down.round, purpose)
+        except MessageError as error:
+            raise MessageError(f"node {self.name!r}: {error}") from error
 
     def _directions(self, counted: Tensor) -> Tensor:
         """[C, r] by rows and their classes [N, C]; 0 for classes without a row, and for all if there is but one."""

@@ -193,18 +193,23 @@ class AlignedNode:
             return self._are_rows(up.embeddings)
         if up.gram is None or len(self.data.tokens) != len(self.anchors) or not self.gate.private.secret.any():
             return False
-        own = [metric_gram(self.standardize(flat_rows(self.data.tokens)), self.metric)]
+        rows, public, sent = flat_rows(self.data.tokens), self.gate.private.public, up.gram.double()
+        return self._has_gram(rows, sent) and not self._has_gram(public, sent)
+
+    def _has_gram(self, flat: Tensor, sent: Tensor) -> bool:
+        """Whether a packed Gram is that of these items [k, F]: of their features, or of their coordinates."""
+        found = [metric_gram(self.standardize(flat), self.metric)]
         if self.map is not None:
-            own.append(gram(self.embed(self.data.tokens)))
-        rho = self.config.align.rho
-        return any(torch.allclose(up.gram.double(), pack(shrink(one, rho)), atol=TOLERANCE) for one in own)
+            found.append(gram(self._embed_flat(flat)))
+        shrunk = [pack(shrink(one, self.config.align.rho)) for one in found]
+        return any(one.shape == sent.shape and torch.allclose(sent, one, atol=TOLERANCE) for one in shrunk)
 
     def _are_rows(self, points: Tensor) -> bool:
-        """Whether coordinates [n, r] hold those of a private row."""
+        """Whether coordinates [n, r] hold those of a private row that no public item has, too."""
         if self.noise is not None:
             return False
         rows = self.data.tokens[self.gate.private.secret]
-        return len(rows) > 0 and same_points(points, self.embed(rows))
+        return len(rows) > 0 and same_points(points, self.embed(rows), self._embed_flat(self.gate.private.public))
 
     # One-shot alignment.
 
@@ -332,8 +337,10 @@ class AlignedNode:
 
     def embed(self, tokens: FloatArray) -> Tensor:
         """[n, r] coordinates of raw tokens [n, T, c]: by the trained model if there is one, else by the map."""
+        return self._embed_flat(flat_rows(tokens))
+
+    def _embed_flat(self, flat: Tensor) -> Tensor:
         assert self.map is not None, "fit the node first"
-        flat = flat_rows(tokens)
         if self.model is None:
             z = self.map(flat)
         else:
@@ -348,7 +355,7 @@ class AlignedNode:
 
     def embed_anchors(self) -> Tensor:
         """[k, r] coordinates of this node's anchors."""
-        return self.embed(self.anchors.float().reshape(-1, *self.data.tokens.shape[1:]).numpy())
+        return self._embed_flat(self.anchors)
 
     def _standard_tokens(self, flat: Tensor) -> Tensor:
         return self.standardize(flat).float().reshape(-1, *self.data.tokens.shape[1:]).to(self.device)

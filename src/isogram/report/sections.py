@@ -27,8 +27,9 @@ def panel(title: str, svg: Markup, what: str = "") -> Json:
 
 
 def results(run: Record) -> Json | None:
-    """Methods by metrics; the best of each column, the bounds aside, is marked."""
-    if not run.methods:
+    """Methods by metrics; the best of each column, the bounds aside, is marked. Below, who could not be run and why."""
+    missing = [f"{method}: not run: {reason}" for method, reason in run.run.get("not_run", {}).items()]
+    if not run.methods and not missing:
         return None
     columns: list[tuple[str, str, str | None]] = [("R@1", "r1", None), ("R@10", "r10", None)]
     for metric, name in (("pam50", "PAM50"), ("accuracy", "accuracy")):
@@ -60,7 +61,7 @@ def results(run: Record) -> Json | None:
         "chance": [decimals(run.chance(metric, way)) for _, metric, way in columns],
         "by_way": table("by-way", "", head, by_way) if len(ways) > 1 else None,
         "paired": bool(ways),
-        "notes": run.run.get("notes", []),
+        "notes": [*missing, *run.run.get("notes", [])],
     }
 
 
