@@ -29,6 +29,9 @@ from isogram.serve.site import HITS, PAGE
 HERE = "http://127.0.0.1:8470"
 TOKEN = "a token of a good length"
 
+PROXY = "search.example"
+"""Name of a host that passes questions on."""
+
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
@@ -455,10 +458,10 @@ def test_other_pages_cannot_ask(client, address):
 
 def test_with_a_token_it_answers_under_a_proxys_name(guarded):
     """The cookie is of one name alone: a page that points another name here has none, and does not know the token."""
-    client = TestClient(guarded, base_url="https://search.example")
+    client = TestClient(guarded, base_url=f"https://{PROXY}")
     assert client.get("/api/site").status_code == 401
     assert client.get("/", params={"token": TOKEN}).status_code == 200
-    own = {"origin": "https://search.example", "sec-fetch-site": "same-origin", "content-type": "text/plain"}
+    own = {"origin": f"https://{PROXY}", "sec-fetch-site": "same-origin", "content-type": "text/plain"}
     assert client.get("/api/site").status_code == 200
     assert client.post("/api/near?node=notes", content=b"red", headers=own).status_code == 200
     assert TestClient(guarded, base_url="https://evil.example", cookies={}).get("/api/site").status_code == 401
