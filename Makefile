@@ -26,11 +26,12 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test check clean remake
+.PHONY: help env demo test test-deploy check clean remake
 
 help:
 	@echo "make demo     make the environment, run the main job"
 	@echo "make test     make the environment, run the tests"
+	@echo "make test-deploy  the same for servers and sites as processes that are killed"
 	@echo "make check    make the environment, run lint, format and type checks"
 	@echo "make env      make the environment only, in $(VENV)"
 	@echo "make clean    remove the environment and all caches of tools"
@@ -45,6 +46,10 @@ demo: $(STAMP)
 test: $(STAMP)
 	@echo "Running the tests in two processes (five to ten minutes) ..."
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -n 2
+
+test-deploy: $(STAMP)
+	@echo "Running a federation on this machine and killing its processes (five to ten minutes) ..."
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m deploy tests/deploy
 
 check: $(STAMP)
 	@$(BIN)/ruff check .

@@ -25,6 +25,7 @@ from message_oracle import judge
 from isogram import federation
 from isogram.config import AlignConfig, AverageConfig, Config, ModelConfig, TermWeights, TrainConfig
 from isogram.data import AnchorSet, FederatedData, load
+from isogram.egress import Oversight
 from isogram.errors import MessageError
 from isogram.messages import Ledger, Message
 
@@ -57,10 +58,23 @@ def corpus(anchors: int = 16) -> list[Sample]:
     )
     found: defaultdict[tuple[type[Message], str], list[Sample]] = defaultdict(list)
     with _listening(found):
-        _run(data, every, "one")
+        done = _run(data, every, "one")
+        for node in done.nodes:
+            done.send(node, "finish", done.last_round, head=done.head_of(node))
         federation.keep_better(_run(data, config, "two"), data)
         federation.align(data, voted, "three")
+        _summed(data, config, "four")
     return [sample for samples in found.values() for sample in samples[:: max(1, len(samples) // EACH)][:EACH]]
+
+
+def _summed(data: FederatedData, config: Config, run: str) -> None:
+    """A secure sum of updates that no node sends bare."""
+    kinds = ("pair", "parcels", "summand", "shares")
+    fed = federation.gather(data, config, run, oversight=Oversight(more=kinds))
+    fed = federation.start_training(federation.one_shot(fed))
+    fed.tell("trained", fed.members, lambda node: fed.deliver(node, "targets", federation.targets(fed, node, 2)))
+    shapes = {name: tuple(value.shape) for name, value in (fed.nodes[0].summand or {}).items()}
+    federation.secure_sum(fed, 2, fed.members, shapes, dict.fromkeys(shapes, 1e6))
 
 
 def _run(data: FederatedData, config: Config, run: str) -> federation.Federation:

@@ -22,6 +22,10 @@ MUST = {
     "sums": ["head"],
     "directions": ["directions"],
     "embeddings": ["embeddings"],
+    "pair": ["pair"],
+    "parcels": ["parcels"],
+    "summand": ["summand"],
+    "shares": ["shares"],
     "blocks": ["block_start", "block_trained", "index"],
     "update": [],
     "weights": ["quality"],
@@ -30,13 +34,18 @@ MUST = {
     "head": ["head"],
     "keys": ["keys"],
     "evidence": ["keys", "evidence"],
+    "pairs": ["names", "pairs"],
+    "sealed": ["parcels", "present", "scales"],
+    "present": ["present"],
     "targets": [],
     "average": [],
     "bases": [],
+    "finish": [],
 }
 MAY = {
     "gram": ["index", "quality"],
     "targets": ["frame", "geometry", "head", "prototypes", "counterparts", "siblings", "peers"],
+    "finish": ["head"],
 }
 
 
@@ -100,15 +109,19 @@ def _texts(texts: dict[str, str], direction: str, e: Expected) -> str | None:
         return "fit"
     if e.kind == "evidence" and rest.pop("second", "0") not in ("0", "1"):
         return "second"
+    if e.kind == "pairs" and not 2 <= int(rest.pop("threshold", "0")) <= 2**14:
+        return "threshold"
     # A number at its default need not travel, and may.
     left = {
-        n: v for n, v in rest.items() if not (v == "0" and n in {"samples", "fit", "second"} and n in _own(direction))
+        n: v
+        for n, v in rest.items()
+        if not (v == "0" and n in {"samples", "fit", "second", "threshold"} and n in _own(direction))
     }
     return f"texts {sorted(left)}" if left else None
 
 
 def _own(direction: str) -> set[str]:
-    return {"samples"} if direction == "Up" else {"fit", "second"}
+    return {"samples"} if direction == "Up" else {"fit", "second", "threshold"}
 
 
 def _arrays(arrays: dict[str, np.ndarray], texts: dict[str, str], direction: str, e: Expected) -> str | None:
@@ -142,6 +155,7 @@ def _arrays(arrays: dict[str, np.ndarray], texts: dict[str, str], direction: str
     d = next(
         (plain[n].shape[-1] for n in ("embeddings", "prototypes", "counterparts", "siblings", "peers") if n in plain), 1
     )
+    m = e.lengths.get("m", len(next((plain[n] for n in ("parcels", "pairs", "present") if n in plain), [])))
     shapes = {
         "index": ("<i4", (k,)),
         "gram": ("<f4", (k * (k + 1) // 2,)),
@@ -163,6 +177,14 @@ def _arrays(arrays: dict[str, np.ndarray], texts: dict[str, str], direction: str
         "counterparts": ("<f4", (anchors, d)),
         "siblings": ("<f4", (anchors, d)),
         "peers": ("<f4", (len(plain.get("peers", [])), anchors, d)),
+        "pair": ("u1", (64,)),
+        "parcels": ("u1", (m, 148)),
+        "summand": ("u1", (e.lengths.get("v"), 7)),
+        "shares": ("u1", (m, 66)),
+        "names": ("u1", (len(plain.get("names", [])),)),
+        "pairs": ("u1", (m, 64)),
+        "present": ("u1", (m,)),
+        "scales": ("<f4", (len(plain.get("scales", [])),)),
     }
     for name, value in plain.items():
         dtype, shape = shapes[name]
@@ -182,9 +204,15 @@ def _value(name: str, value: np.ndarray, direction: str, e: Expected) -> str | N
         return "rows too long"
     if name == "quality" and any(not 0 < float(q) <= 1 for q in value):
         return "weights"
-    if name == "evidence" and any(int(v) not in (0, 1) for v in value):
+    if name == "scales" and any(not 0 < s < np.inf or np.log2(s) % 1 for s in value.astype(float)):
+        return "scales"
+    if name == "names":
+        found = json.loads(bytes(value))
+        if not isinstance(found, list) or any(not isinstance(n, str) for n in found) or found != sorted(set(found)):
+            return "names"
+    if name in ("evidence", "present") and any(int(v) not in (0, 1) for v in value):
         return "flags"
-    if name in ("key", "keys"):
+    if name in ("key", "keys", "pair", "pairs"):
         rows = [bytes(row) for row in value.reshape(-1, 32)]
         for row in rows:
             X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(row))  # ValueError: small order

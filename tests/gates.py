@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from isogram import federation
 from isogram.config import (
     AlignConfig,
     AverageConfig,
@@ -11,6 +12,7 @@ from isogram.config import (
     TermWeights,
     TrainConfig,
 )
+from isogram.egress import Oversight
 
 SRC = Path(__file__).parents[1] / "src" / "isogram"
 K, ROWS = 16, 23
@@ -31,6 +33,23 @@ EVERYTHING = CONFIG.model_copy(
     }
 )
 VOTES = CONFIG.model_copy(update={"average": AverageConfig(robust="median")})
+
+
+SUM = ("pair", "parcels", "summand", "shares")
+
+
+def summing(data):
+    """Nodes that have trained, and keep what came of it for a secure sum."""
+    fed = federation.gather(data, CONFIG, oversight=Oversight(more=SUM))
+    fed = federation.start_training(federation.one_shot(fed))
+    fed.tell("trained", fed.members, lambda node: fed.deliver(node, "targets", federation.targets(fed, node, 2)))
+    return fed
+
+
+def add_up(fed, **more):
+    """The secure sum of what they keep."""
+    shapes = {name: tuple(value.shape) for name, value in fed.nodes[0].summand.items()}
+    return federation.secure_sum(fed, 2, fed.members, shapes, dict.fromkeys(shapes, 1e6), **more)
 
 
 def allowing(*names, config=CONFIG):

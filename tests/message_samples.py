@@ -24,6 +24,14 @@ def key(byte=9):
     return torch.tensor([byte, *[0] * 31], dtype=torch.uint8)
 
 
+def pair_of(byte):
+    return torch.cat([key(byte), key(byte + 1)])
+
+
+def text(of):
+    return torch.frombuffer(bytearray(of.encode()), dtype=torch.uint8)
+
+
 def unit(rows):
     return torch.nn.functional.normalize(rows, dim=1)
 
@@ -40,11 +48,23 @@ ARRAYS = {
         "precision": {"x.lora_B": draw(4, 2).abs()},
         "sketches": {"x": draw(4, 6)},
     },
+    "pair": {"pair": torch.cat([key(9), key(5)])},
+    "parcels": {"parcels": torch.full((3, 148), 7, dtype=torch.uint8)},
+    "summand": {"summand": torch.full((5, 7), 255, dtype=torch.uint8)},
+    "shares": {"shares": torch.full((3, 66), 7, dtype=torch.uint8)},
+    "pairs": {"names": text('["a", "b", "c"]'), "pairs": torch.stack([pair_of(n) for n in (9, 11, 13)])},
+    "sealed": {
+        "parcels": torch.full((3, 148), 7, dtype=torch.uint8),
+        "present": torch.tensor([1, 0, 1], dtype=torch.uint8),
+        "scales": torch.tensor([2.0**30, 2.0**-9]),
+    },
+    "present": {"present": torch.tensor([1, 0, 1], dtype=torch.uint8)},
     "directions": {"directions": torch.cat([unit(draw(C - 1, R)), torch.full((1, R), torch.nan)])},
     "weights": {"quality": torch.full((10,), 0.5)},
     "others": {"others": shrunk()},
     "frame": {"frame": draw(K, R)},
     "head": {"head": torch.cat([unit(draw(1, R)), torch.zeros(1, R), torch.full((1, R), torch.nan)])},
+    "finish": {"head": torch.cat([unit(draw(2, R)), torch.full((1, R), torch.nan)])},
     "keys": {"keys": torch.stack([key(9), key(5)])},
     "evidence": {"keys": torch.stack([key(9), key(5)]), "evidence": torch.tensor([0, 1, 1], dtype=torch.uint8)},
     "targets": {
@@ -59,7 +79,7 @@ ARRAYS = {
     "average": {"adapters": {"x.lora_B": draw(4, 2)}},
     "bases": {"adapters": {"x.lora_B": torch.linalg.qr(draw(2, 4).T).Q}},
 }
-NUMBERS = {"update": {"samples": 9}, "frame": {"fit": 2}, "evidence": {"second": 1}}
+NUMBERS = {"update": {"samples": 9}, "frame": {"fit": 2}, "evidence": {"second": 1}, "pairs": {"threshold": 2}}
 
 
 def sample(kind, **changes):
@@ -67,6 +87,7 @@ def sample(kind, **changes):
     up = kind in KINDS[Up]
     round = 0 if kind in ("gram", "weights", "others") else 2
     lengths = {"K": K, "C": C, "r": R} | ({} if up else {"k": 10})
+    lengths |= {"parcels": {"m": 3}, "shares": {"m": 3}, "summand": {"v": 5}}.get(kind, {})
     groups = {"average": {"adapters": {"x.lora_B": (4, 2)}}, "bases": {"adapters": {"x.lora_B": (4, 2)}}}
     expected = Expected(
         kind,
@@ -139,6 +160,14 @@ LAYOUT = {
     "a way that is none": ("frame", "fit", lambda _: 3, "fit = '3', of 0 to 2"),
     "a way with a head": ("head", "fit", lambda _: 1, "fit = '1', of 0 to 0"),
     "second moments, asked twice": ("evidence", "second", lambda _: 2, "second = '2', of 0 to 1"),
+    "a threshold of one": ("pairs", "threshold", lambda _: 1, "threshold = '1', of 2 to 16384"),
+    "no threshold": ("pairs", "threshold", lambda _: 0, "threshold = '0', of 2 to 16384"),
+    "a threshold with a frame": ("frame", "threshold", lambda _: 2, "threshold = '2', of 0 to 0"),
+    "shares for another number of nodes": ("shares", "shares", lambda v: v[1:], r"as \(2, 66\), it is \(3, 66\)"),
+    "parcels of another size": ("sealed", "parcels", lambda v: v[:, 1:], r"as \(3, 147\), it is \(3, 148\)"),
+    "flags for another number of nodes": ("sealed", "present", lambda v: v[1:], r"as \(2,\), it is \(3,\)"),
+    "another number of summands": ("summand", "summand", lambda v: v[1:], r"as \(4, 7\), it is \(5, 7\)"),
+    "bare summands": ("summand", "summand", lambda v: v.float(), "the summand as F32, it is U8"),
     "a field missing": ("gram", "gram", lambda _: None, "lacks the gram"),
     "second moments missing": ("sums", "second", lambda _: None, "lacks the second"),
     "a field of another kind": ("gram", "embeddings", lambda _: draw(10, 3), "unknown embeddings with 'gram'"),
@@ -177,6 +206,18 @@ VALUES = {
     "a key of small order": ("key", "key", at(0, 0), "a point of small order"),
     "a key twice": ("keys", "keys", lambda v: v[[0, 0]], "one key twice in the keys"),
     "a key of small order among others": ("evidence", "keys", at(0, 1), "a point of small order"),
+    "a pair of small order": ("pair", "pair", at(32, 1), "a point of small order"),
+    "a pair of one key": ("pair", "pair", at(32, 9), "one key twice in the pair"),
+    "a node's pair twice": ("pairs", "pairs", lambda v: v[[0, 1, 1]], "one key twice in the pairs"),
+    "names that are no JSON": ("pairs", "names", at(0, 255), "what is no JSON in the names"),
+    "names that are no list": ("pairs", "names", lambda _: text('{"a": 1}'), "what is no list of texts"),
+    "names that are numbers": ("pairs", "names", lambda _: text("[1, 2]"), "what is no list of texts"),
+    "a name twice": ("pairs", "names", lambda _: text('["a", "a"]'), "names that stand twice or in no order"),
+    "names in no order": ("pairs", "names", lambda _: text('["b", "a"]'), "names that stand twice or in no order"),
+    "half present": ("present", "present", at(0, 2), "numbers beside 0 and 1 in the present"),
+    "a scale of 0": ("sealed", "scales", at(0, 0), "numbers that are no powers of two in the scales"),
+    "a scale of 3": ("sealed", "scales", at(0, 3), "numbers that are no powers of two in the scales"),
+    "an infinite scale": ("sealed", "scales", at(0, INF), "numbers that are no powers of two in the scales"),
     "evidence of 2": ("evidence", "evidence", at(0, 2), "numbers beside 0 and 1"),
     "infinite blocks": ("blocks", "block_start", at(0, INF), "NaN or infinity in the block_start"),
     "infinite blocks after training": ("blocks", "block_trained", at(0, NAN), "NaN or infinity in the block_trained"),

@@ -9,7 +9,7 @@ import typing
 import numpy as np
 import pytest
 import torch
-from gates import CONFIG, EVERYTHING, ROWS, SRC, K, allowing
+from gates import CONFIG, EVERYTHING, ROWS, SRC, SUM, K, add_up, allowing, summing
 from planted import planted
 
 from isogram import federation
@@ -23,7 +23,7 @@ from isogram.config import (
     TrainConfig,
 )
 from isogram.egress import Oversight
-from isogram.errors import EgressError
+from isogram.errors import EgressError, MessageError
 from isogram.local import Node
 from isogram.messages import Down, Up
 from isogram.releases import RELEASES, WORDS, Case
@@ -131,6 +131,26 @@ class Closed:
         raise EgressError("closed")
 
 
+def at_each_phase(data):
+    """By method, a node in a secure sum as it is when it is asked, and what it is asked with."""
+    found = {}
+    for name in (f"send_{phase}" for phase in SUM[1:]):
+        method = getattr(Node, name)
+
+        def stop(node, down, name=name, method=method):
+            if node.name == "a-1":
+                found[name] = node, down
+                raise MessageError("this is where it stands")
+            return method(node, down)
+
+        fed = summing(data)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Node, name, stop)
+            with pytest.raises(MessageError, match="4 are needed"):
+                add_up(fed, threshold=4)
+    return found
+
+
 def test_no_public_method_of_a_node_returns_a_message_that_has_not_passed_the_gate(data):
     fed = federation.start_training(federation.align(data, EVERYTHING))
     node = fed.nodes[0]
@@ -144,6 +164,7 @@ def test_no_public_method_of_a_node_returns_a_message_that_has_not_passed_the_ga
     items = data.anchors.items["a"]
     given = {"round": 2, "down": base, "n_classes": 3, "sketch": 0, "items": items, "frame": fed.frame}
     made = []
+    summed = at_each_phase(data)
     for name, method in inspect.getmembers(Node, inspect.isfunction):
         hints = typing.get_type_hints(method)
         if name.startswith("_") or "Up" not in str(hints.get("return")):
@@ -151,13 +172,16 @@ def test_no_public_method_of_a_node_returns_a_message_that_has_not_passed_the_ga
         made.append(name)
         target = fed.deliver(node, "targets", federation.targets(fed, node, 2)) if name == "train_round" else base
         needed = {p: given[p] for p in inspect.signature(method).parameters if p != "self"}
-        closed = copy.copy(noisy if name == "send_noisy_head" else node)
+        asked = noisy if name == "send_noisy_head" else node
+        asked, target = summed.get(name, (asked, target))
+        closed = copy.copy(asked)
         closed.gate = Closed()
         with pytest.raises(EgressError, match="closed"):
             getattr(closed, name)(**(needed | ({"down": target} if "down" in needed else {})))
     assert set(made) == {
         *("send_gram", "send_trained_gram", "send_key", "send_counts", "send_head", "send_noisy_head", "send_scores"),
         *("send_directions", "send_embeddings", "send_blocks", "train_round"),
+        *("send_pair", "send_parcels", "send_summand", "send_shares"),
     }
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from gates import CONFIG, EVERYTHING, ROWS, VOTES, K
+from gates import CONFIG, EVERYTHING, ROWS, VOTES, K, add_up, summing
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from planted import planted
@@ -43,6 +43,7 @@ def calls(data):
         fed = federation.train(federation.align(data, EVERYTHING))
         federation.keep_better(fed, data)
         federation.align(data, VOTES)
+        add_up(summing(data))
     return {kind if not (kind == "gram" and late) else "trained_gram": call for (kind, late), call in found.items()}
 
 

@@ -6,13 +6,14 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from silos import sentence, table, write_silos
+from silos import COLOURS, sentence, table, write_silos
 
 from isogram.config_file import read_config
 from isogram.data import evaluation, open_data
 from isogram.data.base import UNLABELLED
 from isogram.data.modalities.image import IMAGE
-from isogram.errors import IsogramError
+from isogram.data.silos.load import load_silos
+from isogram.errors import DataError, IsogramError
 from isogram.evaluation import evaluate
 from isogram.federation import align
 
@@ -478,3 +479,24 @@ def test_a_second_load_encodes_nothing_anew(path, monkeypatch):
     monkeypatch.setattr(IMAGE, "read", None, raising=False)
     after = load(path)
     np.testing.assert_array_equal(before.nodes[0].tokens, after.nodes[0].tokens)
+
+
+def test_a_site_of_its_own_has_what_it_has_among_all(path):
+    """Its rows, its anchors and their places, and the one hash that all agree on; classes have to be declared."""
+    colours = f"silos.classes={sorted(COLOURS)}".replace("'", '"')
+    whole = load(path, "silos.held_out=0", colours, "anchors=15")
+    for name, other in (("shop", "text"), ("desk", "photo")):
+        settings = read_config(path, ["silos.held_out=0.3", colours, "anchors=15"])
+        nodes = tuple(node for node in settings.silos.nodes if node.name == name)
+        own = settings.silos.model_copy(update={"nodes": nodes})
+        part = load_silos(own, anchors=15, seed=settings.seed, elsewhere=[other])
+        (node,), (same,) = part.nodes, [node for node in whole.nodes if node.name == name]
+        np.testing.assert_array_equal(node.tokens, same.tokens)
+        np.testing.assert_array_equal(node.labels, same.labels)
+        assert part.anchors.ids == whole.anchors.ids and part.anchors.hash == whole.anchors.hash
+        items, among = part.anchors_of(node), whole.anchors_of(same)
+        np.testing.assert_array_equal(items.tokens, among.tokens)
+        np.testing.assert_array_equal(items.index, among.index)
+        bare = own.model_copy(update={"classes": ()})
+        with pytest.raises(DataError, match="each site sees its own labels alone; declare all classes"):
+            load_silos(bare, anchors=15, seed=settings.seed, elsewhere=[other])

@@ -141,6 +141,13 @@ class WeightedSum:
             else:
                 self._weights[key] += weight
 
+    def add_sums(self, nodes: Sequence[str], fields: Mapping[str, Tensor]) -> None:
+        """Add what a secure sum has of several nodes, as `local.SummingNode.summand` names it."""
+        self._nodes += nodes
+        for key, values in self._values.items():
+            values.add_(fields[f"adapters/{key}"])
+            self._weights[key].add_(fields[f"precision/{key}" if self._config.rule == "parameter" else "weight"])
+
     def result(self) -> tuple[dict[str, Tensor], list[str]]:
         """The averages, float32, and a line for each key that no node had evidence for: it keeps its previous value.
 

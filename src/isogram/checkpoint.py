@@ -59,7 +59,8 @@ def restore_alignment(fed: Federation, state: Mapping[str, Tensor]) -> Federatio
         left_out=frozenset(_under(_LEFT_OUT, state)),
         way=way,
     )
-    return federation.learn_classes(fed)
+    # Nodes elsewhere keep what they have learnt; those of this process are new.
+    return federation.learn_classes(fed) if fed.nodes else fed
 
 
 def round_state(fed: Federation) -> dict[str, Tensor]:
@@ -85,15 +86,16 @@ def restore_round(fed: Federation, state: Mapping[str, Tensor], position: Mappin
         RunError: the trunk is not what it was.
     """
     fed = federation.start_training(fed)
-    about = fed.nodes[0].shared.about
+    about = next(iter(fed.shared.values())).about
     if position.get("model", about) != about:
         raise RunError(f"the run trains {position['model']}, and the trunk is now {about}; give it the weights of then")
     apart = nested_homes(_under(_APART, state), fed.apart)
     fed = replace(fed, adapters=_under(_ADAPTERS, state), apart=apart)
     homes = nested_homes(_under(_HOME, state), [node.name for node in fed.nodes])
+    for member in fed.members:
+        fed.shared[fed.group(member)].load(fed.adapters_of(member))
     for node in fed.nodes:
         assert node.model is not None
-        node.reset(fed.adapters_of(node))
         node.model.set_own(homes[node.name], state[_CHANGE + node.name])
         node.last_seen = state[_SEEN + node.name].to(node.device)
     return replace(

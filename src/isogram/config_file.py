@@ -46,13 +46,24 @@ def read_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
             problems += error.problems
     found["name"] = found.get("name") or _name(path.stem if path is not None else str(found.get("data", Config().data)))
     try:
-        config = Config.model_validate(found)
-    except ValidationError as error:
-        problems += explain(error)
-        problems += _contradictions(found, error)
+        config = validated(found)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(*(where + text for text in problems))
     return _rooted(config, path.resolve().parent if path is not None else Path.cwd())
+
+
+def validated(found: dict[str, Any]) -> Config:
+    """The configuration that a table of settings says.
+
+    Raises:
+        ConfigError: settings are wrong, or contradict each other: all of them.
+    """
+    try:
+        return Config.model_validate(found)
+    except ValidationError as error:
+        raise ConfigError(*explain(error), *_contradictions(found, error)) from None
 
 
 def _contradictions(found: dict[str, Any], error: ValidationError) -> list[str]:
@@ -74,9 +85,12 @@ def _contradictions(found: dict[str, Any], error: ValidationError) -> list[str]:
     return []
 
 
-def explain(error: ValidationError) -> list[str]:
-    """One sentence per wrong setting: its key, what is wrong, and the nearest key where none of that name exists."""
-    keys = dict(_keys(Config))
+def explain(error: ValidationError, model: type[BaseModel] = Config) -> list[str]:
+    """One sentence per wrong setting: its key, what is wrong, and the nearest key where none of that name exists.
+
+    model: what was validated.
+    """
+    keys = dict(_keys(model))
     out = []
     for problem in error.errors():
         key = ".".join(map(str, problem["loc"]))

@@ -56,6 +56,12 @@ class StorageError(IsogramError):
     exit_code = 4
 
 
+class FederationError(IsogramError):
+    """Nodes elsewhere do not answer, or too few of them; what is complete stays."""
+
+    exit_code = 4
+
+
 class EgressError(IsogramError):
     """A node keeps to itself what it was to send: not on its list, not in its shape, a private row, or refused."""
 

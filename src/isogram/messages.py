@@ -89,7 +89,7 @@ class Message:
         groups: dict[str, dict[str, Tensor]] = {name: {} for name in grouped}
         try:
             arrays = safetensors.torch.load(blob)
-            for name in set(arrays) - alone:
+            for name in sorted(set(arrays) - alone):  # in one order, whatever the hashes of texts
                 group, _, key = name.partition("/")
                 groups[group][key] = arrays.pop(name)
             values: dict[str, Any] = {name: int(text) if kinds[name] is int else text for name, text in header.items()}
@@ -110,7 +110,8 @@ class Up(Message):
     training; embeddings [k, d]: of the anchors, only in peers that share them; samples: private rows behind the
     adapters; model: what these belong to; precision: of every adapter, by its name and in its shape, the diagonal of
     its precision; where there is one, adapters are multiplied by it; sketches: of each adapted layer, by its name, a
-    sketch of the loss gradient.
+    sketch of the loss gradient. Of sums that go on without lost nodes (`secure_sum.recovery`), over m nodes and v
+    numbers, all uint8: pair [64], parcels [m, 148], summand [v, 7], shares [m, 66]; zeros where there is nothing.
     """
 
     modality: str
@@ -129,6 +130,10 @@ class Up(Message):
     block_start: Tensor | None = None
     block_trained: Tensor | None = None
     embeddings: Tensor | None = None
+    pair: Tensor | None = None
+    parcels: Tensor | None = None
+    summand: Tensor | None = None
+    shares: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +147,9 @@ class Down(Message):
     order; evidence [C] uint8: classes that enough rows speak for; second: 1 if
     their second moment is asked for, too; head [C, r]: class directions, NaN where it is 0;
     prototypes, counterparts, siblings [K, d], peers [p, K, d]: anchor embeddings, only in peers that share them (see
-    `representations`).
+    `representations`); of sums that go on without lost nodes: names [b] uint8, a JSON list of the m nodes' names, pairs
+    [m, 64] and parcels [m, 148] uint8, what they sent; present [m] uint8: whose shares, or summands, have come; scales
+    [s] of the summand's fields, in order; threshold: how many nodes have to stay.
     """
 
     frame: Tensor | None = None
@@ -158,6 +165,12 @@ class Down(Message):
     counterparts: Tensor | None = None
     siblings: Tensor | None = None
     peers: Tensor | None = None
+    names: Tensor | None = None
+    pairs: Tensor | None = None
+    parcels: Tensor | None = None
+    present: Tensor | None = None
+    scales: Tensor | None = None
+    threshold: int = 0
 
 
 def _wire(value: Tensor) -> Tensor:
@@ -197,14 +210,25 @@ class Ledger:
             read: how the receiver reads it, `validation.Expected.read`; if not given the message is only parsed.
         """
         blob = message.to_bytes()
+        self._count(message, len(blob))
+        return self._heard(type(message).from_bytes(blob) if read is None else read(type(message), blob))
+
+    def read(self, of: type[M], blob: bytes, read: Callable[[type[M], bytes], M]) -> M:
+        """A message that came over a wire; counted as the receiver reads it."""
+        got = read(of, blob)
+        self._count(got, len(blob))
+        return self._heard(got)
+
+    def _count(self, message: Message, size: int) -> None:
         direction = type(message).__name__.lower()
         payload = 0
         for name, value in message.arrays():
-            size = _wire(value).nbytes
-            payload += size
-            self.entries.append(Entry(direction, message.node, message.round, name, tuple(value.shape), size))
-        self.entries.append(Entry(direction, message.node, message.round, "header", (), len(blob) - payload))
-        got = type(message).from_bytes(blob) if read is None else read(type(message), blob)
+            own = _wire(value).nbytes
+            payload += own
+            self.entries.append(Entry(direction, message.node, message.round, name, tuple(value.shape), own))
+        self.entries.append(Entry(direction, message.node, message.round, "header", (), size - payload))
+
+    def _heard(self, got: M) -> M:
         if self._listen is not None:
             self._listen(got)
         return got

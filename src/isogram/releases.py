@@ -74,10 +74,20 @@ def _never(case: Case) -> bool:
     return False
 
 
+def _bare(case: Case) -> bool:
+    return _trains(case) and not case.config.average.secure
+
+
+def _summed(case: Case) -> bool:
+    return _trains(case) and case.config.average.secure
+
+
 _NO_ROUNDS = "set train.rounds = 0"
 _NO_LABELS = "give the node no labels"
 _SUMS = 'and not both average.robust and average.head = "anchors" are set'
 _TRIAL = "in a trial on held-out anchors alone (`federation.keep_better`)"
+_SUM = "train.rounds > 0 and average.secure"
+_NO_SUM = "set average.secure = false"
 _BY_PEERS = "a loss term of peers has a weight (prototype, inter, intra, muscle)"
 
 _SENT = (
@@ -119,24 +129,35 @@ _SENT = (
         _votes,
     ),
     Release("embeddings", "embeddings", "trained parameters", _BY_PEERS, "set these weights to 0", _peers),
+    Release("pair", "pair", "a fresh key", _SUM, _NO_SUM, _summed, masked=True),
+    Release("parcels", "parcels", "a fresh key", _SUM, _NO_SUM, _summed, masked=True),
+    Release("summand", "summand", "trained parameters", _SUM, _NO_SUM, _summed, masked=True),
+    Release("shares", "shares", "a fresh key", _SUM, _NO_SUM, _summed, masked=True),
     Release("blocks", "block_start", "private rows", _TRIAL, "keep the trained model", _never),
     Release("blocks", "block_trained", "trained parameters", _TRIAL, "keep the trained model", _never),
-    Release("update", "adapters", "trained parameters", "train.rounds > 0", _NO_ROUNDS, _adapts),
+    Release(
+        "update",
+        "adapters",
+        "trained parameters",
+        "train.rounds > 0 and not average.secure",
+        "set average.secure = true",
+        lambda case: _adapts(case) and _bare(case),
+    ),
     Release(
         "update",
         "samples",
         "private rows",
-        'train.rounds > 0, average.rule = "samples" or "node", and average.robust = "none"',
+        'train.rounds > 0, average.rule = "samples" or "node", average.robust = "none", and not average.secure',
         'set average.rule = "uniform"',
-        lambda case: _trains(case) and case.config.average.counts_rows,
+        lambda case: _bare(case) and case.config.average.counts_rows,
     ),
     Release(
         "update",
         "precision",
         "trained parameters",
-        'average.rule = "parameter"',
+        'average.rule = "parameter" and not average.secure',
         'set average.rule = "samples"',
-        lambda case: _adapts(case) and case.config.average.rule == "parameter",
+        lambda case: _adapts(case) and _bare(case) and case.config.average.rule == "parameter",
     ),
     Release(
         "update",
@@ -155,7 +176,7 @@ def _with_anchors(sent: Iterable[Release]) -> Iterator[Release]:
     for release in sent:
         if release.kind != last:
             when, remedy = "the node lacks some anchors", "give the node all anchors"
-            if release.kind == "blocks":
+            if release.needed is _never:
                 when, remedy = release.when, release.remedy
             of, needed = release.needed, lambda case, of=release.needed: case.lacking and of(case)
             yield Release(release.kind, "index", "public data alone", when, remedy, needed)
@@ -178,6 +199,10 @@ WORDS = {
     "sums": "a sum over the node's labelled rows for each class",
     "directions": "a direction for each class that the node labels, not masked",
     "embeddings": "coordinates of the public anchors",
+    "pair": "two public keys, made for one sum",
+    "parcels": "shares of keys made for one sum, sealed for the other nodes",
+    "summand": "adapters after training on the node's rows, and what they weigh, masked",
+    "shares": "of each node one share of a key made for one sum, to take masks off that sum",
     "blocks": "similarities of held-out public anchors to the others, before and after training",
     "update": "adapters of the shared model after training on the node's rows; how many these are, if they weigh",
 }

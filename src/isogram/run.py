@@ -115,7 +115,7 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
         StorageError: the folder cannot be written; what is complete stays.
     """
     torch.set_num_threads(config.threads)
-    _check_device(config.train.device)
+    check_device(config.train.device)
     if config.output.tensorboard:
         _summary_writer()  # told now rather than after the alignment, if it is missing
     budget_of(config)  # so is a missing Opacus, or a privacy that no noise gives
@@ -374,7 +374,12 @@ def _entry(line: str) -> Entry:
     return Entry(**(found | {"shape": tuple(found["shape"])}))
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
+    """Use a device of PyTorch's once.
+
+    Raises:
+        ConfigError: it is not there, or cannot be used.
+    """
     try:
         torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch raises any of these

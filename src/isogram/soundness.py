@@ -3,6 +3,7 @@
 The word names what should not be there: "NaN or infinity". Shape letters as in `messages`.
 """
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,6 +159,23 @@ def public_keys(value: Tensor, bounds: Bounds) -> str | None:
 
 
 _PROBE = X25519PrivateKey.generate()
+
+
+def names(value: Tensor, bounds: Bounds) -> str | None:
+    """A JSON list of distinct texts, in order."""
+    try:
+        found = json.loads(value.numpy().tobytes().decode())
+    except (ValueError, RecursionError):
+        return "what is no JSON"
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        return "what is no list of texts"
+    return None if found == sorted(set(found)) else "names that stand twice or in no order"
+
+
+def scales(value: Tensor, bounds: Bounds) -> str | None:
+    """Powers of two, finite and above 0."""
+    good = value.isfinite() & (value > 0) & (torch.frexp(value).mantissa == 0.5)
+    return None if bool(good.all()) else "numbers that are no powers of two"
 
 
 def directions(value: Tensor, bounds: Bounds) -> str | None:

@@ -12,14 +12,18 @@ from itertools import chain
 from isogram import soundness
 from isogram.errors import MessageError
 from isogram.messages import Down, M, Message, Up
+from isogram.secure_sum.fields import BYTES
+from isogram.secure_sum.masks import KEYS
+from isogram.secure_sum.recovery import PARCEL
+from isogram.secure_sum.shamir import SHARE
 from isogram.soundness import Bounds, Check
-from isogram.wire import MAX_HEADER, SIZES, Array, Layout
+from isogram.wire import MAX_ARRAYS, MAX_HEADER, SIZES, Array, Layout
 
 Shape = tuple[str | int, ...]
 """Lengths: numbers; letters, bound by what the receiver knows or by where they stand first; "tri k": k(k+1)/2."""
 
-LONGEST = {"d": 1 << 20, "r": 1 << 14, "m": 1 << 14, "p": 1 << 10}
-"""Of lengths that a receiver may not know: embeddings, coordinates, keys in a sum, peers."""
+LONGEST = {"d": 1 << 20, "r": 1 << 14, "m": 1 << 14, "p": 1 << 10, "b": 1 << 22, "s": MAX_ARRAYS}
+"""Of lengths that a receiver may not know: embeddings, coordinates, nodes in a sum, peers, names, fields of a sum."""
 
 MOST_SAMPLES = 1 << 48
 
@@ -36,6 +40,7 @@ class Field:
 
 _VERSION = "server and nodes need the same version and settings"
 _MASKED = "all nodes need the same classes and rank"
+_SUM = "leave the node out of this sum"
 
 FIELDS: dict[type[Message], dict[str, Field]] = {
     Up: {
@@ -50,6 +55,10 @@ FIELDS: dict[type[Message], dict[str, Field]] = {
         "block_start": Field("F32", ("k", "K"), soundness.finite),
         "block_trained": Field("F32", ("k", "K"), soundness.finite),
         "embeddings": Field("F32", ("k", "d"), soundness.finite),
+        "pair": Field("U8", (KEYS,), soundness.public_keys),
+        "parcels": Field("U8", ("m", PARCEL), soundness.anything, _SUM),
+        "summand": Field("U8", ("v", BYTES), soundness.anything, _SUM),
+        "shares": Field("U8", ("m", SHARE), soundness.anything, _SUM),
     },
     Down: {
         "frame": Field("F32", ("K", "r"), soundness.frame, _VERSION),
@@ -63,6 +72,11 @@ FIELDS: dict[type[Message], dict[str, Field]] = {
         "counterparts": Field("F32", ("K", "d"), soundness.finite_rows, _VERSION),
         "siblings": Field("F32", ("K", "d"), soundness.finite_rows, _VERSION),
         "peers": Field("F32", ("p", "K", "d"), soundness.finite_rows, _VERSION),
+        "names": Field("U8", ("b",), soundness.names, _VERSION),
+        "pairs": Field("U8", ("m", KEYS), soundness.public_keys, _VERSION),
+        "parcels": Field("U8", ("m", PARCEL), soundness.anything, _VERSION),
+        "present": Field("U8", ("m",), soundness.flags, _VERSION),
+        "scales": Field("F32", ("s",), soundness.scales, _VERSION),
     },
 }
 
@@ -99,6 +113,10 @@ KINDS: dict[type[Message], dict[str, Kind]] = {
         "sums": _kind("head", "index second", first=1),
         "directions": _kind("directions", "index", first=1),
         "embeddings": _kind("embeddings", "index"),
+        "pair": _kind("pair", "index", first=1),
+        "parcels": _kind("parcels", "index", first=1),
+        "summand": _kind("summand", "index", first=1),
+        "shares": _kind("shares", "index", first=1),
         "blocks": _kind("index block_start block_trained", first=2),
         "update": Kind(may=frozenset({"index"}), numbers=frozenset({"samples"}), groups=_UPDATE, first=2),
     },
@@ -107,8 +125,12 @@ KINDS: dict[type[Message], dict[str, Kind]] = {
         "others": _kind("others", last=0),
         "frame": _kind("frame", numbers="fit", first=1),
         "head": _kind("head", first=1),
+        "finish": _kind(may="head", first=1),
         "keys": _kind("keys", first=1),
         "evidence": _kind("keys evidence", numbers="second", first=1),
+        "pairs": _kind("names pairs", numbers="threshold", first=1),
+        "sealed": _kind("parcels present scales", first=1),
+        "present": _kind("present", first=1),
         "targets": _kind(may="frame geometry head prototypes counterparts siblings peers", first=2),
         "average": Kind(groups={"adapters": soundness.finite}, first=2),
         "bases": Kind(groups={"adapters": soundness.orthonormal}, first=2),
@@ -207,7 +229,12 @@ class Expected:
                 f"sent adapters of {told.get('model', '')!r}, not of {self.model!r}: "
                 "give all nodes the same trunk, adapter and rank"
             )
-        ranges = {"samples": (1, MOST_SAMPLES) if self.counted else (0, 0), "fit": (0, self.ways - 1), "second": (0, 1)}
+        ranges = {
+            "samples": (1, MOST_SAMPLES) if self.counted else (0, 0),
+            "fit": (0, self.ways - 1),
+            "second": (0, 1),
+            "threshold": (2, LONGEST["m"]),
+        }
         for entry in fields(of):
             if entry.type is not int or entry.name == "round":
                 continue

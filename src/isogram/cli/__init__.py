@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from isogram.cli import deploy
 from isogram.cli.anchors import check as check_anchors
 from isogram.cli.anchors import fill, hash_set
 from isogram.cli.benchmarks import bench, table
@@ -20,6 +21,10 @@ __all__ = ["app"]
 
 class _Commands(TyperGroup):
     """Its help is commands alone, so that they stay one screen: its own options are the usual ones."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        with formatter.indentation():
+            formatter.write_text(self.help)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         self.format_commands(ctx, formatter)
@@ -81,3 +86,17 @@ app.add_typer(anchors_app, name="anchors")
 anchors_app.command("check")(check_anchors)
 anchors_app.command("hash")(hash_set)
 anchors_app.command("fill")(fill)
+
+deploy_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A federation between machines.")
+app.add_typer(deploy_app, name="deploy")
+for command in (
+    deploy.init,
+    deploy.check,
+    deploy.server,
+    deploy.node,
+    deploy.start,
+    deploy.status,
+    deploy.resume,
+    deploy.stop,
+):
+    deploy_app.command()(command)

@@ -134,7 +134,7 @@ class Config(Settings):
                 "average.across = pooled needs one weight per node, and average.rule = parameter gives one per number; "
                 "choose another rule"
             )
-        problems += self._not_robust()
+        problems += self._not_robust() + self._not_summed()
         if self.average.across == "alone" and self.train.refresh and self.train.refresh_basis == "gradient":
             problems.append("train.refresh_basis = gradient needs all nodes' sketches; nodes alone have random")
         problems += privacy.refusals(self)
@@ -167,3 +167,28 @@ class Config(Settings):
         if self.train.refresh and self.train.refresh_basis == "gradient":
             problems.append(f"{robust} cannot protect a sum of sketches: take train.refresh_basis = random")
         return problems
+
+    def _not_summed(self) -> list[str]:
+        """What needs single updates, of which `average.secure` shows the server none."""
+        average = self.average
+        if not average.secure:
+            return []
+        wrong = {
+            "average.robust": (average.robust, "none", average.robust != "none"),
+            "average.rule": (average.rule, "uniform, samples or parameter", average.rule == "node"),
+            "average.relative": (False, "true", average.rule == "parameter" and not average.relative),
+            "average.across": (average.across, "all or none", average.across not in ("all", "none")),
+            "average.cap": (average.cap, "1", average.cap < 1),
+            "average.shuffle": (average.shuffle, "0", average.shuffle > 0),
+            "train.refresh_basis": (
+                self.train.refresh_basis,
+                "random",
+                self.train.refresh > 0 and self.train.refresh_basis == "gradient",
+            ),
+            "train.weights": ("those of peers", "those of the default", self.train.weights.of_peers),
+        }
+        return [
+            f"average.secure = true sums updates that nobody sees, and {name} = {value} needs more: set {remedy}"
+            for name, (value, remedy, refused) in wrong.items()
+            if refused
+        ]

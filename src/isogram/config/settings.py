@@ -137,6 +137,9 @@ class AverageConfig(Settings):
         "anchors",
         description="class directions: anchors (scored by labelled nodes), means, laplace (second moments)",
     )
+    secure: bool = Field(
+        False, description="the server learns sums of updates over nodes, and no update; nodes may be lost on the way"
+    )
     head_within: bool = Field(False, description="each modality's class directions from its own labels alone")
     shuffle: int = Field(0, ge=0, description="the control: deal weights to other nodes, in the n-th way; 0: do not")
 
@@ -170,6 +173,7 @@ class PrivacyConfig(Settings):
 Sendable = Literal[
     # kinds of messages
     "gram", "trained_gram", "key", "counts", "sums", "directions", "embeddings", "blocks", "update",
+    "pair", "parcels", "summand", "shares",
     # fields beside those that are called as their kind
     "index", "quality", "head", "second", "block_start", "block_trained", "adapters", "precision", "sketches",
     "samples",

@@ -89,10 +89,14 @@ class NodeData:
 
 @dataclass(frozen=True)
 class AnchorSet:
-    """K public concepts and, per modality, the items that stand for them."""
+    """K public concepts and, per modality, the items that stand for them.
+
+    source: hash of what the items were made of, for sites that hold some modalities each; absent: items are hashed.
+    """
 
     ids: tuple[str, ...]
     items: Mapping[str, AnchorItems]
+    source: str = ""
 
     def __post_init__(self) -> None:
         for modality, item in self.items.items():
@@ -106,8 +110,11 @@ class AnchorSet:
 
     @cached_property
     def hash(self) -> str:
-        """What all nodes must agree on: sha256 over ids, items and their positions."""
+        """What all nodes must agree on: sha256 over ids, and over their source, or items and their positions."""
         digest = hashlib.sha256("\n".join(self.ids).encode())
+        if self.source:
+            digest.update(self.source.encode())
+            return digest.hexdigest()
         for modality in sorted(self.items):
             item = self.items[modality]
             digest.update(modality.encode())
@@ -119,7 +126,7 @@ class AnchorSet:
         """The anchor set with only the concepts at positions `keep` (ascending), renumbered from 0."""
         place = _places(len(self), keep)
         items = {modality: item.renumbered(place) for modality, item in self.items.items()}
-        return AnchorSet(tuple(self.ids[i] for i in keep), items)
+        return AnchorSet(tuple(self.ids[i] for i in keep), items, self.source)
 
 
 _evaluating: contextvars.ContextVar[bool] = contextvars.ContextVar("isogram_evaluating", default=False)

@@ -7,24 +7,29 @@ from isogram.federation.alignment import (
     align,
     class_directions,
     learn_classes,
+    one_shot,
     read_through_frame,
     start_apart,
     with_heads,
 )
 from isogram.federation.rounds import HELD_OUT_SHARE, keep_better, start_training, targets, train, train_round
+from isogram.federation.secure import Summed, secure_sum
 from isogram.federation.state import Federation, Progress, Tick, gather
 
 __all__ = [
     "HELD_OUT_SHARE",
     "Federation",
     "Progress",
+    "Summed",
     "Tick",
     "align",
     "class_directions",
     "gather",
     "keep_better",
     "learn_classes",
+    "one_shot",
     "read_through_frame",
+    "secure_sum",
     "start_apart",
     "start_training",
     "targets",

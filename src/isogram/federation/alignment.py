@@ -1,6 +1,6 @@
 """One-shot alignment: Grams up, the frame down, class directions from secure sums; and the same without a frame."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -15,9 +15,9 @@ from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.egress import Oversight
 from isogram.errors import ConfigError, MessageError
+from isogram.federation.exchange import Member
 from isogram.federation.state import Federation, gather
-from isogram.local import Node
-from isogram.messages import Ledger, Up
+from isogram.messages import Down, Ledger, Up
 from isogram.privacy import head_rank
 
 
@@ -46,18 +46,32 @@ def align(
         EgressError: a node may not send what it has to.
         MessageError: a node that was set otherwise has no such way to fit.
     """
-    fed = gather(data, config, run, secret, ledger=ledger, oversight=oversight)
+    return one_shot(gather(data, config, run, secret, ledger=ledger, oversight=oversight))
+
+
+def one_shot(fed: Federation) -> Federation:
+    """The same of nodes that are gathered, wherever they live.
+
+    Raises:
+        AnchorError, EgressError, MessageError: as `align` does.
+        FederationError: too few nodes elsewhere answer.
+    """
+    config = fed.config
     fed, grams = _grams(fed, 0)
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
-        for node in fed.heard:
-            node.weigh(fed.send(node, "weights", 0, quality=quality[node.name]))
+        fed.tell("weights", fed.heard, lambda node: fed.send(node, "weights", 0, quality=quality[node.name]))
         grams = [replace(up, quality=quality[up.node]) for up in grams]
     plain = grams
     if config.align.metric:
-        for node in fed.nodes:
-            others = aggregation.merge_other_grams(grams, fed.n_anchors, node.modality)
-            node.learn_metric(fed.send(node, "others", 0, others=pack(others)))
+        first = grams
+
+        def others(node: Member) -> Down:
+            return fed.send(
+                node, "others", 0, others=pack(aggregation.merge_other_grams(first, fed.n_anchors, node.modality))
+            )
+
+        fed.tell("others", fed.members, others)
         fed, grams = _grams(fed, 1)
         plain = [up for up in plain if up.node not in fed.left_out]
     residuals: dict[str, float] = {}
@@ -78,17 +92,14 @@ def align(
         kernel=partial(as_kernel, share=fed.ways[way].share, rho=config.align.rho),
     )
     frame = canonical_frame(consensus, fed.width, config.align.power)
-    for node in fed.nodes:
-        down = fed.send(node, "frame", 1, frame=frame, fit=way)
-        assert down.frame is not None
-        node.fit(down.frame.double()[node.index], node.way_of(down.fit))
+    fed.tell("frame", fed.members, lambda node: fed.send(node, "frame", 1, frame=frame, fit=way))
     fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals, way=way)
     return learn_classes(with_heads(fed, 1))
 
 
 def _grams(fed: Federation, round: int) -> tuple[Federation, list[Up]]:
     """The nodes' Grams, without those of outliers where `align.outliers` asks for it: these are not heard any more."""
-    grams = [fed.receive(node, "gram", round, node.send_gram(round)) for node in fed.heard]
+    grams = fed.ask("gram", round, fed.heard)
     if not fed.config.align.outliers:
         return fed, grams
     told = aggregation.outliers(grams, fed.n_anchors)
@@ -98,8 +109,7 @@ def _grams(fed: Federation, round: int) -> tuple[Federation, list[Up]]:
 def learn_classes(fed: Federation) -> Federation:
     """Every node learns the classes that the head speaks of, where `align.propagate` asks for it; see `Node`."""
     if fed.head is not None and fed.config.align.propagate:
-        for node in fed.nodes:
-            node.learn_classes(fed.send(node, "head", 1, head=fed.head))
+        fed.tell("classes", fed.members, lambda node: fed.send(node, "head", 1, head=fed.head))
     return fed
 
 
@@ -119,8 +129,7 @@ def start_apart(data: FederatedData, config: Config, ledger: Ledger | None = Non
         node.fit_apart(data.anchors.items[node.modality], fed.width)
     consensus = None
     if config.train.weights.cka:
-        grams = [fed.receive(node, "gram", 0, node.send_gram(0)) for node in fed.nodes]
-        consensus = aggregation.merge_grams(grams, fed.n_anchors)
+        consensus = aggregation.merge_grams(fed.ask("gram", 0, fed.nodes), fed.n_anchors)
     return with_heads(replace(fed, consensus=consensus), 1)
 
 
@@ -130,9 +139,7 @@ def read_through_frame(fed: Federation) -> Federation:
     Grams of the anchors' embeddings go up, their consensus' frame comes down, and each node fits a ridge onto it.
     """
     last = fed.last_round
-    consensus = aggregation.merge_grams(
-        [fed.receive(node, "gram", last, node.send_trained_gram(last)) for node in fed.nodes], fed.n_anchors
-    )
+    consensus = aggregation.merge_grams(fed.ask("trained gram", last, fed.nodes), fed.n_anchors)
     frame = canonical_frame(consensus, fed.width, fed.config.align.power)
     fed = replace(fed, nodes=tuple(copy(node) for node in fed.nodes), consensus=consensus, frame=frame)
     for node in fed.nodes:
@@ -163,15 +170,15 @@ def with_heads(fed: Federation, round: int) -> Federation:
     heads: dict[str, Tensor] = {}
     for members in _groups(fed, "name" if alone else "modality"):
         ledger = Ledger() if alone else fed.ledger
-        head = class_directions(replace(fed, nodes=members, ledger=ledger), round)
+        head = class_directions(replace(fed, ledger=ledger), round, members)
         heads |= {node.name: head for node in members if head is not None}
     return replace(fed, head=None, heads=heads)
 
 
-def _groups(fed: Federation, by: Literal["name", "modality"]) -> list[tuple[Node, ...]]:
+def _groups(fed: Federation, by: Literal["name", "modality"]) -> list[tuple[Member, ...]]:
     """The nodes that have class directions in common."""
-    groups: dict[str, list[Node]] = {}
-    for node in fed.nodes:
+    groups: dict[str, list[Member]] = {}
+    for node in fed.members:
         groups.setdefault(getattr(node, by), []).append(node)
     return [tuple(members) for members in groups.values()]
 
@@ -189,14 +196,9 @@ def _voted(fed: Federation, round: int) -> Federation:
     average, votes, rule = fed.config.average, fed.votes, fed.config.average.robust
     assert rule != "none"
     if votes is None:
-        sent: list[Up] = []
         told: dict[str, str] = {}
-        for node in [node for node in fed.heard if node.data.classes]:
-            try:
-                up = node.send_directions(round, fed.n_classes)
-                sent.append(fed.receive(node, "directions", round, up))
-            except MessageError as error:
-                told[node.name] = f"{error}; its vote does not count, and it is left out from here on"
+        sent = fed.ask("directions", round, [node for node in fed.heard if node.labelled], refused=told)
+        told = {n: f"{line}; its vote does not count, and it is left out from here on" for n, line in told.items()}
         if not sent and told:
             raise MessageError(*told.values())
         if not sent:
@@ -207,12 +209,12 @@ def _voted(fed: Federation, round: int) -> Federation:
         return replace(fed, head=votes, heads={})
     heads: dict[str, Tensor] = {}
     refused: list[str] = []
-    for members in _groups(fed, "modality") if average.head_within else [fed.nodes]:
-        some, head = replace(fed, nodes=members), votes
-        names = [repr(node.name) for node in some.heard if node.labelled]
+    for members in _groups(fed, "modality") if average.head_within else [fed.members]:
+        head = votes
+        names = [repr(node.name) for node in members if node in fed.heard and node.labelled]
         if len(names) > 1:
             try:
-                sums = class_directions(some, round)
+                sums = class_directions(fed, round, members)
                 assert sums is not None
                 doubt, head = robust.doubt(sums, votes), robust.confirmed(sums, votes)
                 doubt = doubt and f"class sums of nodes {', '.join(names[:-1])} and {names[-1]} {doubt}"
@@ -229,8 +231,8 @@ def _without(fed: Federation, told: Mapping[str, str]) -> Federation:
     return replace(fed, left_out=fed.left_out | told.keys(), refused=(*fed.refused, *told.values()))
 
 
-def class_directions(fed: Federation, round: int) -> Tensor | None:
-    """[C, r] class directions from secure sums over the nodes that have labels; None if none has.
+def class_directions(fed: Federation, round: int, among: Sequence[Member] | None = None) -> Tensor | None:
+    """[C, r] class directions from secure sums over the nodes that have labels; None if none has. Among all, or some.
 
     First counts, then sums of the classes that enough rows speak for: no sum of a few rows is ever seen. With
     `average.head = "anchors"` what is summed are directions that each node fits to its own view of the anchors, in the
@@ -240,7 +242,7 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
     Raises:
         ConfigError: `average.robust` without a frame, in which alone votes could confirm a sum.
     """
-    labelled = [node for node in fed.heard if node.labelled]
+    labelled = [node for node in fed.heard if node.labelled and (among is None or node in among)]
     if not labelled:
         return None
     if fed.config.average.robust != "none" and fed.frame is None:
@@ -248,35 +250,47 @@ def class_directions(fed: Federation, round: int) -> Tensor | None:
             "average.robust needs a frame, in which class directions are compared, and this method has none; set "
             'average.robust = "none", or align first'
         )
-    keys = aggregation.in_order([fed.receive(node, "key", round, node.send_key(round)) for node in labelled])
+    keys = aggregation.in_order(fed.ask("key", round, labelled))
+    labelled = _still(labelled, keys)
     listed = torch.stack([up.key for up in keys if up.key is not None])
     if fed.budget is not None:
         return _noisy_directions(fed, round, labelled, listed)
-    counts: list[Up] = []
-    for node in labelled:
-        down = fed.send(node, "keys", round, keys=listed)
-        counts.append(fed.receive(node, "counts", round, node.send_counts(down, fed.n_classes)))
+    counts = fed.ask("counts", round, labelled, lambda node: fed.send(node, "keys", round, keys=listed))
+    if len(counts) < len(labelled):  # masks of who is lost stay in the sum: begin again without it
+        return class_directions(fed, round, _still(labelled, counts))
     rows = aggregation.merge_counts(counts)
     evidence = (rows > 0).to(torch.uint8)
     # With fewer rows than coordinates a second moment would show the plane that these few lie in; of one node, its own.
-    enough = len(labelled) > 1 and float(rows.sum()) >= labelled[0].coordinates
+    width = fed.nodes[0].coordinates if fed.frame is None else fed.frame.shape[1]
+    enough = len(labelled) > 1 and float(rows.sum()) >= width
     second = int(fed.config.average.head == "laplace" and enough)
     by_anchors = fed.config.average.head == "anchors" and fed.frame is not None
-    sums: list[Up] = []
-    for node in labelled:
-        down = fed.send(node, "evidence", round, keys=listed, evidence=evidence, second=second)
-        up = node.send_scores(down) if by_anchors else node.send_head(down)
-        sums.append(fed.receive(node, "sums", round, up, second=bool(second)))
+    sums = fed.ask(
+        "scores" if by_anchors else "head",
+        round,
+        labelled,
+        lambda node: fed.send(node, "evidence", round, keys=listed, evidence=evidence, second=second),
+        second=bool(second),
+    )
+    if len(sums) < len(labelled):
+        return class_directions(fed, round, _still(labelled, sums))
     return aggregation.merge_heads(sums, evidence)
 
 
-def _noisy_directions(fed: Federation, round: int, labelled: list[Node], keys: Tensor) -> Tensor:
+def _still(members: Sequence[Member], ups: Sequence[Up]) -> list[Member]:
+    """Those of them that have answered."""
+    answered = {up.node for up in ups}
+    return [member for member in members if member.name in answered]
+
+
+def _noisy_directions(fed: Federation, round: int, labelled: list[Member], keys: Tensor) -> Tensor:
     """The same under differential privacy: no counts, and sums of all classes."""
     assert fed.budget is not None and fed.frame is not None
     evidence = torch.ones(fed.n_classes, dtype=torch.uint8)
-    sums: list[Up] = []
-    for node in labelled:
-        down = fed.send(node, "evidence", round, keys=keys, evidence=evidence)
-        sums.append(fed.receive(node, "sums", round, node.send_noisy_head(down)))
+    sums = fed.ask(
+        "noisy head", round, labelled, lambda node: fed.send(node, "evidence", round, keys=keys, evidence=evidence)
+    )
+    if len(sums) < len(labelled):
+        raise MessageError("a node was lost while noisy class sums were made, which are made once: begin a new run")
     width = head_rank(fed.config.privacy, fed.n_classes, fed.frame.shape[1])
     return aggregation.merge_noisy_heads(sums, fed.frame, fed.budget.head, width)

@@ -1,5 +1,6 @@
 """Rounds of training from the nodes' maps: local steps, averages, a frame that moves; and whether they are kept."""
 
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
 
@@ -11,9 +12,12 @@ from isogram import aggregation, representations, sharing
 from isogram.alignment import canonical_frame, continue_frame, gram, pack
 from isogram.data import FederatedData
 from isogram.errors import ConfigError, MessageError
+from isogram.federation import secure
 from isogram.federation.alignment import align, with_heads
+from isogram.federation.exchange import Member
 from isogram.federation.state import Federation, Progress, Tick
-from isogram.local import MIN_ANCHORS, Node, stream
+from isogram.local import MIN_ANCHORS, stream
+from isogram.local.training import refresh_number, sketched
 from isogram.messages import Down, Up
 from isogram.model import SharedModel
 from isogram.model.adapters import A, new_basis
@@ -45,7 +49,7 @@ def start_training(fed: Federation) -> Federation:
     config, weights = fed.config, fed.config.train.weights
     if weights.frame and fed.frame is None:
         raise ConfigError("the loss term `frame` needs a frame: align first, or set its weight to 0")
-    coordinates = {node.target.shape[1] for node in fed.nodes if node.target is not None}
+    coordinates = {node.target.shape[1] for node in fed.nodes if node.target is not None} if fed.nodes else {fed.width}
     if len(coordinates) != 1:
         raise ConfigError(
             f"nodes start in {sorted(coordinates)} coordinates; align them first, or lower align.rank to the smallest"
@@ -54,25 +58,24 @@ def start_training(fed: Federation) -> Federation:
         raise ConfigError("the loss term `cka` needs a consensus: align first, or set its weight to 0")
     if config.average.rule == "node" and not fed.residuals:
         raise ConfigError('average.rule = "node" needs the Grams of an alignment: align first, or choose another rule')
-    width, models = coordinates.pop(), dict[str, SharedModel]()
+    width = coordinates.pop()
+    models = {group: SharedModel(config.model, width) for group in dict.fromkeys(map(fed.group, fed.members))}
     nodes = tuple(copy(node) for node in fed.nodes)
     for node in nodes:
-        group = fed.group(node)
-        if group not in models:
-            models[group] = SharedModel(config.model, width)
-        node.start_training(models[group])
-    adapters, apart = _split(replace(fed, nodes=nodes))
+        node.start_training(models[fed.group(node)])
+    fed = replace(fed, nodes=nodes, shared=models, start_consensus=fed.consensus, round=0, history=())
+    adapters, apart = _split(fed)
     if config.average.across == "attention" and apart and not adapters:
         raise ConfigError(
-            f'average.across = "attention": no adapted layer of {nodes[0].shared.about} has attention in its name; '
+            f'average.across = "attention": no adapted layer of {_model(fed).about} has attention in its name; '
             "choose another model.target, or none"
         )
-    return replace(fed, nodes=nodes, start_consensus=fed.consensus, adapters=adapters, apart=apart, round=0, history=())
+    return replace(fed, adapters=adapters, apart=apart)
 
 
 def _split(fed: Federation) -> tuple[dict[str, Tensor], sharing.Groups]:
     """What the nodes' models are now: what all have alike, and what each group has apart."""
-    return sharing.split({fed.group(n): n.shared.state() for n in fed.nodes}, fed.config.average.across)
+    return sharing.split({group: model.state() for group, model in fed.shared.items()}, fed.config.average.across)
 
 
 def train_round(fed: Federation, progress: Progress | None = None) -> Federation:
@@ -89,59 +92,62 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     number, rounds = fed.round + 1, config.train.rounds
     round = number + 1  # on the wire 0 and 1 are alignment
     tell = progress or (lambda tick: None)
-    refresh = number // config.train.refresh if config.train.refresh and number % config.train.refresh == 0 else 0
+    refresh = refresh_number(config.train, number)
     anchors: dict[str, dict[str, Tensor]] = {}
     if weights.of_peers:
-        sent = [fed.receive(node, "embeddings", round, node.send_embeddings(round)) for node in fed.nodes]
+        sent = fed.ask("embeddings", round, fed.members)
         anchors = representations.shared(sent, fed.n_anchors, weights, config.train.temperature)
     alone = config.average.across == "alone"
-    shared = fed.nodes[0].shared
+    shared = _model(fed)
     trained = list(shared.update(number))
-    model = shared.about if trained else ""
-    shapes = _shapes(fed, trained, shared.sketch_shapes() if refresh and _by_gradient(fed) else {})
-    updates: list[Up] = []
-    refused: list[str] = []
+    shapes = _shapes(fed, trained, shared.sketch_shapes() if sketched(config.train, number) else {})
     terms: dict[str, list[float]] = {}
-    for node in fed.heard:
-        tell(Tick(number, rounds, node.name, {}))
+
+    def prepare(node: Member) -> Down:
         down = replace(targets(fed, node, round), **anchors.get(node.name, {}))  # type: ignore[arg-type]
-        node.reset(fed.adapters_of(node))
-        sketch = refresh if _by_gradient(fed) else 0
         down = fed.deliver(node, "targets", down)
-        if alone and (head := fed.head_of(node)) is not None:
-            down = replace(down, head=head.float())
-        values: dict[str, float] = {}
-        try:
-            up, values = node.train_round(down, sketch)
-            known = {"model": model, "groups": shapes, "counted": config.average.counts_rows}
-            updates.append(up if alone else fed.receive(node, "update", round, up, **known))
-        except MessageError as error:
-            refused.append(f"{error}; it is left out of this round")
+        head = fed.head_of(node) if alone else None
+        return down if head is None else replace(down, head=head.float())
+
+    def heard(node: str, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             terms.setdefault(name, []).append(value)
-        tell(Tick(number, rounds, node.name, values))
-    if not updates:
-        raise MessageError(*refused)
+        tell(Tick(number, rounds, node, dict(values)))
+
+    before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.members}
+    updates: list[Up] = []
+    if config.average.secure:
+        averages, refused = _summed(fed, round, before, prepare)
+    else:
+        known = {"model": shared.about if trained else "", "groups": shapes, "counted": config.average.counts_rows}
+        failed: dict[str, str] = {}
+        updates = fed.ask("round", round, fed.heard, prepare, refused=failed, heard=heard, carried=not alone, **known)
+        refused = [f"{line}; it is left out of this round" for line in failed.values()]
+        if not updates:
+            raise MessageError(*refused)
+        if fed.adapters or fed.apart:
+            against = sharing.opposed(updates, before, config.average)
+            fed = replace(fed, left_out=fed.left_out | against.keys())
+            updates = [update for update in updates if update.node not in against]
+            averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
+            refused += [*against.values(), *unknown]
     adapters, apart = fed.adapters, fed.apart
     if adapters or apart:
-        before = {fed.group(n): {name: fed.adapters_of(n)[name] for name in trained} for n in fed.nodes}
-        against = sharing.opposed(updates, before, config.average)
-        fed = replace(fed, left_out=fed.left_out | against.keys())
-        updates = [update for update in updates if update.node not in against]
-        averages, unknown = sharing.average(updates, before, config.average, fed.residuals or None)
-        refused += [*against.values(), *unknown]
-        for node in fed.nodes:
-            own = averages[fed.group(node)]
-            down = fed.down(node, round, adapters=own)
-            node.load(down if alone else fed.deliver(node, "average", down, groups={"adapters": shapes["adapters"]}))
+
+        def average(node: Member) -> Down:
+            down = fed.down(node, round, adapters=averages[fed.group(node)])
+            return down if alone else fed.deliver(node, "average", down, groups={"adapters": shapes["adapters"]})
+
+        fed.tell("average", fed.members, average)
+        for group, own in averages.items():
+            fed.shared[group].load({name: value.float() for name, value in own.items()})
         if refresh:
             _refresh(fed, updates, round, refresh)
         adapters, apart = _split(fed)
     frame, consensus = fed.frame, fed.consensus
     share = config.train.frame_update
     if share and frame is not None and fed.start_consensus is not None:
-        grams = [fed.receive(node, "gram", round, node.send_trained_gram(round)) for node in fed.heard]
-        now = aggregation.merge_grams(grams, fed.n_anchors)
+        now = aggregation.merge_grams(fed.ask("trained gram", round, fed.heard), fed.n_anchors)
         consensus = (1 - share) * fed.start_consensus + share * now
         frame = continue_frame(canonical_frame(consensus, frame.shape[1], config.align.power), frame)
     means = {name: sum(values) / len(values) for name, values in terms.items()}
@@ -159,18 +165,31 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     )
 
 
-def _by_gradient(fed: Federation) -> bool:
-    return fed.config.train.refresh_basis == "gradient"
+def _summed(
+    fed: Federation, round: int, before: sharing.Groups, prepare: Callable[[Member], Down]
+) -> tuple[sharing.Groups, list[str]]:
+    """Averages for each group by secure sums of which the server sees no part; and a line for what is not in them."""
+    averages, refused = sharing.Groups(), list[str]()
+    for group, previous in before.items():
+        members = [member for member in fed.heard if fed.group(member) == group]
+        averages[group], unknown, lost = secure.average(fed, round, previous, members, prepare)
+        refused += [*(f"{line}; it is left out of this round" for line in lost.values()), *unknown]
+    return averages, refused
+
+
+def _model(fed: Federation) -> SharedModel:
+    """One of the models that nodes train; in names and shapes they are alike."""
+    return next(iter(fed.shared.values()))
 
 
 def _shapes(fed: Federation, trained: list[str], sketches: dict[str, tuple[int, ...]]) -> dict[str, Shapes]:
     """Of all that an update of this round has to hold."""
-    adapters = {name: tuple(fed.adapters_of(fed.nodes[0])[name].shape) for name in trained}
+    adapters = {name: tuple(fed.adapters_of(fed.members[0])[name].shape) for name in trained}
     precision = adapters if fed.config.average.rule == "parameter" else {}
     return {"adapters": adapters, "precision": precision, "sketches": sketches}
 
 
-def targets(fed: Federation, node: Node, round: int) -> Down:
+def targets(fed: Federation, node: Member, round: int) -> Down:
     """What the terms of the loss aim at: a head shared with others, and where weights ask for it frame and geometry."""
     weights = fed.config.train.weights
     down = fed.down(node, round, head=None if fed.config.average.across == "alone" else fed.head_of(node))
@@ -184,16 +203,21 @@ def targets(fed: Federation, node: Node, round: int) -> Down:
 def _refresh(fed: Federation, updates: list[Up], round: int, number: int) -> None:
     """Every node merges its adapters and goes on to a new basis, the same at all."""
     bases: dict[str, Tensor] = {}
-    if _by_gradient(fed):
+    by_gradient = fed.config.train.refresh_basis == "gradient"
+    sketches = _model(fed).sketch_shapes()
+    if by_gradient:
         for layer, sketch in aggregation.sum_sketches(updates).items():
-            old = fed.adapters_of(fed.nodes[0])[f"{layer}.{A}"]
-            bases[f"{layer}.{A}"] = new_basis(old, layer, number, sketch)
-    shapes = {
-        f"{layer}.{A}": (rank // 2, width) for layer, (rank, width) in fed.nodes[0].shared.sketch_shapes().items()
-    }
-    for node in fed.nodes:
+            old = fed.adapters_of(fed.members[0])[f"{layer}.{A}"]
+            bases[f"{layer}.{A}"] = new_basis(old, layer, number, sketch).float()
+    shapes = {f"{layer}.{A}": (rank // 2, width) for layer, (rank, width) in sketches.items()}
+
+    def prepare(node: Member) -> Down:
         down = fed.down(node, round, adapters=bases)
-        node.refresh(fed.deliver(node, "bases", down, groups={"adapters": shapes}) if bases else down, number)
+        return fed.deliver(node, "bases", down, groups={"adapters": shapes}) if by_gradient else down
+
+    fed.tell("bases", fed.members, prepare)
+    for model in fed.shared.values():
+        model.refresh(number, bases)
 
 
 def _geometry(consensus: Tensor, fed: Federation) -> Tensor:

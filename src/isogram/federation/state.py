@@ -1,6 +1,6 @@
 """What a federation is between two steps: nodes, and what the server knows; and how it sends a node a message."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,12 @@ from isogram.alignment import DEFAULT_RANK, Fit
 from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.egress import Oversight
-from isogram.errors import ConfigError
-from isogram.local import Node
+from isogram.errors import ConfigError, MessageError
+from isogram.federation.exchange import Exchange, Heard, InProcess, Member
+from isogram.local import Node, ways_of
+from isogram.local.steps import STEPS
 from isogram.messages import Down, Ledger, Up
+from isogram.model import SharedModel
 from isogram.noise import Noise, secret_of
 from isogram.validation import Expected
 
@@ -48,7 +51,8 @@ class Federation:
     anchors are from where the other modalities place them, for precision weights. left_out: nodes that get all that the
     others get and whose answers count for nothing (`align.outliers`, `average.robust`). refused: what did not count so
     far, a line each, as in `Tick`.
-    run: of `messages.Message`.
+    run: of `messages.Message`. shared: group -> the model that its nodes train. away: nodes that do not live in this
+    process, and how they are reached; `nodes` is empty then.
     """
 
     config: Config
@@ -72,6 +76,22 @@ class Federation:
     refused: tuple[str, ...] = ()
     way: int = 0
     run: str = ""
+    shared: dict[str, SharedModel] = field(default_factory=dict)
+    away: tuple[tuple[Member, ...], Exchange] | None = None
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All nodes, as the server knows them."""
+        return self.nodes if self.away is None else self.away[0]
+
+    @property
+    def exchange(self) -> Exchange:
+        """How nodes are reached."""
+        return (
+            InProcess(self.nodes, lambda node: node.reset(self.adapters_of(node)))
+            if self.away is None
+            else self.away[1]
+        )
 
     @property
     def budget(self) -> Budget | None:
@@ -79,46 +99,46 @@ class Federation:
         return budget_of(self.config)
 
     @property
-    def heard(self) -> tuple[Node, ...]:
+    def heard(self) -> tuple[Member, ...]:
         """The nodes whose answers count."""
-        return tuple(node for node in self.nodes if node.name not in self.left_out)
+        return tuple(member for member in self.members if member.name not in self.left_out)
 
     @property
     def width(self) -> int:
         """Coordinates of the frame, r."""
         return min(self.config.align.rank or DEFAULT_RANK, self.n_anchors - 1)
 
-    def group(self, node: Node) -> str:
+    def group(self, node: Member) -> str:
         """The nodes that a node has all adapters in common with."""
         return sharing.group_of(node.name, node.modality, self.config.average.across)
 
-    def adapters_of(self, node: Node) -> dict[str, Tensor]:
+    def adapters_of(self, node: Member) -> dict[str, Tensor]:
         """All adapters of a node's model but those that stay at home."""
         return self.adapters | self.apart.get(self.group(node), {})
 
-    def head_of(self, node: Node) -> Tensor | None:
+    def head_of(self, node: Member) -> Tensor | None:
         """Class directions for a node's coordinates."""
         return self.heads.get(node.name) if self.heads else self.head
 
     @property
     def ways(self) -> list[Fit]:
         """How nodes may fit; `way` is the number of the one that was chosen."""
-        return self.nodes[0].ways
+        return ways_of(self.config.align)
 
     @property
     def last_round(self) -> int:
         """Number of the round after training: 0 and 1 are alignment."""
         return self.config.train.rounds + 2
 
-    def down(self, node: Node, round: int, **fields: object) -> Down:
+    def down(self, node: Member, round: int, **fields: object) -> Down:
         """A message to a node, not sent yet."""
         return Down(node=node.name, round=round, anchor_hash=self.anchor_hash, run=self.run, **fields)  # type: ignore[arg-type]
 
-    def send(self, node: Node, kind: str, round: int, **fields: object) -> Down:
+    def send(self, node: Member, kind: str, round: int, **fields: object) -> Down:
         """The same as the node gets it, see `deliver`."""
         return self.deliver(node, kind, self.down(node, round, **fields))
 
-    def deliver(self, node: Node, kind: str, down: Down, **known: Any) -> Down:
+    def deliver(self, node: Member, kind: str, down: Down, **known: Any) -> Down:
         """A message as the node gets it: over the ledger, and only if it is what the node expects in this round.
 
         Args:
@@ -133,24 +153,80 @@ class Federation:
         expected = self._expected(node, kind, down.round, {"k": len(node.index)}, known)
         return self.ledger.carry(down, expected.read)
 
-    def receive(self, node: Node, kind: str, round: int, up: Up, **known: Any) -> Up:
+    def receive(self, node: Member, kind: str, round: int, up: Up | bytes, **known: Any) -> Up:
         """A node's message as the server gets it: over the ledger, and only if it is what was asked for.
 
         Args:
             node: that was asked.
             kind: of `validation.KINDS`.
             round: that the server is in.
-            up: what the node answers.
+            up: what the node answers, or its bytes.
             known: more fields of `validation.Expected`.
 
         Raises:
             MessageError: it is something else; names node and field.
         """
-        return self.ledger.carry(up, self._expected(node, kind, round, {}, {"modality": node.modality} | known).read)
+        expected = self._expected(node, kind, round, {}, {"modality": node.modality} | known)
+        return (
+            self.ledger.read(Up, up, expected.read) if isinstance(up, bytes) else self.ledger.carry(up, expected.read)
+        )
 
-    def _expected(self, node: Node, kind: str, round: int, lengths: dict[str, int], known: dict[str, Any]) -> Expected:
-        align = self.config.align
-        lengths = {"K": self.n_anchors, "C": self.n_classes} | lengths
+    def tell(self, step: str, members: Sequence[Member], prepare: Callable[[Member], Down]) -> None:
+        """Have nodes take a message each: a step of `local.steps` that gives none back."""
+        exchange = self.exchange
+        for member in members:
+            exchange.tell(step, member, prepare(member))
+
+    def ask(
+        self,
+        step: str,
+        round: int,
+        members: Sequence[Member],
+        prepare: Callable[[Member], Down] | None = None,
+        *,
+        refused: dict[str, str] | None = None,
+        heard: Heard = lambda node, terms: None,
+        carried: bool = True,
+        **known: Any,
+    ) -> list[Up]:
+        """Messages of nodes as the server gets them, in order of members: a step of `local.steps` that gives some.
+
+        Args:
+            step: of `local.steps.STEPS`.
+            round: that the server is in.
+            members: that are asked.
+            prepare: the message that a node is asked with, as it gets it; one without arrays if not given.
+            refused: gets for each node whose message cannot be used why not; if not given, the first one raises.
+            heard: told who begins and who has done.
+            carried: not where a node makes the message for itself.
+            known: more fields of `validation.Expected`.
+
+        Raises:
+            MessageError: a message that cannot be used, where `refused` is not given.
+        """
+        ups: list[Up] = []
+        exchange = self.exchange
+        bare = prepare or (lambda member: self.down(member, round))
+        for member, answer in exchange.ask(step, round, members, bare, heard):
+            try:
+                if isinstance(answer, MessageError):
+                    raise answer
+                got = answer if isinstance(answer, Up) and not carried else None
+                ups.append(got or self.receive(member, STEPS[step].gives, round, answer, **known))
+            except MessageError as error:
+                excused = exchange.excuse(member, error)
+                if refused is not None:
+                    refused[member.name] = str(error)
+                elif not excused:
+                    raise
+        exchange.settle(members, [up.node for up in ups])
+        return ups
+
+    def _expected(
+        self, node: Member, kind: str, round: int, lengths: dict[str, int], known: dict[str, Any]
+    ) -> Expected:
+        align, known = self.config.align, dict(known)
+        lengths = {"K": self.n_anchors, "C": self.n_classes} | lengths | known.pop("lengths", {})
         if self.frame is not None or kind == "frame":
             lengths["r"] = self.width
         return Expected(

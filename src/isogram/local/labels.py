@@ -19,6 +19,9 @@ MIN_VOTE = 2
 class LabelledNode(AlignedNode):
     """An aligned silo that speaks of its classes, and learns those that others speak of."""
 
+    party: SumParty | None = None
+    """This node's side of the secure sum that is going on; it dies with the process."""
+
     def send_key(self, round: int) -> Up:
         """Public key for the secure sums of class counts and class sums."""
         self.party = SumParty()
@@ -116,6 +119,11 @@ class LabelledNode(AlignedNode):
             MessageError: as `SumParty.masked` does; names the node.
         """
         assert down.keys is not None
+        if self.party is None:
+            raise MessageError(
+                f"node {self.name!r} was started again since it sent its key for this sum, and keeps no secret on "
+                "disk; begin the sum again"
+            )
         try:
             return self.party.masked(values, down.keys, down.round, purpose)
         except MessageError as error:
@@ -143,6 +151,7 @@ class LabelledNode(AlignedNode):
         """
         self._without_noise("a map that has learnt classes")
         assert down.head is not None and self.target is not None
+        self.learnt = down
         known = ~down.head.isnan().any(1)
         own = set(self.data.classes)
         if known.sum() < 2:

@@ -26,7 +26,7 @@ from isogram.alignment import (
     ways,
 )
 from isogram.alignment.oneshot import metric_gram
-from isogram.config import Config
+from isogram.config import AlignConfig, Config
 from isogram.data import AnchorItems, NodeData
 from isogram.data.base import FloatArray
 from isogram.egress import Gate, Oversight
@@ -50,6 +50,11 @@ def stream(*parts: object) -> torch.Generator:
     """A generator of its own for each purpose: seeded by what it is for, so that no draw depends on another's count."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def ways_of(align: AlignConfig) -> list[Fit]:
+    """How nodes of these settings may fit, as they are set first."""
+    return ways(Fit(1.0, align.rho, align.decorrelate))
 
 
 def flat_rows(tokens: FloatArray) -> Tensor:
@@ -95,6 +100,8 @@ class AlignedNode:
         self.metric: Tensor | None = None
         self.target: Tensor | None = None
         self.map: Map | None = None
+        self.taken: Down | None = None
+        self.learnt: Down | None = None
         self.way = self.ways[0]
         self.turn: Tensor | None = None
         self.class_part: LinearMap | None = None
@@ -244,8 +251,7 @@ class AlignedNode:
     @property
     def ways(self) -> list[Fit]:
         """How the node may fit, as it is set first."""
-        align = self.config.align
-        return ways(Fit(1.0, align.rho, align.decorrelate))
+        return ways_of(self.config.align)
 
     def way_of(self, number: int) -> Fit:
         """The way to fit that a message gives by its number.
@@ -259,6 +265,16 @@ class AlignedNode:
                 "server and nodes need the same version and settings"
             )
         return self.ways[number]
+
+    def take_frame(self, down: Down) -> None:
+        """Fit the map to this node's rows of the frame, in the way that the server chose.
+
+        Raises:
+            MessageError: this node has no such way.
+        """
+        assert down.frame is not None
+        self.taken = down
+        self.fit(down.frame.double()[self.index], self.way_of(down.fit))
 
     def fit(self, target: Tensor, way: Fit | None = None) -> None:
         """Ridge onto the coordinates `target` [k, r] of this node's anchors: its rows of the frame, for one-shot.

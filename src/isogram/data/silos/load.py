@@ -22,7 +22,13 @@ from isogram.errors import DataError
 
 
 def load_silos(
-    silos: SilosConfig, *, anchors: int, seed: int, private: bool = False, told: Told | None = None
+    silos: SilosConfig,
+    *,
+    anchors: int,
+    seed: int,
+    private: bool = False,
+    told: Told | None = None,
+    elsewhere: Sequence[str] | None = None,
 ) -> FederatedData:
     """The federation that folders and tables describe.
 
@@ -34,6 +40,8 @@ def load_silos(
             with a column of classes has labels, rows are held out each by itself, and those that stand twice are an
             error.
         told: is called as items are encoded.
+        elsewhere: of one site's part of a federation between machines, the modalities that others hold: classes are
+            declared then, nothing is held out, and the anchors are the same at every site.
 
     Raises:
         DataError: every problem found: of the anchor set, of folders and tables, rows that cannot be read or stand
@@ -41,8 +49,8 @@ def load_silos(
         ConfigError: no such kind or encoder, or a library is missing.
     """
     problems, tell = Problems(), told or (lambda part, done, total: None)
-    check_settings(silos, problems)
-    configs, table = modality_configs(silos, problems)
+    check_settings(silos, problems, elsewhere or ())
+    configs, table = modality_configs(silos, problems, elsewhere or ())
     nodes = node_names(silos.nodes)
     manifests = {
         name: read_manifest(node, configs[node.modality], problems)
@@ -56,7 +64,14 @@ def load_silos(
         for name, one in manifests.items()
         if one.labels is not None and one.items
     }
-    classes = find_classes(silos, labels, problems, private=private)
+    if elsewhere is not None:
+        silos = silos.model_copy(update={"held_out": 0.0})
+        configs = {
+            name: configs[name] for name in dict.fromkeys(node.modality for node in silos.nodes) if name in configs
+        }
+        if not silos.classes and any(node.label for node in silos.nodes):
+            problems.append("silos.classes is empty, and each site sees its own labels alone; declare all classes")
+    classes = find_classes(silos, labels, problems, private=private or (elsewhere is not None and bool(silos.classes)))
     by_rows = silos.measure == "rows" and silos.held_out > 0
     if not silos.skip_bad:
         for manifest in manifests.values():
@@ -79,7 +94,8 @@ def load_silos(
         free = np.ones(len(table.concepts), bool)
     else:
         held_out, free = hold_out_anchors(silos, table, public, seed, problems)
-    chosen = anchor_set(table, public, free, anchors, seed, problems)
+    sources = _sources(table.folder, configs)
+    chosen = anchor_set(table, public, free, anchors, seed, sources.get("anchor_folder", ""), problems)
     if private and silos.skip_bad:
         notes.append("rows that cannot be used are left out, and under privacy.epsilon not counted")
     if not private:
@@ -95,7 +111,7 @@ def load_silos(
         classes,
         notes=tuple(notes),
         encoders=configs,
-        sources=_sources(table.folder, configs),
+        sources=sources,
     )
 
 

@@ -55,10 +55,16 @@ def anchor_set(
     free: NDArray[np.bool_],
     anchors: int,
     seed: int,
+    source: str,
     problems: Problems,
 ) -> AnchorSet:
-    """K of the free concepts, in the order of their names; of a larger K the same ones and more."""
-    there = {position for items in public.values() for position in items.positions.tolist() if free[position]}
+    """K of the free concepts, in the order of their names; of a larger K the same ones and more.
+
+    source: hash of the set's folder. Of modalities that are not encoded here, what the table holds counts.
+    """
+    held = [items.positions for items in public.values()]
+    held += [items.positions for name, items in table.items.items() if name not in public]
+    there = {position for positions in held for position in positions.tolist() if free[position]}
     if anchors > len(there):
         problems.append(
             f"anchors = {anchors}, but {len(there)} concepts are not held out; lower it, or set 0 to take all"
@@ -73,7 +79,7 @@ def anchor_set(
         items[modality] = AnchorItems(np.array(index, dtype=np.int64), found.tokens[take], found.quality[take])
         if not index:
             problems.append(f"no anchor of {modality!r} is left that is not held out; lower silos.held_out")
-    return AnchorSet(tuple(table.concepts[position] for position in chosen), items)
+    return AnchorSet(tuple(table.concepts[position] for position in chosen), items, source)
 
 
 def hold_out_rows(

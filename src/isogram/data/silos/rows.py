@@ -72,9 +72,11 @@ class Public:
 def encode_anchors(
     table: AnchorTable, configs: Mapping[str, ModalityConfig], skip: bool, tell: Told, problems: Problems
 ) -> tuple[dict[str, Public], list[str]]:
-    """The anchor set's items as tokens; and what was left out of it."""
+    """The anchor set's items of these modalities as tokens; and what was left out of it."""
     public, notes = {}, []
     for modality, held in table.items.items():
+        if modality not in configs:
+            continue
         try:
             done = encode(held.items, configs[modality], skip_bad=True, told=_part(tell, f"anchors, {modality}"))
         except DataError as error:

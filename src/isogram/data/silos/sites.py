@@ -26,8 +26,8 @@ def of_sites(nodes: Sequence[SiloNode]) -> dict[str, dict[str, SiloNode]]:
     return found
 
 
-def check_settings(silos: SilosConfig, problems: Problems) -> None:
-    """What is wrong with the settings by themselves."""
+def check_settings(silos: SilosConfig, problems: Problems, elsewhere: Sequence[str] = ()) -> None:
+    """What is wrong with the settings by themselves; elsewhere: modalities that other sites hold."""
     pairs = Counter((node.name, node.modality) for node in silos.nodes)
     twice = [f"{name!r} with {modality!r}" for (name, modality), times in pairs.items() if times > 1]
     problems.some(
@@ -37,18 +37,26 @@ def check_settings(silos: SilosConfig, problems: Problems) -> None:
         problems.append("silos.nodes: a site is called as a node of another one, SITE/MODALITY; rename it")
     held = {node.modality for node in silos.nodes}
     for name in silos.modalities:
-        if name not in held:
+        if name not in held and name not in elsewhere:
             near = get_close_matches(name, held, n=1)
             meant = f"did you mean {near[0]!r}?" if near else f"they hold {', '.join(sorted(map(repr, held)))}"
             problems.append(f"silos.modalities.{name}: no node holds {name!r}; {meant}")
 
 
-def modality_configs(silos: SilosConfig, problems: Problems) -> tuple[dict[str, ModalityConfig], AnchorTable | None]:
+def modality_configs(
+    silos: SilosConfig, problems: Problems, elsewhere: Sequence[str] = ()
+) -> tuple[dict[str, ModalityConfig], AnchorTable | None]:
     """How each modality is read, but for those of no kind; and the anchor set, None if its problems were noted.
 
     Columns that nobody chose are those of the anchors: all nodes of a modality have to give the same numbers.
+
+    Args:
+        silos: the settings.
+        problems: gets what is wrong.
+        elsewhere: modalities that other sites hold; the anchor set has them, too.
     """
-    configs = {modality: silos.modality(modality) for modality in dict.fromkeys(node.modality for node in silos.nodes)}
+    held = dict.fromkeys([*(node.modality for node in silos.nodes), *elsewhere])
+    configs = {modality: silos.modality(modality) for modality in held}
     for modality, config in list(configs.items()):
         try:
             kind_of(config)

@@ -1,0 +1,121 @@
+"""What runs all the time: the server's process at the coordinator, node and warm worker at a site, kept running."""
+
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from isogram.deploy.check import Server, open_server, open_site
+from isogram.deploy.names import parse_address
+from isogram.deploy.site import Site
+from isogram.deploy.worker import load
+from isogram.engine.commands import (
+    Certificates,
+    Control,
+    check_ports,
+    environment,
+    free_port,
+    site_environment,
+    superlink,
+    supernode,
+)
+from isogram.engine.frames import MAX_SOCKET_PATH
+from isogram.engine.processes import Supervisor
+from isogram.errors import RunError
+
+Say = Callable[[str], None]
+
+UP = 60.0
+"""Seconds for the engine's server to answer once it is started."""
+
+
+def control_of(server: Server) -> Control:
+    """The server's control, from its own machine."""
+    folder, listen = server.folder, parse_address(server.consortium.server.listen)
+    return Control(folder.state / "engine" / "control", f"localhost:{listen[1]}", folder.authority)
+
+
+def run_server(path: Path, say: Say) -> None:
+    """Keep the server running until SIGTERM or SIGINT, and let in the nodes of the consortium's file and no others.
+
+    Args:
+        path: the server's folder.
+        say: is told what happens.
+
+    Raises:
+        ConfigError: keys, certificates or files that cannot be used: all of them.
+        RunError: the port is in use, or the server does not come up.
+    """
+    server = open_server(path)
+    host, port = parse_address(server.consortium.server.listen)
+    check_ports([(host, port)])
+    folder, home = server.folder, server.folder.state / "engine"
+    certificates = Certificates(folder.authority, folder.certificate, folder.key)
+    with Supervisor(folder.state / "logs", say) as supervisor:
+        command = superlink(host, port, certificates, folder.state / "engine.db")
+        supervisor.start("server", command, environment(home))
+        _wait_for(supervisor, "server", host, port)
+        _let_in(server, control_of(server), say)
+        say(f"listening on {host}:{port} for {', '.join(server.public_keys)}; begin a run with `isogram deploy start`")
+        supervisor.run()
+
+
+def _wait_for(supervisor: Supervisor, name: str, host: str, port: int) -> None:
+    until = time.monotonic() + UP
+    while time.monotonic() < until:
+        supervisor.watch()
+        try:
+            socket.create_connection((host, port), 1).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise RunError(f"the server does not listen on {host}:{port} after {UP:.0f} s; its log says why")
+
+
+def _let_in(server: Server, control: Control, say: Say) -> None:
+    """Register the keys of the consortium's nodes; put out those that it does not name any more."""
+    known = {str(node.get("name", "")): node for node in control.nodes() if node.get("status") != "unregistered"}
+    for name, key in server.public_keys.items():
+        if name not in known:
+            control.register(name, key)
+            say(f"node {name} may come in")
+    for name in known.keys() - server.public_keys.keys():
+        control.unregister(int(known[name]["node-id"]))
+        say(f"node {name} may not come in any more")
+
+
+def run_node(path: Path, say: Say) -> None:
+    """Keep a site's nodes running until SIGTERM or SIGINT: for each a warm worker, and the engine's process beside it.
+
+    Data are read and encoded first, so that what is wrong with them is told here and not in a log.
+
+    Args:
+        path: the site's file.
+        say: is told what happens.
+
+    Raises:
+        ConfigError, DataError: keys, paths, data or anchors that cannot be used: all of them.
+    """
+    site = open_site(path)
+    for name in site.nodes:
+        _, data = load(site, name)
+        say(f"node {name}: {len(data.nodes[0].tokens)} rows, {len(data.anchors)} anchors")
+    with tempfile.TemporaryDirectory(prefix="isogram-") as short, Supervisor(site.state / "logs", say) as supervisor:
+        for number, name in enumerate(site.nodes):
+            _start(supervisor, site, name, Path(short) / str(number) / "s")
+        say(f"connecting to {site.consortium.server.address}; stop with Ctrl-C")
+        supervisor.run()
+
+
+def _start(supervisor: Supervisor, site: Site, name: str, place: Path) -> None:
+    assert len(str(place)) < MAX_SOCKET_PATH
+    label = name.replace("/", "-")
+    variables = site_environment(site.state / "engine" / label)
+    worker = [sys.executable, "-m", "isogram.deploy.worker", str(site.path.resolve()), name, str(place)]
+    supervisor.start(f"{label}-worker", worker, variables)
+    server = site.consortium.server.address
+    node = supernode(server, site.folder.authority, site.key(name), free_port(), {"socket": str(place)})
+    supervisor.start(label, node, variables)

@@ -1,0 +1,281 @@
+"""Nodes elsewhere: what they are told is kept until they have answered that it is done; all are asked at once."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from isogram.config import Config
+from isogram.envelope import Part, Reply, Request
+from isogram.errors import FederationError, MessageError
+from isogram.federation.exchange import Heard, Member
+from isogram.federation.link import Link, Lost
+from isogram.federation.state import Federation
+from isogram.local.respond import FINISH, HELLO
+from isogram.messages import Down, Ledger
+
+_VERSION = "install the version that the server has"
+
+QUEUE = "queue/"
+"""Prefix of what nodes were told and have not done, in a checkpoint."""
+
+
+@dataclass(frozen=True, eq=False)
+class Away:
+    """A node elsewhere, as the server knows it: `Member`."""
+
+    name: str
+    modality: str
+    index: Tensor
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class Quorum:
+    """How many answers a step needs: of all nodes that it asks, and of those of each modality."""
+
+    nodes: int = 1
+    per_modality: int = 1
+
+    def lacking(self, asked: Sequence[Member], answered: Collection[str]) -> str:
+        """What is too few, in words; "" if there are enough. Of fewer nodes than the quorum, all that were asked."""
+        there = [member for member in asked if member.name in answered]
+        if len(there) < min(self.nodes, len(asked)):
+            return f"{len(there)} of {len(asked)} nodes answered, and min_nodes is {self.nodes}"
+        for modality in dict.fromkeys(member.modality for member in asked):
+            of = [member.modality == modality for member in asked]
+            found = sum(member.modality == modality for member in there)
+            if found < min(self.per_modality, sum(of)):
+                return (
+                    f"{found} of {sum(of)} nodes of {modality!r} answered, and min_per_modality is {self.per_modality}"
+                )
+        return ""
+
+
+@dataclass
+class Remote:
+    """An `Exchange` over a `Link`.
+
+    run, settings, attempt: of `envelope.Request`. wait: seconds that a step may take. told: is given what happens, a
+    name, a node and a line, for whoever watches: "asked", "answered", "lost".
+    """
+
+    link: Link
+    run: str
+    settings: str
+    quorum: Quorum = Quorum()
+    wait: float = 600.0
+    attempt: int = 0
+    stage: int = 0
+    told: Callable[[str, str, str], None] = lambda what, node, line: None
+    queue: dict[str, list[Part]] = field(default_factory=dict)
+    number: dict[str, int] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+
+    def meet(self, names: Sequence[str]) -> dict[str, Mapping[str, Any] | str]:
+        """Ask nodes who they are; of each what it says, or why it says nothing."""
+        parts = {name: [Part(0, HELLO, 0, b"")] for name in names}
+        found: dict[str, Mapping[str, Any] | str] = {}
+        for name, reply in self._carry(parts):
+            found[name] = str(reply) if isinstance(reply, MessageError) else (reply.facts or {})
+        return found
+
+    def tell(self, step: str, member: Member, down: Down) -> None:
+        """As `Exchange.tell`: with the next that the node is asked for."""
+        self._enqueue(member, step, down.round, down.to_bytes())
+
+    def ask(
+        self, step: str, round: int, members: Sequence[Member], prepare: Callable[[Member], Down], heard: Heard
+    ) -> Iterator[tuple[Member, bytes | MessageError]]:
+        """As `Exchange.ask`, all at once."""
+        self.stage = max(0, round - 1)
+        for member in members:
+            down = prepare(member)
+            self._enqueue(member, step, round, down.to_bytes() if any(True for _ in down.arrays()) else b"")
+            heard(member.name, {})
+        yield from self._flushed(members, heard)
+
+    def finish(self, members: Sequence[Member], prepare: Callable[[Member], Down]) -> list[str]:
+        """Tell all nodes what is left to tell, and that the run is over; a line for each that does not answer."""
+        for member in members:
+            down = prepare(member)
+            self._enqueue(member, FINISH, down.round, down.to_bytes())
+        answers = self._flushed(members, lambda node, terms: None)
+        return [str(answer) for _, answer in answers if isinstance(answer, MessageError)]
+
+    def _enqueue(self, member: Member, step: str, round: int, message: bytes) -> None:
+        self.number[member.name] = self.number.get(member.name, 0) + 1
+        self.queue.setdefault(member.name, []).append(Part(self.number[member.name], step, round, message))
+
+    def _flushed(self, members: Sequence[Member], heard: Heard) -> Iterator[tuple[Member, bytes | MessageError]]:
+        replies = dict(self._carry({member.name: self.queue[member.name] for member in members}))
+        answers: list[tuple[Member, bytes | MessageError]] = []
+        for member in members:
+            reply, name = replies[member.name], member.name
+            done = 0 if isinstance(reply, MessageError) else reply.done
+            # What gives a message is of this moment: who missed it is not asked for it later.
+            self.queue[name] = [part for part in self.queue[name][:-1] if part.number > done]
+            answers.append((member, reply if isinstance(reply, MessageError) else reply.message))
+            heard(name, {})
+        yield from answers
+
+    def excuse(self, member: Member, error: MessageError) -> bool:
+        """As `Exchange.excuse`: the quorum says how many there must be, see `settle`."""
+        self.told("lost", member.name, str(error))
+        self.why[member.name] = str(error)
+        return True
+
+    def settle(self, asked: Sequence[Member], answered: Sequence[str]) -> None:
+        """As `Exchange.settle`.
+
+        Raises:
+            FederationError: fewer than the quorum.
+        """
+        if lacking := self.quorum.lacking(asked, answered):
+            why = [self.why[member.name] for member in asked if member.name in self.why]
+            raise FederationError(f"{lacking}; bring back those that are lost, and go on by resume", *why)
+        self.why.clear()
+
+    def _carry(self, parts: Mapping[str, Sequence[Part]]) -> Iterator[tuple[str, Reply | MessageError]]:
+        requests = {}
+        for name, some in parts.items():
+            asked = Request(name, self.run, self.settings, self.stage, self.attempt, tuple(some))
+            requests[name] = asked.to_bytes()
+            self.told("asked", name, some[-1].step)
+        found = self.link.ask(requests, self.wait, lambda name: self.told("answered", name, ""))
+        for name in parts:
+            reply = _read(name, self.run, found.get(name, Lost("the engine says nothing of it")))
+            yield name, reply
+
+    # What a checkpoint keeps.
+
+    def state(self) -> dict[str, Tensor]:
+        """What nodes were told and have not done, as tensors of bytes."""
+        return {
+            f"{QUEUE}{part.number}/{part.round}/{part.step}/{name}": torch.frombuffer(
+                bytearray(part.message) or bytearray(1), dtype=torch.uint8
+            )
+            for name, parts in self.queue.items()
+            for part in parts
+        }
+
+    def restore(self, state: Mapping[str, Tensor], number: Mapping[str, int], attempt: int) -> None:
+        """Go on from a checkpoint, in a new attempt."""
+        self.number, self.attempt, self.queue = dict(number), attempt, {}
+        for key, value in state.items():
+            if key.startswith(QUEUE):
+                n, round, step, name = key.removeprefix(QUEUE).split("/", 3)
+                part = Part(int(n), step, int(round), value.numpy().tobytes())
+                self.queue.setdefault(name, []).append(part)
+        for parts in self.queue.values():
+            parts.sort(key=lambda part: part.number)
+
+
+def join(remote: Remote, sites: Mapping[str, str], config: Config, source: str = "") -> Federation:
+    """A federation of nodes elsewhere; nothing is sent yet but the question who they are.
+
+    Args:
+        remote: how they are reached.
+        sites: modality of each node that may take part, by its name.
+        config: settings.
+        source: hash of what the anchors of all nodes must be made of; the one that most have if not given.
+
+    Raises:
+        FederationError: too few nodes that answer, and fit: says of each why not.
+    """
+    lines: list[str] = []
+    facts: dict[str, Facts] = {}
+    for name, found in remote.meet(sorted(sites)).items():
+        try:
+            facts[name] = Facts.of(name, found)
+        except MessageError as error:
+            lines.append(str(error))
+    common = Counter(own.agreed for own in facts.values() if source in ("", own.source))
+    agreed = common.most_common(1)[0][0] if common else (source, "", 0, 0)
+    members = []
+    for name, own in facts.items():
+        if problem := own.unlike(name, sites[name], agreed):
+            lines.append(problem)
+        else:
+            members.append(Away(name, own.modality, torch.tensor(own.index, dtype=torch.int64), own.labelled))
+    for line in lines:
+        remote.told("lost", line.partition("'")[2].partition("'")[0], line)
+    everybody = [Away(name, modality, torch.zeros(0), False) for name, modality in sites.items()]
+    if lacking := remote.quorum.lacking(everybody, [member.name for member in members]):
+        raise FederationError(lacking, *lines)
+    _, anchor_hash, anchors, n_classes = agreed
+    away = (tuple(members), remote)
+    return Federation(config, (), anchors, anchor_hash, n_classes, Ledger(), run=remote.run, away=away)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a node says of itself."""
+
+    modality: str
+    source: str
+    anchor_hash: str
+    anchors: int
+    classes: int
+    index: list[int]
+    labelled: bool
+
+    @classmethod
+    def of(cls, name: str, found: Mapping[str, Any] | str) -> Self:
+        """Of an answer to `HELLO`.
+
+        Raises:
+            MessageError: it is something else, or says why there is none.
+        """
+        if isinstance(found, str):
+            raise MessageError(found)
+        texts, numbers = (
+            dict.fromkeys(("modality", "source", "anchor_hash"), str),
+            dict.fromkeys(("anchors", "classes"), int),
+        )
+        kinds: dict[str, type] = {**texts, **numbers, "index": list, "labelled": bool}
+        if found.keys() != kinds.keys() or any(type(found[key]) is not kind for key, kind in kinds.items()):
+            raise MessageError(f"node {name!r} says of itself something else than {', '.join(kinds)}: {_VERSION}")
+        places, anchors = found["index"], found["anchors"]
+        if any(type(at) is not int or not 0 <= at < anchors for at in places) or sorted(set(places)) != places:
+            raise MessageError(f"node {name!r} names places of anchors that are none: {_VERSION}")
+        return cls(**found)
+
+    @property
+    def agreed(self) -> tuple[str, str, int, int]:
+        """What all nodes need alike."""
+        return self.source, self.anchor_hash, self.anchors, self.classes
+
+    def unlike(self, name: str, modality: str, agreed: tuple[str, str, int, int]) -> str:
+        """Why the node cannot take part; "" if it can."""
+        source, anchor_hash, anchors, n_classes = agreed
+        if self.modality != modality:
+            return f"node {name!r} holds {self.modality!r}, the consortium file says {modality!r}: correct one of them"
+        if (self.source, self.anchor_hash) != (source, anchor_hash):
+            own, theirs = (self.source, source) if self.source != source else (self.anchor_hash, anchor_hash)
+            return (
+                f"node {name!r} has anchors {own[:8]!r}, and {theirs[:8]!r} are agreed on: give it the same anchor set"
+            )
+        if (self.anchors, self.classes) != (anchors, n_classes):
+            return (
+                f"node {name!r} knows {self.anchors} anchors and {self.classes} classes, and {anchors} and {n_classes} "
+                "are agreed on: give it the same anchor set and classes"
+            )
+        return ""
+
+
+def _read(name: str, run: str, found: bytes | Lost) -> Reply | MessageError:
+    if isinstance(found, Lost):
+        return MessageError(f"node {name!r} did not answer: {found.why}")
+    try:
+        reply = Reply.read(found)
+    except MessageError as error:
+        return MessageError(f"node {name!r} sent {error}")
+    if reply.refused:
+        return MessageError(f"node {name!r} refused: {reply.refused}")
+    if (reply.node, reply.run) != (name, run):
+        return MessageError(f"node {name!r} sent a reply of node {reply.node!r} in run {reply.run!r}: left out")
+    return reply

@@ -1,0 +1,95 @@
+"""The server's side of a run: to the same bits as in process; stopped anywhere, it goes on."""
+
+import json
+
+import pytest
+from loops import Loop, plan, responders
+from planted import planted
+from test_remote import CONFIG, same
+
+from isogram import federation
+from isogram.checkpoint import round_state
+from isogram.deploy.coordinate import EVENTS, STATE, coordinate
+from isogram.errors import FederationError, RunError
+from isogram.federation.remote import Quorum
+from isogram.tensor_file import read_tensors
+
+DATA = planted()
+
+
+class Stopped(BaseException):
+    """The server was killed."""
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What the federation in process ends with."""
+    return round_state(federation.train(federation.align(DATA, CONFIG)))
+
+
+def test_a_run_writes_what_the_federation_in_process_ends_with(tmp_path, expected):
+    link = Loop(responders(DATA, CONFIG, tmp_path / "sites"))
+    final = coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one")
+    same(read_tensors(final)[0], expected)
+    state = json.loads((tmp_path / "run" / STATE).read_text())
+    assert state["complete"] and state["round"] == 3 and not state["problems"]
+    assert {node["is"] for node in state["nodes"].values()} == {"ready"}
+    assert all(node["sent"] > 1000 and node["got"] > 1000 for node in state["nodes"].values())
+    asked = len(link.asked)
+    assert coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one") == final and len(link.asked) == asked
+
+
+def test_a_server_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path, expected):
+    """It dies at every third thing that happens, again and again, and each time a new one takes over."""
+    link, lives = Loop(responders(DATA, CONFIG, tmp_path / "sites")), 0
+    while True:
+        left = 9 + lives
+
+        def watch(folder):
+            nonlocal left
+            left -= 1
+            if not left:
+                raise Stopped
+
+        try:
+            final = coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one", watch)
+            break
+        except Stopped:
+            lives += 1
+    assert lives > 5
+    same(read_tensors(final)[0], expected)
+
+
+def test_a_run_that_lacks_nodes_stops_with_words_and_goes_on(tmp_path, expected):
+    link = Loop(responders(DATA, CONFIG, tmp_path / "sites"))
+    link.fail = {"b": 1}
+    with pytest.raises(FederationError, match="3 of 4 nodes answered, and min_nodes is 4\nnode 'b' did not answer"):
+        coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one")
+    state = json.loads((tmp_path / "run" / STATE).read_text())
+    assert state["nodes"]["b"] == {
+        "modality": "b",
+        "is": "lost",
+        "why": state["nodes"]["b"]["why"],
+        "sent": 0,
+        "got": 0,
+    }
+    assert "unplugged" in state["nodes"]["b"]["why"] and "min_nodes" in state["problems"][0]
+    same(read_tensors(coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one"))[0], expected)
+    what = [json.loads(line)["what"] for line in (tmp_path / "run" / EVENTS).read_text().splitlines()]
+    assert what.count("stopped") == 1 and what.count("round") == 4 and what[-1] == "complete"
+
+
+def test_a_folder_of_another_run_is_left_alone(tmp_path):
+    link = Loop(responders(DATA, CONFIG, tmp_path / "sites"))
+    link.fail = {"b": 1}
+    with pytest.raises(FederationError):
+        coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one")
+    with pytest.raises(RunError, match="a run of other run than now"):
+        coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "two")
+
+
+def test_too_few_nodes_of_a_modality_are_told(tmp_path):
+    link = Loop(responders(DATA, CONFIG, tmp_path / "sites"))
+    link.fail = {"c": 99}
+    with pytest.raises(FederationError, match="0 of 1 nodes of 'c' answered"):
+        coordinate(link, plan(DATA, CONFIG, quorum=Quorum(2, 1)), tmp_path / "run", "one")
