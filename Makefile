@@ -49,7 +49,7 @@ test: $(STAMP)
 
 test-deploy: $(STAMP)
 	@echo "Running a federation on this machine and killing its processes (five to ten minutes) ..."
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m deploy tests/deploy
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m deploy -n 2 --dist loadfile tests/deploy
 
 check: $(STAMP)
 	@$(BIN)/ruff check .

@@ -24,8 +24,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "deploy"))
 
-from identity import node_key
-from loopback import Loopback, until
+from loopback import Loopback, node_key, until
 
 from isogram.bench import Row, replace_rows
 from isogram.engine.commands import environment, free_port, supernode

@@ -93,3 +93,21 @@ def test_too_few_nodes_of_a_modality_are_told(tmp_path):
     link.fail = {"c": 99}
     with pytest.raises(FederationError, match="0 of 1 nodes of 'c' answered"):
         coordinate(link, plan(DATA, CONFIG, quorum=Quorum(2, 1)), tmp_path / "run", "one")
+
+
+@pytest.mark.parametrize("round", [1, 3], ids=["in a round", "at the end"])
+def test_a_node_lost_on_the_way_is_told_while_the_run_goes_on(tmp_path, round):
+    link = Loop(responders(DATA, CONFIG, tmp_path / "sites"))
+
+    def watch(folder):
+        state = json.loads((folder / STATE).read_text())
+        if state["round"] == round and not link.fail:
+            link.fail = {"b": 1}
+
+    coordinate(link, plan(DATA, CONFIG, quorum=Quorum(2, 0)), tmp_path / "run", "one", watch)
+    events = [json.loads(line) for line in (tmp_path / "run" / EVENTS).read_text().splitlines()]
+    (lost,) = [event for event in events if event["what"] == "lost"]
+    assert (lost["node"], lost["round"]) == ("b", round) and "unplugged" in lost["line"]
+    node = json.loads((tmp_path / "run" / STATE).read_text())["nodes"]["b"]
+    assert node["is"] == ("ready" if round == 1 else "late")
+    assert round == 1 or "has no model of its own" in node["why"]

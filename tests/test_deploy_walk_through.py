@@ -43,7 +43,7 @@ def test_two_hospitals_on_one_machine(monkeypatch, tmp_path):
 
 
 def test_what_the_proxies_pass_on_is_what_nodes_use():
-    snippets = re.findall(r"```\n((?:server|https:).*?)```", TEXT, re.DOTALL)
+    snippets = re.findall(r"```\n((?:server|fl\.).*?)```", TEXT, re.DOTALL)
     assert len(snippets) == 2
     assert all(set(re.findall(r"/v1/\w+", snippet)) == {"/v1/fleet"} for snippet in snippets)
 

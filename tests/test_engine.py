@@ -17,10 +17,11 @@ from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.cli.build import build_fab_from_disk
 
 from isogram.engine import client_app as client
-from isogram.engine import frames, link, records
+from isogram.engine import endings, frames, link, processes, records
 from isogram.engine.bundle import write_bundle
 from isogram.engine.client_process import write_programs
 from isogram.engine.commands import check_ports, free_port
+from isogram.engine.endings import NodeEnd, server_ended
 from isogram.engine.frames import WorkerError, call
 from isogram.engine.grid import InProcessGrid, run_in_process
 from isogram.engine.link import FlowerLink
@@ -387,7 +388,7 @@ def test_large_requests_are_refused_before_anything_is_sent(monkeypatch):
 def test_the_client_app_asks_the_worker_of_its_site(worker):
     app = client.app
     grid = InProcessGrid({"a": echo})
-    message = Message(records.packed(b"12"), 2, MessageType.QUERY, ttl=5)
+    message = Message(records.packed(b"12"), 2, MessageType.QUERY, ttl=2)
     for config, answer in (
         ({client.SOCKET: worker(echo)}, b"21"),
         ({}, "its node was started without the address of the site's worker"),
@@ -395,6 +396,24 @@ def test_the_client_app_asks_the_worker_of_its_site(worker):
     ):
         reply = app(message, Context(grid.run.run_id, 2, config, RecordDict(), {}))
         assert records.unpacked(reply.content) == answer
+
+
+def test_a_worker_that_starts_or_was_killed_is_waited_for(path):
+    """The first dies at work, as often as it is asked; the one after it answers."""
+    message = Message(records.packed(b"12"), 2, MessageType.QUERY, ttl=20)
+    code = "import os, sys; from pathlib import Path; from isogram.engine.worker import serve"
+    answers: list[Message] = []
+    context = Context(1, 2, {client.SOCKET: str(path)}, RecordDict(), {})
+    message.metadata.__dict__["_run_id"] = 1
+    asking = threading.Thread(target=lambda: answers.append(client.app(message, context)))
+    asking.start()
+    with subprocess.Popen(python(f"{code}; serve(lambda request: os._exit(9), Path({str(path)!r}))")) as dies:
+        assert dies.wait(20) == 9
+    assert not answers
+    with subprocess.Popen(python(f"{code}; serve(lambda request: request[::-1], Path({str(path)!r}))")) as answers_it:
+        asking.join(20)
+        answers_it.terminate()
+    assert records.unpacked(answers[0].content) == b"21"
 
 
 def test_the_client_process_reads_no_torch():
@@ -510,12 +529,76 @@ def test_what_ends_is_started_again_after_growing_pauses(tmp_path):
     assert keeper.ends("one") == [3, 3]
     assert (tmp_path / "one.log").read_text().startswith("hello\nhello\n")
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("one.log", "made")] == [0o600] * 2
-    assert [line.split("; see")[0] for line in lines[:4]] == [
-        "one started",
-        "one ended (status 3); starts again in 1 s",
-        "one started",
-        "one ended (status 3); starts again in 2 s",
-    ]
+    # The second time is for the same reason, which was told.
+    log = tmp_path / "one.log"
+    assert lines == ["one started", f"one ended (status 3: hello); starts again in 1 s; log: {log}"]
+
+
+def test_what_ends_without_a_word_is_told_each_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "FIRST_PAUSE", 0.1)
+    lines = []
+    with Supervisor(tmp_path, lines.append) as keeper:
+        keeper.start("one", python("raise SystemExit(3)"), os.environ)
+        keeper._kept["one"].pause = 0.1
+        end = time.monotonic() + 20
+        while len(keeper.ends("one")) < 2 and time.monotonic() < end:
+            keeper.watch()
+            time.sleep(0.05)
+    assert [line.split("; ")[0] for line in lines[:4]] == ["one started", "one ended (status 3)"] * 2
+
+
+REFUSED = """\x1b[92mINFO \x1b[0m:      Starting
+\x1b[91mERROR\x1b[0m:     Exit Code: 305
+Failed to initialize the connection to the SuperLink.
+{}
+The SuperNode could not establish a connection to the SuperLink.
+
+INFO:     Finished server process [15026]
+"""
+
+
+@pytest.fixture
+def node_end():
+    return NodeEnd("south", "fl:443", Path("ca.crt"), Path("b.key"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("unable to get local issuer certificate (_ssl.c:1006)", "was not signed by ca.crt: put the consortium's"),
+        ("Hostname mismatch, certificate is not valid for 'fl'", "is for another host"),
+        ("certificate has expired (_ssl.c:1006)", "has expired, or this machine's clock is wrong"),
+        ("certificate is not yet valid (_ssl.c:1006)", "is not valid yet"),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_ends_the_node(node_end, words, told):
+    written = REFUSED.format(f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {words}")
+    with pytest.raises(RunError, match=f"node south: the certificate of the server at fl:443 {told}"):
+        node_end(written)
+
+
+def test_a_node_that_is_refused_tries_on_until_it_cannot_be_one_that_was_killed(node_end, monkeypatch):
+    written, now = REFUSED.format("[code: 2004] Failed to activate SuperNode."), 1000.0
+    monkeypatch.setattr(endings.time, "monotonic", lambda: now)
+    assert node_end(written).startswith("the server at fl:443 refuses node south: its key b.key is not registered")
+    now += endings.LEASE
+    first = node_end(written)
+    assert node_end("SuperNode ID: 7\n") == ""
+    now += endings.LEASE
+    assert node_end(written) == first
+    now += endings.LEASE + 1
+    with pytest.raises(RunError, match="refuses node south since 151 s: its key b.key is not registered there, or a"):
+        node_end(written)
+
+
+def test_what_the_engine_says_of_its_end(node_end):
+    assert node_end(REFUSED.format("other")) == (
+        "the engine's exit code 305: Failed to initialize the connection to the SuperLink."
+    )
+    assert "more than 5 s ahead of the server's" in node_end("SuperNode terminated gracefully.\n")
+    assert server_ended("[Errno 98] error while attempting to bind: address already in use").startswith("another")
+    assert "engine.db is of another version" in server_ended(REFUSED.format("").replace("305", "105"))
+    assert endings.last_line("a\n\x1b[91mb\x1b[0m c\n\n") == "b c" and endings.last_line("") == ""
 
 
 def test_nothing_outlives_the_supervisor(tmp_path):
@@ -546,6 +629,27 @@ keeper.run()
         assert process.wait(20) == 0
         process.stdout.close()
         until(lambda pids=pids: not any(map(runs, pids)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with the one that started them")
+def test_a_killed_supervisor_leaves_no_process(tmp_path):
+    child = [sys.executable, "-c", "import time; time.sleep(60)"]
+    code = f"""
+import os
+from pathlib import Path
+from isogram.engine.processes import Supervisor
+keeper = Supervisor(Path({str(tmp_path)!r}))
+keeper.start("one", {child!r}, os.environ)
+print(keeper.pid("one"), flush=True)
+keeper.run()
+"""
+    process = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True)
+    pid = int(process.stdout.readline())
+    assert runs(pid)
+    process.kill()
+    process.wait(10)
+    process.stdout.close()
+    until(lambda: not runs(pid))
 
 
 def runs(pid):

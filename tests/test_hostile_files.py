@@ -158,4 +158,9 @@ def test_notes_that_one_node_repeats_hide_no_anchor_of_another(tmp_path):
         {"desk": source("a red boat", "x"), "shop": repeating, "ward": source("all well", "x")}, anchors
     )
     assert set(found["desk"]) == {0} and "anchor" in found["desk"][0]
-    assert found["shop"] == {} and found["ward"] == {}, "what is repeated may be chance"
+    assert set(found["shop"]) == {0, 1, 2, 3}, "an anchor is one, however often a node repeats it"
+    assert set(found["ward"]) == {0, 1}, "that one, and the row of desk that none of them repeats"
+    anchors = {"text": source("a red boat", "all well", "all well", names=["boat", "well", "fine"])}
+    nodes = {"shop": repeating, "ward": source("all well", "y")}
+    assert not any(shared_rows(nodes, anchors).values()), "what anchors repeat themselves may be chance"
+    assert set(shared_rows({"a": repeating, "b": repeating}, {}, private=True)["b"]) == set(range(12))

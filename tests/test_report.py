@@ -8,7 +8,15 @@ from scipy import stats
 
 from isogram.bench import Row, read_rows
 from isogram.errors import DataError
-from isogram.report import anchor_picture, anchor_tables, doctor_tables, documentation, hostile_tables, tables
+from isogram.report import (
+    anchor_picture,
+    anchor_tables,
+    doctor_tables,
+    documentation,
+    fault_tables,
+    hostile_tables,
+    tables,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -174,6 +182,21 @@ def test_what_hostile_nodes_cost_is_paired_with_the_federation_where_nobody_lies
     assert cells["the hostile third absent"] == [cells["the hostile third absent"][0], "", "", ""]
     assert cells["the hostile third absent"][0].startswith("−.100")
     assert "| anchors permuted | 2.5 | 0.5 |" in blocks["hostile-left-out"]
+
+
+def test_faults_are_counted_by_how_their_runs_ended():
+    def made(number, ended, seconds, absent, **more):
+        values = {"seconds": seconds, "bound": 270.0, "rounds_lost": 0.0, "absent": absent, **more}
+        rows = [Row("faults:node", "deployed", 0, number, metric, "", value) for metric, value in values.items()]
+        return [*rows, Row("faults:node", "deployed", 0, number, "ended", ended, 1.0)]
+
+    found = [
+        *made(0, "model", 50.2, 1.0, same=0.0),
+        *made(1, "error", 12.0, 0.0),
+        *made(2, "model", 70.0, 0.0, same=1.0),
+    ]
+    (_, _, line) = fault_tables.fault_blocks(tables.Results(found))["faults"].splitlines()
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == ["2 model, 1 error", "12–70 s of 270 s", "0", "1 of 1"]
 
 
 def test_means_of_a_line_are_over_the_seeds_that_all_its_points_have():

@@ -48,7 +48,7 @@ def test_a_folder_gives_every_file_of_the_kind_in_the_order_of_names(tmp_path):
     assert found.notes == [f"{tmp_path}: 2 other files passed over (1 .txt, 1 no suffix)"]
     assert good(tmp_path, "image").labels is None and set(good(tmp_path, "image").groups) == {""}
     assert good(tmp_path, "image", group="folder").groups == ["", "a", "b", "b"], "both are counted from the top"
-    assert found.names == [("3",), ("a/1",), ("b/2",), ("b/deep/1", "deep")]
+    assert found.names == [("3",), ("a/1", "1"), ("b/2", "2"), ("b/deep/1", "deep/1", "deep")]
 
 
 def test_paths_of_a_table_count_from_its_folder_or_are_absolute(tmp_path):

@@ -15,6 +15,7 @@ from torch import Tensor
 from isogram import federation
 from isogram.accountant import card
 from isogram.alignment import LinearMap
+from isogram.config import FILES, SILOS
 from isogram.data import FederatedData
 from isogram.errors import RunError
 from isogram.federation import Federation
@@ -169,6 +170,7 @@ def _about(fed: Federation, data: FederatedData) -> dict[str, Any]:
         "anchors": {modality: len(items.index) for modality, items in data.anchors.items.items()},
         "concepts": len(data.anchors),
         "labelling_nodes": labelling,
-        "notes": list(data.notes),
+        # Of data of your own they name rows and paths of every node, and a model is handed on.
+        "notes": [] if data.name in (FILES, SILOS) else list(data.notes),
         **data.sources,
     }

@@ -8,13 +8,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from identity import certificates, node_key
-
+from isogram.deploy.keys import make_authority, make_node, make_server
 from isogram.engine.bundle import write_bundle
-from isogram.engine.commands import Control, check_ports, environment, free_port, site_environment, superlink, supernode
+from isogram.engine.commands import (
+    Certificates,
+    Control,
+    check_ports,
+    environment,
+    free_port,
+    site_environment,
+    superlink,
+    supernode,
+)
 from isogram.engine.processes import Supervisor
 
 HERE = Path(__file__).parent
@@ -27,6 +36,25 @@ def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
             return value
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def certificates(folder: Path) -> Certificates:
+    now = datetime.now(UTC)
+    signer, authority = make_authority("test", now)
+    private, certificate = make_server(signer, authority, "test", "localhost", now)
+    paths = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
+    paths.authority.write_bytes(authority)
+    paths.certificate.write_bytes(certificate)
+    paths.key.write_bytes(private)
+    return paths
+
+
+def node_key(folder: Path, name: str) -> tuple[Path, Path]:
+    """Private and public key."""
+    private, public = folder / name, folder / f"{name}.pub"
+    for path, data in zip((private, public), make_node(name), strict=True):
+        path.write_bytes(data)
+    return private, public
 
 
 class Loopback:

@@ -21,11 +21,14 @@ from isogram.engine.commands import (
     superlink,
     supernode,
 )
+from isogram.engine.endings import NodeEnd, server_ended
 from isogram.engine.frames import MAX_SOCKET_PATH
 from isogram.engine.processes import Supervisor
 from isogram.errors import RunError
 
 Say = Callable[[str], None]
+
+WORKER = [sys.executable, "-m", "isogram.deploy.worker"]
 
 UP = 60.0
 """Seconds for the engine's server to answer once it is started."""
@@ -55,7 +58,7 @@ def run_server(path: Path, say: Say) -> None:
     certificates = Certificates(folder.authority, folder.certificate, folder.key)
     with Supervisor(folder.state / "logs", say) as supervisor:
         command = superlink(host, port, certificates, folder.state / "engine.db")
-        supervisor.start("server", command, environment(home))
+        supervisor.start("server", command, environment(home), server_ended)
         _wait_for(supervisor, "server", host, port)
         _let_in(server, control_of(server), say)
         say(f"listening on {host}:{port} for {', '.join(server.public_keys)}; begin a run with `isogram deploy start`")
@@ -66,13 +69,16 @@ def _wait_for(supervisor: Supervisor, name: str, host: str, port: int) -> None:
     until = time.monotonic() + UP
     while time.monotonic() < until:
         supervisor.watch()
+        if supervisor.ends(name):
+            why = supervisor.why(name) or "its log says why"
+            raise RunError(f"the server ended while it started: {why}; log: {supervisor.log(name)}")
         try:
             socket.create_connection((host, port), 1).close()
         except OSError:
             time.sleep(0.2)
         else:
             return
-    raise RunError(f"the server does not listen on {host}:{port} after {UP:.0f} s; its log says why")
+    raise RunError(f"the server does not listen on {host}:{port} after {UP:.0f} s; log: {supervisor.log(name)}")
 
 
 def _let_in(server: Server, control: Control, say: Say) -> None:
@@ -98,6 +104,7 @@ def run_node(path: Path, say: Say) -> None:
 
     Raises:
         ConfigError, DataError: keys, paths, data or anchors that cannot be used: all of them.
+        RunError: the server's certificate cannot be trusted, or the server goes on to refuse a node.
     """
     site = open_site(path)
     for name in site.nodes:
@@ -107,15 +114,25 @@ def run_node(path: Path, say: Say) -> None:
         for number, name in enumerate(site.nodes):
             _start(supervisor, site, name, Path(short) / str(number) / "s")
         say(f"connecting to {site.consortium.server.address}; stop with Ctrl-C")
+        if why := _unreachable(site.consortium.server.address):
+            say(f"nobody answers there now ({why}): is the server started? The node tries on until it is")
         supervisor.run()
+
+
+def _unreachable(address: str) -> str:
+    """Why nobody can be reached there; "" if somebody can."""
+    try:
+        socket.create_connection(parse_address(address), 5).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _start(supervisor: Supervisor, site: Site, name: str, place: Path) -> None:
     assert len(str(place)) < MAX_SOCKET_PATH
     label = name.replace("/", "-")
     variables = site_environment(site.state / "engine" / label)
-    worker = [sys.executable, "-m", "isogram.deploy.worker", str(site.path.resolve()), name, str(place)]
-    supervisor.start(f"{label}-worker", worker, variables)
+    supervisor.start(f"{label}-worker", [*WORKER, str(site.path.resolve()), name, str(place)], variables, speaks=True)
     server = site.consortium.server.address
     node = supernode(server, site.folder.authority, site.key(name), free_port(), {"socket": str(place)})
-    supervisor.start(label, node, variables)
+    supervisor.start(label, node, variables, NodeEnd(name, server, site.folder.authority, site.key(name)))

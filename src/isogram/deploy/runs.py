@@ -25,6 +25,12 @@ ENTRY = "isogram.deploy.runs:coordinated"
 _GOING_ON = ("pending", "starting", "running")
 """Words of the engine."""
 
+UNKNOWN = "unknown"
+_ON = "; go on with it: isogram deploy resume"
+
+SILENT = 120.0
+"""Seconds that the server may be away while a run is watched: longer than it takes to be started again."""
+
 OUTCOME, BUNDLE, ENGINE = "outcome.json", "bundle", "engine.json"
 
 Say = Callable[[str], None]
@@ -95,28 +101,38 @@ def follow(path: Path, folder: Path, show: Show, every: float = 1.0) -> list[str
         show: is given the run's state, again and again.
         every: seconds between two looks.
     """
-    control, looked = control_of(open_server(path)), 0.0
+    control, looked, heard = control_of(open_server(path)), 0.0, time.monotonic()
     while True:
-        state = read_state(folder)
+        # In this order: a run that ends leaves its state before its outcome, and that before the engine knows.
+        how = ""
+        if time.monotonic() - looked > 15:
+            how, looked = _engine_state(control.state, folder), time.monotonic()
+            heard = heard if how == UNKNOWN else looked
+        outcome, state = _outcome(folder), read_state(folder)
         show(state)
         if state["complete"]:
             return []
-        if (outcome := folder / OUTCOME).exists():
-            return list(json.loads(outcome.read_text())["problems"])
-        if time.monotonic() - looked > 15:
-            looked = time.monotonic()
-            if (how := _engine_state(control.state, folder)).startswith("finished"):
-                time.sleep(1)
-                words = list(json.loads(outcome.read_text())["problems"]) if outcome.exists() else []
-                return words or [f"the run ended ({how}) while the server was down; go on: isogram deploy resume"]
+        if outcome:
+            return outcome
+        if how.startswith("finished"):
+            return [
+                f"run {folder.name} ended before it was complete ({how}): its process at the server was stopped{_ON}"
+            ]
+        if time.monotonic() - heard > SILENT:
+            return [f"the server has not answered for {SILENT:.0f} s; start it: isogram deploy server {path}{_ON}"]
         time.sleep(every)
+
+
+def _outcome(folder: Path) -> list[str]:
+    path = folder / OUTCOME
+    return list(json.loads(path.read_text())["problems"]) if path.exists() else []
 
 
 def _engine_state(state: Callable[[str], str], folder: Path) -> str:
     try:
         return state(read_json(folder / ENGINE)["run"])
     except RunError:
-        return "unknown"
+        return UNKNOWN
 
 
 def coordinated(link: Link, config: Mapping[str, Any]) -> None:
@@ -147,7 +163,8 @@ def _submit(server: ServerFolder, folder: Path) -> Path:
     opened = open_server(server.path)
     control = control_of(opened)
     for other in folder.parent.glob("*"):
-        if (other / ENGINE).exists() and _engine_state(control.state, other) in _GOING_ON:
+        ended = (other / OUTCOME).exists() or not (other / ENGINE).exists()
+        if not ended and _engine_state(control.state, other) in _GOING_ON:
             raise RunError(f"run {other.name!r} goes on; wait for it, or stop it: isogram deploy stop {server.path}")
     make_folder(folder)
     (folder / OUTCOME).unlink(missing_ok=True)

@@ -105,6 +105,8 @@ def main(arguments: Sequence[str]) -> None:
     from isogram.engine.worker import serve
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    aloud = logging.StreamHandler(sys.stdout)  # to the operator, see `running.run_node`; all else goes to the log
+    logging.getLogger("isogram.local.respond").addHandler(aloud)
     site_file, node, socket = arguments
     site = read_site(Path(site_file))
     torch.set_num_threads(site.threads)

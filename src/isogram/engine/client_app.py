@@ -4,17 +4,21 @@ Imports next to nothing: the process lives for one message, and its start is pai
 """
 
 import logging
+import time
 from collections.abc import Callable
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from isogram.engine.frames import WorkerError, call
+from isogram.engine.frames import AwayError, WorkerError, call
 from isogram.engine.records import packed, reason, unpacked
 from isogram.errors import MessageError
 
 SOCKET = "socket"
 """The key of the node's configuration: where its worker listens."""
+
+RETURN = 120.0
+"""Seconds within which a worker has to be there: those that a large trunk takes to load."""
 
 Ask = Callable[[Context, bytes, float], bytes]
 """The node's context, a request, seconds to wait -> the reply; raises WorkerError or MessageError."""
@@ -55,7 +59,15 @@ def ask_worker(context: Context, request: bytes, wait: float) -> bytes:
     path = context.node_config.get(SOCKET)
     if not isinstance(path, str):
         raise WorkerError("its node was started without the address of the site's worker")
-    return call(path, request, wait)
+    until = time.monotonic() + wait
+    back = time.monotonic() + min(wait - 1, RETURN)
+    while True:
+        try:
+            return call(path, request, until - time.monotonic())
+        except AwayError:  # it starts, or was killed and is started again; what it had done whole it does not do twice
+            if time.monotonic() > back:
+                raise
+            time.sleep(0.5)
 
 
 app = client_app(ask_worker)

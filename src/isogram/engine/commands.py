@@ -100,7 +100,7 @@ class Control:
 
     def __init__(self, home: Path, address: str, authority: Path) -> None:
         """Where the engine's files go, the host:port of the server's process, and the authority it is known by."""
-        self._environment = environment(home)
+        self._environment, self._address = environment(home), address
         make_folder(home)
         connection = {"address": address, "root-certificates": str(authority.absolute())}
         table = {"superlink": {"default": _CONNECTION, _CONNECTION: connection}}
@@ -135,6 +135,12 @@ class Control:
         self._call("stop", run, _CONNECTION)
 
     def _call(self, *words: str) -> dict[str, Any]:
+        host, _, port = self._address.rpartition(":")
+        try:  # the engine's own command tries for ever, and says nothing
+            socket.create_connection((host, int(port)), 5).close()
+        except OSError as error:
+            why = error.strerror or error
+            raise RunError(f"no server at {self._address} ({why}); start it: isogram deploy server FOLDER") from None
         try:
             done = subprocess.run(
                 [_command("flwr"), *words, "--format", "json"],

@@ -27,6 +27,10 @@ class WorkerError(IsogramError):
     exit_code = 4
 
 
+class AwayError(WorkerError):
+    """It is not there, or was there no more before it had answered: it may come back, and do the same again."""
+
+
 def call(path: str, request: bytes, wait: float) -> bytes:
     """Ask the worker at a socket.
 
@@ -35,7 +39,8 @@ def call(path: str, request: bytes, wait: float) -> bytes:
         wait: seconds until the whole reply must be here.
 
     Raises:
-        WorkerError: nobody listens, the worker ended, is late, or gives a reason.
+        AwayError: nobody listens, or the worker ended.
+        WorkerError: the worker is late, or gives a reason.
     """
     until = time.monotonic() + wait
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -48,9 +53,9 @@ def call(path: str, request: bytes, wait: float) -> bytes:
         except TimeoutError:
             raise WorkerError(f"the site's worker did not answer within {wait:.0f} s") from None
         except EOFError:
-            raise WorkerError("the site's worker ended while it was at work on the request") from None
+            raise AwayError("the site's worker ended while it was at work on the request") from None
         except OSError:
-            raise WorkerError("the site's worker is not running") from None
+            raise AwayError("the site's worker is not running") from None
     if kind != REPLY:
         raise WorkerError(answer.decode())
     return answer

@@ -1,8 +1,10 @@
 """Processes that are kept running: started again with growing pauses when they end, stopped as a whole."""
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from isogram.engine.endings import last_line
 from isogram.errors import RunError
 from isogram.files import make_folder, writing
 
@@ -24,11 +27,22 @@ GRACE = 10.0
 """Seconds between asking a process to end and ending it."""
 
 
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+Explain = Callable[[str], str]
+"""Given what a process has written since it was started: why it ended; an error of ours is raised to give up."""
+
+
 @dataclass
 class _Kept:
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
+    explain: Explain
+    speaks: bool
+    why: str = ""
+    begin: int = 0
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     pause: float = FIRST_PAUSE
@@ -48,8 +62,23 @@ class Supervisor:
         self._stopping = threading.Event()
         make_folder(folder)
 
-    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        explain: Explain = last_line,
+        *,
+        speaks: bool = False,
+    ) -> None:
         """Start a process and keep it running.
+
+        Args:
+            name: of its own.
+            command: with its arguments.
+            environment: all of its variables.
+            explain: why it ended, in words.
+            speaks: what it prints is for whoever started us, and only its errors go to its log.
 
         Raises:
             RunError: one of this name is kept already.
@@ -58,7 +87,7 @@ class Supervisor:
         with self._lock:
             if name in self._kept:
                 raise RunError(f"{name} is running already")
-            self._kept[name] = _Kept(command, environment, self._folder / f"{name}.log")
+            self._kept[name] = _Kept(command, environment, self._folder / f"{name}.log", explain, speaks)
             self._launch(name)
 
     def pid(self, name: str) -> int | None:
@@ -70,10 +99,21 @@ class Supervisor:
         """Exit status of each time it ended by itself."""
         return list(self._kept[name].ended)
 
+    def log(self, name: str) -> Path:
+        """Where it writes to."""
+        return self._kept[name].log
+
+    def why(self, name: str) -> str:
+        """Why it ended the last time, as far as that is known."""
+        return self._kept[name].why
+
     def watch(self) -> None:
         """Start again what has ended and is due; call it several times a second: it also removes the dead.
 
         Helpers of the engine end themselves when their parent's number is gone, and a number stays until then.
+
+        Raises:
+            IsogramError: what ended gave a reason to give up.
         """
         with self._lock:
             for name, kept in self._kept.items():
@@ -109,9 +149,12 @@ class Supervisor:
             kept.process = None
             kept.ended.append(status)
             if time.monotonic() - kept.started > HEALTHY:
-                kept.pause = FIRST_PAUSE
+                kept.pause, kept.why = FIRST_PAUSE, ""
             kept.due = time.monotonic() + kept.pause
-            self._report(f"{name} ended ({_status(status)}); starts again in {kept.pause:.0f} s; see {kept.log}")
+            before, kept.why = kept.why, kept.explain(_read(kept.log, kept.begin)) if status >= 0 else ""
+            if not kept.why or kept.why != before:  # who fails again and again for one reason says so once
+                how = f"{_status(status)}: {kept.why}" if kept.why else _status(status)
+                self._report(f"{name} ended ({how}); starts again in {kept.pause:.0f} s; log: {kept.log}")
             kept.pause = min(2 * kept.pause, LONGEST_PAUSE)
         if kept.process is None and time.monotonic() >= kept.due and not self._stopping.is_set():
             self._launch(name)
@@ -138,19 +181,34 @@ class Supervisor:
         with writing(kept.log):
             log = os.open(kept.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
+            kept.begin = os.fstat(log).st_size
             kept.process = subprocess.Popen(
                 kept.command,
                 env=dict(kept.environment),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=None if kept.speaks else log,
+                stderr=log,
                 umask=0o077,  # the engine's database holds messages on their way
                 start_new_session=True,  # Ctrl-C reaches us alone, and its group can be ended as a whole
+                preexec_fn=_end_with_us if sys.platform == "linux" else None,
             )
         finally:
             os.close(log)
         kept.started = time.monotonic()
-        self._report(f"{name} started")
+        if not kept.why:
+            self._report(f"{name} started")
+
+
+def _end_with_us() -> None:
+    """In the new process: the kernel kills it when we are killed, and could end nothing ourselves any more."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _read(log: Path, begin: int) -> str:
+    """The last that was written after `begin`."""
+    with writing(log), log.open("rb") as file:
+        file.seek(max(begin, log.stat().st_size - 20_000))
+        return file.read().decode(errors="replace")
 
 
 def _status(status: int) -> str:

@@ -98,13 +98,14 @@ class Remote:
             heard(member.name, {})
         yield from self._flushed(members, heard)
 
-    def finish(self, members: Sequence[Member], prepare: Callable[[Member], Down]) -> list[str]:
-        """Tell all nodes what is left to tell, and that the run is over; a line for each that does not answer."""
+    def finish(self, members: Sequence[Member], prepare: Callable[[Member], Down]) -> None:
+        """Tell all nodes what is left to tell, and that the run is over; whoever misses it has no model of its own."""
         for member in members:
             down = prepare(member)
             self._enqueue(member, FINISH, down.round, down.to_bytes())
-        answers = self._flushed(members, lambda node, terms: None)
-        return [str(answer) for _, answer in answers if isinstance(answer, MessageError)]
+        for member, answer in self._flushed(members, lambda node, terms: None):
+            if isinstance(answer, MessageError):
+                self.excuse(member, MessageError(f"{answer}; it was not told of the end and has no model of its own"))
 
     def _enqueue(self, member: Member, step: str, round: int, message: bytes) -> None:
         self.number[member.name] = self.number.get(member.name, 0) + 1

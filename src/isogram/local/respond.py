@@ -8,6 +8,7 @@ stood before.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from isogram.local.training import Node, refresh_number
 from isogram.messages import Down
 from isogram.tensor_file import read_tensors, write_tensors
 from isogram.validation import Expected, Shapes
+
+log = logging.getLogger(__name__)
 
 HELLO, FINISH = "hello", "finish"
 """Steps beside those of `local.steps`: who the node is; and that the run is over."""
@@ -80,6 +83,7 @@ class Responder:
             return self._answer(request)
         except IsogramError as error:
             self._node = None  # what was half done is forgotten: the state on disk stands
+            log.warning("run %s: %s", run or "?", error)
             return Reply(self.name, run, self._at.get("done", 0), refused=str(error)).to_bytes()
 
     def _check(self, request: Request) -> None:

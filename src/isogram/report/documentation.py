@@ -11,6 +11,7 @@ from isogram.report.anchor_picture import anchor_picture
 from isogram.report.anchor_tables import anchor_blocks
 from isogram.report.audit_tables import audit_blocks
 from isogram.report.doctor_tables import doctor_blocks
+from isogram.report.fault_tables import fault_blocks
 from isogram.report.hostile_tables import hostile_blocks
 from isogram.report.near_tables import near_blocks
 from isogram.report.privacy_picture import privacy_picture
@@ -71,7 +72,11 @@ def blocks(results: Results) -> dict[str, str]:
     out["costs"] = costs(results)
     out["trunks"] = main_table(results, "tcga-brca-tuning", 100, ("oneshot-hsic",))
     parts = (doctor_blocks, adapter_blocks, site_blocks, anchor_blocks, audit_blocks, privacy_blocks, hostile_blocks)
-    return out | {name: text for part in (*parts, search_blocks, near_blocks) for name, text in part(results).items()}
+    return out | {
+        name: text
+        for part in (*parts, search_blocks, near_blocks, fault_blocks)
+        for name, text in part(results).items()
+    }
 
 
 def fill(text: str, blocks: Mapping[str, str]) -> str:

@@ -28,12 +28,20 @@ class Source:
     site: str = ""
 
 
-def shared_rows(nodes: Mapping[str, Source], anchors: Mapping[str, Source]) -> dict[str, dict[int, str]]:
+def shared_rows(
+    nodes: Mapping[str, Source], anchors: Mapping[str, Source], *, private: bool = False
+) -> dict[str, dict[int, str]]:
     """Node -> row -> what it is the same as, in words; of nodes of two sites the later one has it.
 
     An id that is a concept's name counts as equal content does, unless it is only a number: those mean nothing.
+
+    Args:
+        nodes: rows of each.
+        anchors: of each modality.
+        private: nothing counts as chance (differential privacy).
     """
-    repeated, chance = _by_chance([*nodes.values(), *anchors.values()])
+    chance = set() if private else _repeated([*nodes.values(), *anchors.values()])
+    common = _repeated(list(anchors.values()))
     public = {
         (source.kind, mark): f"{item.where} (anchor)"
         for source in anchors.values()
@@ -45,7 +53,7 @@ def shared_rows(nodes: Mapping[str, Source], anchors: Mapping[str, Source]) -> d
     for node, row, item, key, name in _rows(nodes):
         if name in concepts:
             found[node][row] = f"anchor {name!r} = {item.where} (private, by its id)"
-        if key in public and key not in repeated:
+        if key in public and key not in common:
             found[node][row] = f"{public[key]} = {item.where} (private)"
         if key in public or key in chance or row in found[node]:
             continue
@@ -63,17 +71,14 @@ def _rows(nodes: Mapping[str, Source]) -> Iterator[tuple[str, int, Item, tuple[s
             yield node, row, item, (source.kind, mark), name
 
 
-def _by_chance(sources: Sequence[Source]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """Texts or rows of numbers that some source repeats by itself, and all that are no sign of a row two nodes share.
-
-    With an anchor only those that are repeated themselves may be chance. Files never are.
-    """
-    cells = [
-        (source.kind, [mark for item, mark in zip(source.items, source.hashes, strict=True) if item.path is None])
-        for source in sources
-    ]
-    plain, repeated = repeats(cells)
-    return repeated, repeated | {(kind, mark) for kind, marks in cells if kind in plain for mark in marks}
+def _repeated(sources: Sequence[Source]) -> set[tuple[str, str]]:
+    """Texts or rows of numbers that some source repeats by itself: no sign of a row that two share. Files are one."""
+    return repeats(
+        [
+            (source.kind, [mark for item, mark in zip(source.items, source.hashes, strict=True) if item.path is None])
+            for source in sources
+        ]
+    )[1]
 
 
 def repeats(sources: Sequence[tuple[str, Sequence[Mark]]]) -> tuple[set[str], set[tuple[str, Mark]]]:

@@ -85,7 +85,7 @@ def load_silos(
     public, notes = encode_anchors(table, configs, silos.skip_bad, tell, problems)
     rows = encode_rows(nodes, configs, manifests, classes, silos.skip_bad, tell, problems)
     problems.stop()
-    rows = _keep_apart(rows, public, problems, skip=silos.skip_bad and not private)
+    rows = _keep_apart(rows, public, problems, skip=silos.skip_bad and not private, private=private)
     problems.stop()
 
     if by_rows:
@@ -129,10 +129,13 @@ def _known(labels: IntArray | None, private: bool) -> IntArray | None:
     return labels if private or labels is None or (labels != UNLABELLED).any() else None
 
 
-def _keep_apart(rows: Sequence[Rows], public: Mapping[str, Public], problems: Problems, *, skip: bool) -> list[Rows]:
+def _keep_apart(
+    rows: Sequence[Rows], public: Mapping[str, Public], problems: Problems, *, skip: bool, private: bool
+) -> list[Rows]:
     """The rows without those that stand twice, or these are problems."""
     sources = {one.name: Source(one.kind, one.items, one.hashes, one.ids, one.node.name) for one in rows}
-    shared = shared_rows(sources, {modality: items.source for modality, items in public.items()})
+    anchors = {modality: items.source for modality, items in public.items()}
+    shared = shared_rows(sources, anchors, private=private)
     if not skip:
         problems.some("rows that stand twice:", [line for some in shared.values() for line in some.values()], REMEDY)
         return list(rows)

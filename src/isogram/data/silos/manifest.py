@@ -140,9 +140,13 @@ def _of_folder(node: SiloNode, kind: Kind, problems: Problems) -> Manifest:
                 problems.append(f'node {node.name!r}: {key} = "{FOLDER}", and {root} has {where}; leave it out')
                 found.labels = None
     found.groups = found.groups or [""] * len(paths)
+    called = [path.with_suffix("") for path in paths]
+    # Another modality of the site may know nothing of this one's classes; but 1.png in each class is one name of many.
+    inside = [PurePosixPath(*path.parts[-max(1, len(path.parts) - 1) :]) for path in called]
+    inside = inside if node.label == FOLDER and len(set(inside)) == len(set(called)) else called
     found.names = [
-        (path.with_suffix("").as_posix(), *([group] if group else []))
-        for path, group in zip(paths, found.groups, strict=True)
+        tuple(dict.fromkeys([name.as_posix(), within.as_posix(), *([group] if group else [])]))
+        for name, within, group in zip(called, inside, found.groups, strict=True)
     ]
     if passed:
         counts = Counter(sorted(path.suffix.lower() or "no suffix" for path in passed)).most_common(5)
