@@ -105,7 +105,7 @@ def test_a_node_without_rows_sends_what_it_sends_with_one(name):
 
 
 def test_under_epsilon_the_gate_does_not_tell_whether_a_row_is_like_an_anchor():
-    """Rows that are anchors but for rounding: without epsilon their bits are refused, under it nothing tells of them."""
+    """Rows that are anchors but for rounding: without epsilon their bits are refused, under it nothing tells of any."""
     data = planted()
     near = data.anchors.items["a"].tokens * np.float32(1 + 1e-6)
     labels = np.arange(len(near)) % 3
