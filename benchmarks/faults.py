@@ -135,7 +135,7 @@ def repetition(three: Harmed, fault: str, number: int, expected: Mapping[str, Te
     lost = [event["line"] for event in three.events(run) if event["what"] == "lost"]
     message = message or (lost[0] if lost else "")
     resumed = [int(event["line"].split()[-1]) for event in three.events(run) if event["what"] == "resumed"]
-    values = {"seconds": seconds, "bound": bound, "rounds_lost": max(0, done - min(resumed, default=done))}
+    values = {"took": seconds, "bound": bound, "rounds_lost": max(0, done - min(resumed, default=done))}
     values["absent"] = float(len(three.absent(run)))
     if how == "model":
         values["same"] = float(not differences(three.model(run), expected))

@@ -117,6 +117,7 @@ def test_blocks_are_filled_and_unknown_ones_refused():
         "docs/adapters.md",
         "docs/anchors.md",
         "docs/anchor-sets.md",
+        "docs/deploy.md",
         "docs/privacy.md",
     ],
 )
@@ -186,7 +187,7 @@ def test_what_hostile_nodes_cost_is_paired_with_the_federation_where_nobody_lies
 
 def test_faults_are_counted_by_how_their_runs_ended():
     def made(number, ended, seconds, absent, **more):
-        values = {"seconds": seconds, "bound": 270.0, "rounds_lost": 0.0, "absent": absent, **more}
+        values = {"took": seconds, "bound": 270.0, "rounds_lost": 0.0, "absent": absent, **more}
         rows = [Row("faults:node", "deployed", 0, number, metric, "", value) for metric, value in values.items()]
         return [*rows, Row("faults:node", "deployed", 0, number, "ended", ended, 1.0)]
 

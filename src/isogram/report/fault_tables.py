@@ -27,9 +27,9 @@ def fault_blocks(results: Results) -> dict[str, str]:
             continue
         found = {
             metric: results.per_seed(name, _HARMED, 0, metric, "")
-            for metric in ("seconds", "bound", "rounds_lost", "absent", "same")
+            for metric in ("took", "bound", "rounds_lost", "absent", "same")
         }
-        seconds, bound = found["seconds"].values(), max(found["bound"].values())
+        seconds, bound = found["took"].values(), max(found["bound"].values())
         full = [same for number, same in found["same"].items() if not found["absent"][number]]
         lines.append(
             [
