@@ -181,7 +181,7 @@ def test_a_node_whose_values_are_too_large_is_left_out_and_says_which(bare):
 def test_without_leave_nothing_of_a_sum_goes_out(tmp_path):
     node = federation.align(DATA, CONFIG, "first").nodes[0]
     with pytest.raises(
-        EgressError, match="node 'a-1' does not send 'pair' in 'pair' messages: they have it where in a"
+        EgressError, match="node 'a-1' does not send 'pair' in 'pair' messages: they have it where train.rounds"
     ):
         node.send_pair(2)
 
