@@ -1,6 +1,7 @@
 """The engine without its processes: a grid in this process that drives the real server app and client app."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from queue import SimpleQueue
@@ -85,8 +86,13 @@ class InProcessGrid(Grid):
             return [self._replies.pop(identity) for identity in message_ids if identity in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Not used: `FlowerLink` has bounded waits of its own."""
-        raise NotImplementedError
+        """What comes back to these messages, all of it or what is there after `timeout` seconds."""
+        until = time.monotonic() + (float("inf") if timeout is None else timeout)
+        ids, replies = list(self.push_messages(messages)), list[Message]()
+        while len(replies) < len(ids) and time.monotonic() < until:
+            replies += self.pull_messages(ids)
+            time.sleep(0.01)
+        return replies
 
     def _work_on(self) -> None:
         while True:
