@@ -12,6 +12,7 @@ from isogram.checkpoint import round_state
 from isogram.deploy.coordinate import EVENTS, STATE, coordinate
 from isogram.errors import FederationError, RunError
 from isogram.federation.remote import Quorum
+from isogram.local.memory import node_state
 from isogram.tensor_file import read_tensors
 
 DATA = planted()
@@ -93,6 +94,38 @@ def test_too_few_nodes_of_a_modality_are_told(tmp_path):
     link.fail = {"c": 99}
     with pytest.raises(FederationError, match="0 of 1 nodes of 'c' answered"):
         coordinate(link, plan(DATA, CONFIG, quorum=Quorum(2, 1)), tmp_path / "run", "one")
+
+
+def test_a_node_that_was_away_at_the_end_is_told_later_and_has_the_model_that_it_would_have_had(tmp_path):
+    """It has missed the last average as well; and it is killed in between, so that it goes on from its disk."""
+    ends = {}
+
+    def sites(folder, ends):
+        def finish(node, down, place):
+            ends[node.name] = {name: value.clone() for name, value in node_state(node).items()}
+
+        return responders(DATA, CONFIG, folder, finish=finish)
+
+    usual = {}
+    coordinate(Loop(sites(tmp_path / "usual", usual)), plan(DATA, CONFIG), tmp_path / "whole", "one")
+    link = Loop(sites(tmp_path / "sites", ends))
+
+    def watch(folder):
+        if json.loads((folder / STATE).read_text())["round"] == 3:
+            link.fail = {"b": 2}
+
+    coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one", watch)
+    state = json.loads((tmp_path / "run" / STATE).read_text())
+    assert state["complete"] and state["untold"] == ["b"] and "b" not in ends
+    assert "has no model of its own" in state["nodes"]["b"]["why"]
+    link, sent = Loop(sites(tmp_path / "sites", ends)), state["nodes"]["a-1"]["sent"]
+    coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one")
+    state = json.loads((tmp_path / "run" / STATE).read_text())
+    assert state["untold"] == [] and state["nodes"]["b"]["is"] == "ready" and state["nodes"]["a-1"]["sent"] == sent
+    same(ends["b"], usual["b"])
+    asked = len(link.asked)
+    coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one")
+    assert len(link.asked) == asked
 
 
 @pytest.mark.parametrize("round", [1, 3], ids=["in a round", "at the end"])

@@ -79,19 +79,26 @@ def _bare(case: Case) -> bool:
 
 
 def _summed(case: Case) -> bool:
-    return _trains(case) and case.config.average.secure
+    return case.config.align.secure or (_trains(case) and case.config.average.secure)
 
 
 _NO_ROUNDS = "set train.rounds = 0"
 _NO_LABELS = "give the node no labels"
 _SUMS = 'and not both average.robust and average.head = "anchors" are set'
 _TRIAL = "in a trial on held-out anchors alone (`federation.keep_better`)"
-_SUM = "train.rounds > 0 and average.secure"
-_NO_SUM = "set average.secure = false"
+_SUM = "align.secure, or train.rounds > 0 and average.secure"
+_NO_SUM = "set align.secure and average.secure to false"
 _BY_PEERS = "a loss term of peers has a weight (prototype, inter, intra, muscle)"
 
 _SENT = (
-    Release("gram", "gram", "public data alone", "always", "nothing else aligns nodes", lambda case: True),
+    Release(
+        "gram",
+        "gram",
+        "public data alone",
+        "not align.secure",
+        "set align.secure = true",
+        lambda case: not case.config.align.secure,
+    ),
     Release(
         "trained_gram",
         "gram",
@@ -201,7 +208,7 @@ WORDS = {
     "embeddings": "coordinates of the public anchors",
     "pair": "two public keys, made for one sum",
     "parcels": "shares of keys made for one sum, sealed for the other nodes",
-    "summand": "adapters after training on the node's rows, and what they weigh, masked",
+    "summand": "the anchors' Gram, or adapters after training on the node's rows, and what they weigh, masked",
     "shares": "of each node one share of a key made for one sum, to take masks off that sum",
     "blocks": "similarities of held-out public anchors to the others, before and after training",
     "update": "adapters of the shared model after training on the node's rows; how many these are, if they weigh",

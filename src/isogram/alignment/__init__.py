@@ -6,7 +6,7 @@ Everything is computed in float64; what a message carries is rounded to float32 
 
 from isogram.alignment.choice import Fit, as_kernel, choose_fit, ways
 from isogram.alignment.cka import cka, cka_debiased, cka_embedded, hsic, hsic_unbiased
-from isogram.alignment.consensus import consensus
+from isogram.alignment.consensus import consensus, consensus_of_sums, pair_sums
 from isogram.alignment.cross_fit import sound_anchors
 from isogram.alignment.decorrelate import decorrelation, shrunk_covariance
 from isogram.alignment.frame import canonical_frame, continue_frame
@@ -44,6 +44,7 @@ __all__ = [
     "cka_debiased",
     "cka_embedded",
     "consensus",
+    "consensus_of_sums",
     "continue_frame",
     "decorrelation",
     "feature_metric",
@@ -56,6 +57,7 @@ __all__ = [
     "one_shot",
     "outliers",
     "pack",
+    "pair_sums",
     "shrink",
     "shrunk_covariance",
     "sound_anchors",

@@ -35,6 +35,16 @@ def consensus(
     Raises:
         AnchorError: an anchor that no node holds, or groups of anchors that no node connects.
     """
+    return consensus_of_sums(*pair_sums(matrices, indices, n_anchors, quality), connected=connected)
+
+
+def pair_sums(
+    matrices: Sequence[Float[Tensor, "_ _"]],
+    indices: Sequence[Int[Tensor, " _"]],
+    n_anchors: int,
+    quality: Sequence[Float[Tensor, " _"]] | None = None,
+) -> tuple[Float[Tensor, "{n_anchors} {n_anchors}"], Float[Tensor, "{n_anchors} {n_anchors}"]]:
+    """Both sums of `consensus`, over and under the line, which add up over nodes; arguments as there."""
     total = torch.zeros(n_anchors, n_anchors, dtype=torch.float64)
     weight = torch.zeros_like(total)
     for position, (matrix, index) in enumerate(zip(matrices, indices, strict=True)):
@@ -43,6 +53,13 @@ def consensus(
         at = (index[:, None], index[None, :])
         total[at] += pair * matrix.double()
         weight[at] += pair
+    return total, weight
+
+
+def consensus_of_sums(
+    total: Float[Tensor, "K K"], weight: Float[Tensor, "K K"], *, connected: bool = True
+) -> Float[Tensor, "K K"]:
+    """The consensus of `pair_sums`, added up over all nodes; errors as `consensus`."""
     if connected:
         _check_connected(weight)
     mean = center(torch.where(weight > 0, total / weight.clamp_min(1e-300), total))

@@ -119,7 +119,7 @@ def start(
 
 
 def resume(path: Folder, name: Name = "", detach: Detach = False, as_json: Json = False) -> None:
-    """Go on with a run that was stopped, from its last complete round."""
+    """Go on with a run that was stopped, from its last complete round; tell nodes that were away at its end."""
     with explained(_GOES_ON):
         from isogram.deploy.runs import resume as go_on
 

@@ -169,11 +169,15 @@ class Config(Settings):
         return problems
 
     def _not_summed(self) -> list[str]:
-        """What needs single updates, of which `average.secure` shows the server none."""
-        average = self.average
-        if not average.secure:
-            return []
-        wrong = {
+        """What needs single Grams or updates, of which `align.secure` and `average.secure` show the server none."""
+        align, average = self.align, self.average
+        of_grams = {
+            "average.rule": (average.rule, "uniform, samples or parameter", average.rule == "node"),
+            "train.frame_update": (self.train.frame_update, "0", self.train.frame_update > 0),
+        }
+        for name in ("metric", "choose", "robust", "outliers", "precision"):
+            of_grams[f"align.{name}"] = (True, "false", getattr(align, name))
+        of_updates = {
             "average.robust": (average.robust, "none", average.robust != "none"),
             "average.rule": (average.rule, "uniform, samples or parameter", average.rule == "node"),
             "average.relative": (False, "true", average.rule == "parameter" and not average.relative),
@@ -187,8 +191,10 @@ class Config(Settings):
             ),
             "train.weights": ("those of peers", "those of the default", self.train.weights.of_peers),
         }
+        sums = [("align", "Grams", of_grams)] * align.secure + [("average", "updates", of_updates)] * average.secure
         return [
-            f"average.secure = true sums updates that nobody sees, and {name} = {value} needs more: set {remedy}"
+            f"{section}.secure = true sums {what} that nobody sees, and {name} = {value} needs more: set {remedy}"
+            for section, what, wrong in sums
             for name, (value, remedy, refused) in wrong.items()
             if refused
         ]

@@ -28,6 +28,9 @@ class AlignConfig(Settings):
     metric: bool = Field(True, description="learn feature weights by HSIC with the other modalities' Grams")
     robust: bool = Field(False, description="weigh anchor items by whether the other modalities' Grams confirm them")
     outliers: bool = Field(False, description="leave out nodes whose Gram has nothing to do with the others'")
+    secure: bool = Field(
+        False, description="the server learns the sum of Grams over nodes, and no Gram; nodes may be lost on the way"
+    )
     precision: bool = Field(False, description="weigh nodes and anchors in the consensus by their residuals")
     decorrelate: bool = Field(
         True, description="make new rows' coordinates uncorrelated: by own rows, or under privacy by anchors"

@@ -26,6 +26,8 @@ def headline(state: dict[str, Any]) -> str:
     """One line: the run, and how far it is."""
     if state["complete"]:
         how = "complete"
+        if state["untold"]:
+            how += f"; {', '.join(state['untold'])} were away at its end: bring them back, then `isogram deploy resume`"
     elif state["round"] is None:
         how = "aligning"
     else:

@@ -4,6 +4,7 @@ run.json           how far it has come, and who is where
 events.jsonl       what happened, a line each
 round-0000 ...     safetensors: what the server knows after alignment, and after each round
 server.safetensors what the server has at the end: frame, consensus, class directions, adapters; no node's own map
+untold.safetensors what nodes have still to be told that were away at the end
 """
 
 import json
@@ -13,19 +14,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from isogram import federation
 from isogram.checkpoint import alignment_state, restore_alignment, restore_round, round_state
 from isogram.config import Config
 from isogram.errors import IsogramError, RunError
 from isogram.federation import Federation
 from isogram.federation.link import Link
-from isogram.federation.remote import Quorum, Remote, join
+from isogram.federation.remote import Away, Quorum, Remote, join
 from isogram.files import append_lines, keep_lines, make_folder
 from isogram.local.respond import settings_of
 from isogram.run_folder import locked, read_json, write_json
 from isogram.tensor_file import read_tensors, write_tensors
 
-STATE, EVENTS, FINAL = "run.json", "events.jsonl", "server.safetensors"
+STATE, EVENTS, FINAL, UNTOLD = "run.json", "events.jsonl", "server.safetensors", "untold.safetensors"
 
 READY, TRAINING, LATE, LOST = "ready", "training", "late", "lost"
 """What a node is: has answered, is asked, did not answer the last time, or never did."""
@@ -49,6 +52,8 @@ def coordinate(
     link: Link, plan: Plan, folder: Path, run: str, watch: Callable[[Path], None] = lambda path: None
 ) -> Path:
     """A run from its beginning or from its last complete round to its end; returns the file of what the server has.
+
+    Of a run that is complete, nodes that were away at its end are told of it, and nothing else is done.
 
     Args:
         link: to the nodes.
@@ -75,13 +80,15 @@ class _Course:
         mine = {"run": run, "settings": settings_of(plan.config), "anchors": plan.anchors}
         if found is not None and (wrong := [key for key, value in mine.items() if found[key] != value]):
             raise RunError(f"{folder} is a run of other {wrong[0]} than now; go on with those, or begin a new run")
-        attempt = 0 if found is None else found["attempt"] + 1
-        self.state: dict[str, Any] = (found or {"round": None, "complete": False, "nodes": {}}) | mine
-        self.state |= {"attempt": attempt, "rounds": plan.config.train.rounds, "problems": []}
-        self.state["nodes"] = {
-            name: {"modality": modality, "is": LOST, "why": "", "sent": 0, "got": 0}
-            for name, modality in sorted(plan.sites.items())
-        }
+        self.state: dict[str, Any] = found or {"round": None, "complete": False, "untold": [], "attempt": -1}
+        self.state |= mine | {"rounds": plan.config.train.rounds, "problems": []}
+        if not self.state["complete"]:
+            self.state["attempt"] += 1
+            self.state["nodes"] = {
+                name: {"modality": modality, "is": LOST, "why": "", "sent": 0, "got": 0}
+                for name, modality in sorted(plan.sites.items())
+            }
+        attempt = self.state["attempt"]
         keep_lines(folder / EVENTS)
         self.remote = Remote(link, run, mine["settings"], plan.quorum, plan.wait, attempt, told=self.told)
 
@@ -89,6 +96,7 @@ class _Course:
         """See `coordinate`."""
         self.write()
         if self.state["complete"]:
+            self.tell_late()
             return self.folder / FINAL
         try:
             return self._run()
@@ -113,12 +121,26 @@ class _Course:
             fed = federation.train_round(fed)
             self.complete(fed, fed.round, round_state(fed), time.monotonic() - clock)
         last = fed.last_round
-        self.remote.finish(fed.members, lambda member: fed.send(member, "finish", last, head=fed.head_of(member)))
+        missed = self.remote.finish(
+            fed.members, lambda member: fed.send(member, "finish", last, head=fed.head_of(member))
+        )
         final = self.folder / FINAL
         write_tensors(final, alignment_state(fed) if not fed.round else round_state(fed), {"run": self.state["run"]})
-        self.state["complete"] = True
+        left = {"stage": self.remote.stage, "numbers": self.remote.number}
+        write_tensors(self.folder / UNTOLD, self.remote.state(), left)
+        self.state |= {"complete": True, "untold": missed}
         self.told("complete", "", "")
         return final
+
+    def tell_late(self) -> None:
+        """Tell those that were away at the end, in the attempt that was the last: they have done all before it."""
+        if self.state["untold"]:
+            tensors, left = read_tensors(self.folder / UNTOLD)
+            self.remote.restore(tensors, left["numbers"], self.remote.attempt)
+            self.remote.stage = left["stage"]
+            away = [Away(name, self.plan.sites[name], torch.zeros(0), False) for name in self.state["untold"]]
+            self.state["untold"] = self.remote.deliver(away)
+            self.told("complete", "", "")
 
     def go_on(self, fed: Federation, done: int) -> Federation:
         """The federation after its last complete round."""

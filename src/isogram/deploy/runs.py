@@ -61,12 +61,15 @@ def start(path: Path, name: str = "") -> Path:
 def resume(path: Path, name: str = "") -> Path:
     """Go on with a run that was stopped, from its last complete round; the latest one if none is named.
 
+    Of a complete run nodes that were away at its end are told of it, so that they write their models.
+
     Raises:
         ConfigError: the server's folder cannot be used.
-        RunError: no such run, it is complete, or one goes on.
+        RunError: no such run, it is complete and all its nodes know, or one goes on.
     """
     folder = find(path, name)
-    if read_state(folder)["complete"]:
+    state = read_state(folder)
+    if state["complete"] and not state["untold"]:
         raise RunError(f"run {folder.name!r} is complete; begin another with `isogram deploy start`")
     return _submit(open_server(path).folder, folder)
 
@@ -89,7 +92,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     """How far a run is: what `coordinate` wrote, or what there is before it has."""
     if (folder / STATE).exists():
         return dict(read_json(folder / STATE))
-    return {"run": folder.name, "round": None, "rounds": 0, "complete": False, "nodes": {}, "problems": []}
+    nothing = {"round": None, "rounds": 0, "complete": False, "untold": [], "nodes": {}, "problems": []}
+    return {"run": folder.name} | nothing
 
 
 def follow(path: Path, folder: Path, show: Show, every: float = 1.0) -> list[str]:
@@ -110,8 +114,8 @@ def follow(path: Path, folder: Path, show: Show, every: float = 1.0) -> list[str
             heard = heard if how == UNKNOWN else looked
         outcome, state = _outcome(folder), read_state(folder)
         show(state)
-        if state["complete"]:
-            return []
+        if state["complete"] and (outcome is not None or not state["untold"]):
+            return outcome or []
         if outcome:
             return outcome
         if how.startswith("finished"):
@@ -123,9 +127,9 @@ def follow(path: Path, folder: Path, show: Show, every: float = 1.0) -> list[str
         time.sleep(every)
 
 
-def _outcome(folder: Path) -> list[str]:
+def _outcome(folder: Path) -> list[str] | None:
     path = folder / OUTCOME
-    return list(json.loads(path.read_text())["problems"]) if path.exists() else []
+    return list(json.loads(path.read_text())["problems"]) if path.exists() else None
 
 
 def _engine_state(state: Callable[[str], str], folder: Path) -> str:

@@ -15,6 +15,7 @@ from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.egress import Oversight
 from isogram.errors import ConfigError, MessageError
+from isogram.federation import secure
 from isogram.federation.exchange import Member
 from isogram.federation.state import Federation, gather
 from isogram.messages import Down, Ledger, Up
@@ -57,6 +58,21 @@ def one_shot(fed: Federation) -> Federation:
         FederationError: too few nodes elsewhere answer.
     """
     config = fed.config
+    if config.align.secure:
+        consensus, lost = secure.consensus(fed)
+        lines = (f"{line}; its Gram is not in the consensus" for line in lost.values())
+        fed = replace(fed, consensus=consensus, refused=(*fed.refused, *lines))
+    else:
+        fed = _with_consensus(fed)
+    assert fed.consensus is not None
+    frame = canonical_frame(fed.consensus, fed.width, config.align.power)
+    fed.tell("frame", fed.members, lambda node: fed.send(node, "frame", 1, frame=frame, fit=fed.way))
+    return learn_classes(with_heads(replace(fed, frame=frame.float().double()), 1))
+
+
+def _with_consensus(fed: Federation) -> Federation:
+    """With the consensus of Grams that the server sees, the nodes' residuals, and the way in which all fit."""
+    config = fed.config
     fed, grams = _grams(fed, 0)
     if config.align.robust:
         quality = aggregation.weigh_items(grams, fed.n_anchors, fed.width, config.align.power)
@@ -91,10 +107,7 @@ def one_shot(fed: Federation) -> Federation:
         precision=precision if config.align.precision else None,
         kernel=partial(as_kernel, share=fed.ways[way].share, rho=config.align.rho),
     )
-    frame = canonical_frame(consensus, fed.width, config.align.power)
-    fed.tell("frame", fed.members, lambda node: fed.send(node, "frame", 1, frame=frame, fit=way))
-    fed = replace(fed, consensus=consensus, frame=frame.float().double(), residuals=residuals, way=way)
-    return learn_classes(with_heads(fed, 1))
+    return replace(fed, consensus=consensus, residuals=residuals, way=way)
 
 
 def _grams(fed: Federation, round: int) -> tuple[Federation, list[Up]]:

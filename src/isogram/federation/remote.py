@@ -14,7 +14,7 @@ from isogram.errors import FederationError, MessageError
 from isogram.federation.exchange import Heard, Member
 from isogram.federation.link import Link, Lost
 from isogram.federation.state import Federation
-from isogram.local.respond import FINISH, HELLO
+from isogram.local.respond import FINISH, HELLO, gives
 from isogram.messages import Down, Ledger
 
 _VERSION = "install the version that the server has"
@@ -98,14 +98,21 @@ class Remote:
             heard(member.name, {})
         yield from self._flushed(members, heard)
 
-    def finish(self, members: Sequence[Member], prepare: Callable[[Member], Down]) -> None:
-        """Tell all nodes what is left to tell, and that the run is over; whoever misses it has no model of its own."""
+    def finish(self, members: Sequence[Member], prepare: Callable[[Member], Down]) -> list[str]:
+        """Tell nodes what is left to tell, and that the run is over; names of those that have not heard it."""
         for member in members:
             down = prepare(member)
             self._enqueue(member, FINISH, down.round, down.to_bytes())
+        return self.deliver(members)
+
+    def deliver(self, members: Sequence[Member]) -> list[str]:
+        """Tell nodes what is left to tell; names of those that have not heard it: for them it is kept."""
+        missed = []
         for member, answer in self._flushed(members, lambda node, terms: None):
             if isinstance(answer, MessageError):
                 self.excuse(member, MessageError(f"{answer}; it was not told of the end and has no model of its own"))
+                missed.append(member.name)
+        return missed
 
     def _enqueue(self, member: Member, step: str, round: int, message: bytes) -> None:
         self.number[member.name] = self.number.get(member.name, 0) + 1
@@ -118,7 +125,7 @@ class Remote:
             reply, name = replies[member.name], member.name
             done = 0 if isinstance(reply, MessageError) else reply.done
             # What gives a message is of this moment: who missed it is not asked for it later.
-            self.queue[name] = [part for part in self.queue[name][:-1] if part.number > done]
+            self.queue[name] = [part for part in self.queue[name] if part.number > done and not gives(part.step)]
             answers.append((member, reply if isinstance(reply, MessageError) else reply.message))
             heard(name, {})
         yield from answers

@@ -1,4 +1,4 @@
-"""A secure sum over nodes, wherever they live: four questions, and at each of them some nodes may be lost."""
+"""Secure sums over nodes, wherever they live: four questions, and at each of them some nodes may be lost."""
 
 import json
 import math
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from isogram.alignment import consensus_of_sums
+from isogram.alignment import unpack as unpack_gram
 from isogram.averaging import WeightedSum
 from isogram.federation.exchange import Member
 from isogram.federation.state import Federation
@@ -25,7 +27,7 @@ The wider they are the coarser are sums. With more rows nodes can weigh alike: `
 
 @dataclass(frozen=True)
 class Summed:
-    """fields: sums over `nodes`, float64. refused: why a node was lost on the way, by its name."""
+    """fields: sums over `nodes`, float64. refused: why a node is not among them, by its name."""
 
     fields: dict[str, Tensor]
     nodes: tuple[str, ...]
@@ -96,7 +98,24 @@ def secure_sum(
     sent = fed.ask("shares", round, there, told("present", present=present), refused=refused, lengths=lengths)
     shares = {up.node: bytes_of(up.shares, names) for up in sent if up.shares is not None}
     total = collector.total({node: {of: own[of] for of in routed} for node, own in shares.items()})
-    return Summed(unpack(total, shapes, scales), tuple(survivors), refused)
+    missing = {name: line for name, line in refused.items() if name not in survivors}
+    return Summed(unpack(total, shapes, scales), tuple(survivors), missing)
+
+
+def consensus(fed: Federation) -> tuple[Tensor, dict[str, str]]:
+    """The consensus [K, K] of Grams by a secure sum (`align.secure`), and why nodes are not in it.
+
+    Raises:
+        AnchorError: as `alignment.consensus`.
+        MessageError, FederationError: as `secure_sum`; or there is one node alone, whose Gram the sum would be.
+    """
+    if len(fed.heard) < 2:
+        raise MessageError("align.secure sums the Grams of two nodes or more, and there is one: set it to false")
+    fed.tell("kept gram", fed.heard, lambda node: fed.down(node, 0))
+    shape = (fed.n_anchors * (fed.n_anchors + 1) // 2,)
+    fields = ("gram", "weight")
+    found = secure_sum(fed, 0, fed.heard, dict.fromkeys(fields, shape), dict.fromkeys(fields, 1.0))
+    return consensus_of_sums(*(unpack_gram(found.fields[field]) for field in fields)), found.refused
 
 
 def average(

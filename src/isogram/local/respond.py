@@ -44,6 +44,11 @@ def settings_of(config: Config) -> str:
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def gives(step: str) -> bool:
+    """Whether a step has a message for an answer; the others are told, and can be told later."""
+    return step != FINISH and bool(STEPS[step].gives)
+
+
 class Responder:
     """Answers requests for one node.
 
@@ -120,11 +125,10 @@ class Responder:
         node.released = frozenset(what for what, asked in released.items() if asked != sha)
         message = b""
         for part in request.parts:
-            told = part.step == FINISH or not STEPS[part.step].gives if part.step in (*STEPS, FINISH) else None
-            if told is None:
+            if part.step not in (*STEPS, FINISH):
                 raise MessageError(f"node {self.name!r} knows no step {part.step!r}: install the server's version")
             if part.number <= self._at["done"]:
-                if told:
+                if not gives(part.step):
                     continue
                 raise MessageError(f"node {self.name!r} has done step {part.number} before: an old request, left out")
             message = self._do(node, part)

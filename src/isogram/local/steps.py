@@ -48,12 +48,18 @@ def _trained(node: Node, down: Down, round: int) -> Answer:
     return Answer(terms=node.train_summand(down, sketched(node.config.train, round - 1)))
 
 
+def _kept_gram(node: Node, down: Down, round: int) -> Answer:
+    node.keep_gram()
+    return Answer()
+
+
 TRAINING = ("round", "trained")
 """Steps that begin from the averaged adapters."""
 
 
 STEPS: dict[str, Step] = {
     "gram": _asked(lambda node, _, round: node.send_gram(round), "gram"),
+    "kept gram": Step(_kept_gram),
     "weights": _told(lambda node, down: node.weigh(down), "weights"),
     "others": _told(lambda node, down: node.learn_metric(down), "others"),
     "frame": _told(lambda node, down: node.take_frame(down), "frame"),

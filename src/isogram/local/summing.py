@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from isogram.alignment import pack, pair_sums
 from isogram.errors import MessageError
 from isogram.local.labels import LabelledNode
 from isogram.messages import Down, Up
@@ -20,13 +21,20 @@ class SummingNode(LabelledNode):
     """A silo whose numbers go into sums alone; its messages have a row for each party, by name, zeros where none is."""
 
     summand: Mapping[str, Tensor] | None = None
-    """What the next sum is of, by the names of its fields: made by a step of training, gone once it is sent."""
+    """What the next sum is of, by its fields' names: a Gram, or what training made; gone once it is sent."""
 
     summing: Party | None = None
     """This node's side of the sum that is going on; like `party` it dies with the process."""
 
     parties: tuple[str, ...] = ()
     """Names of all nodes in that sum, in order."""
+
+    def keep_gram(self) -> None:
+        """Keep this node's part in the consensus for the next sum: fields gram and weight, of `alignment.pair_sums`."""
+        total, weight = pair_sums(
+            [self.features_gram()], [self.index], self.n_anchors, None if self.quality is None else [self.quality]
+        )
+        self.summand = {"gram": pack(total), "weight": pack(weight)}
 
     def send_pair(self, round: int) -> Up:
         """Two public keys for a sum of this round: `secure_sum.recovery`, phase 0."""
