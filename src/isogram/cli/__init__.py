@@ -98,5 +98,6 @@ for command in (
     deploy.status,
     deploy.resume,
     deploy.stop,
+    deploy.simulate,
 ):
     deploy_app.command()(command)

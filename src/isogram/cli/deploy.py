@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isogram.cli.options import Json, explained, print_json
+from isogram.cli.options import Data, File, Json, Set, explained, print_json, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,6 +149,24 @@ def status(
             show(board(state))
             for line in state["problems"]:
                 typer.echo(line)
+
+
+def simulate(
+    file: File = None,
+    data: Data = None,
+    settings: Set = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="For all files.")] = Path("simulated"),
+    as_json: Json = False,
+) -> None:
+    """Run a configuration of `isogram run` on Flower's simulation, all nodes on this machine."""
+    with explained("interrupted: the same command goes on"):
+        from isogram.deploy.simulated import simulate as run
+
+        final = run(read_settings(file, data, settings), out, lambda line: typer.echo(line, err=True))
+        if as_json:
+            print_json({"server": str(final), "nodes": str(out / "nodes")})
+        else:
+            typer.echo(f"the server's part is {final}, the nodes' models are in {out / 'nodes'}")
 
 
 def stop(path: Folder, name: Name = "") -> None:

@@ -1,15 +1,15 @@
 """The same run on the engine's simulation: server app, link and client app as deployed, nodes as tasks of Ray.
 
+Nodes take turns in one process: what a node has drawn for a sum dies with its process, see `local.summing`.
+
 Needs `pip install 'flwr[simulation]'` (Ray, 230 MB); its start takes about 20 s and 1.4 GB.
 """
 
-import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
@@ -18,62 +18,64 @@ from flwr.serverapp import Grid, ServerApp
 from isogram.engine.client_app import client_app
 from isogram.engine.commands import QUIET
 from isogram.engine.link import FlowerLink
-from isogram.engine.server_app import found
 from isogram.errors import ConfigError, RunError
+from isogram.federation.link import Link
 
 START = 300.0
 """Seconds for Ray and the nodes to start."""
 
+Site = Callable[[str], Callable[[bytes], bytes]]
+
 _WHO = b"isogram: which node are you?"
 
 
-def simulate(config: Mapping[str, Any], site: str, home: Path, cpus: int = 1) -> None:
-    """Run the coordinator of a run's configuration (see `isogram.engine.bundle`) on simulated nodes.
+def simulate(names: Sequence[str], coordinate: Callable[[Link], None], site: Site, home: Path) -> None:
+    """Run a coordinator on simulated nodes.
 
     Args:
-        config: with "entry" and "nodes".
-        site: "module:function", called with a node's name, returns what answers there. Each of Ray's processes keeps
-            what it was given; nodes move between them, so what a node must remember is on its disk.
+        names: of the nodes.
+        coordinate: is given a link to them, in a thread of this process.
+        site: gives what answers at a node of this name; is pickled, and called in Ray's process.
         home: where the engine's files go.
-        cpus: cores of a node; as many nodes work at the same time as the machine has of these.
 
     Raises:
-        ConfigError: Ray is not installed, or `site` cannot be loaded.
+        ConfigError: Ray is not installed.
     """
     os.environ.update(QUIET, FLWR_HOME=str(home.absolute()))
     if find_spec("ray") is None:
         raise ConfigError("simulation needs Ray; install it with: pip install 'flwr[simulation]'")
     from flwr.simulation import run_simulation
 
-    found(site)
-    names = json.loads(str(config["nodes"]))
     server = ServerApp()
 
     @server.main()
     def main(grid: Grid, _: Context) -> None:
-        found(str(config["entry"]))(FlowerLink(grid, _named(grid, len(names))), config)
+        coordinate(FlowerLink(grid, _named(grid, len(names))))
 
     run_simulation(
         server,
-        _client(names, site),
+        _client(list(names), site),
         num_supernodes=len(names),
-        backend_config={"client_resources": {"num_cpus": cpus, "num_gpus": 0.0}},
+        backend_config={"client_resources": {"num_cpus": os.cpu_count() or 1, "num_gpus": 0.0}},
     )
 
 
-def _client(names: list[str], site: str) -> ClientApp:
-    answering: dict[str, Any] = {}
-
+def _client(names: list[str], site: Site) -> ClientApp:
     def ask(context: Context, request: bytes, wait: float) -> bytes:
         name = names[int(context.node_config["partition-id"])]
-        if request == _WHO:
-            return name.encode()
-        if name not in answering:
-            answering[name] = found(site)(name)
-        reply: bytes = answering[name](request)
-        return reply
+        return name.encode() if request == _WHO else _answer(name, site, request)
 
     return client_app(ask)
+
+
+_ANSWERING: dict[str, Callable[[bytes], bytes]] = {}
+"""Of Ray's process, by node. Here, because the app and all that it closes over come anew with each message."""
+
+
+def _answer(name: str, site: Site, request: bytes) -> bytes:
+    if name not in _ANSWERING:
+        _ANSWERING[name] = site(name)
+    return _ANSWERING[name](request)
 
 
 def _named(grid: Grid, count: int) -> dict[str, int]:

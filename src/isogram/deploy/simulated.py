@@ -1,0 +1,82 @@
+"""A run on the engine's simulation: as deployed, with all nodes on this machine and their data from one file.
+
+server.safetensors, run.json, events.jsonl  what a server has, see `deploy.coordinate`
+nodes/NODE/RUN/                             what a site has, see `deploy.worker`
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+
+from isogram.config import Config
+from isogram.data import FederatedData, open_data
+from isogram.deploy.board import headline
+from isogram.deploy.coordinate import FINAL, STATE, Plan, coordinate
+from isogram.deploy.worker import responder
+from isogram.errors import FederationError
+from isogram.federation.link import Link
+from isogram.federation.remote import Quorum
+from isogram.files import make_folder, write_atomic
+from isogram.local.respond import Responder
+from isogram.run_folder import read_json
+
+SETTINGS, HOME, NODES, RUN = "config.json", "engine", "nodes", "simulated"
+WAIT = 3600.0
+"""Seconds of one step: nodes take turns."""
+
+
+def simulate(config: Config, folder: Path, say: Callable[[str], None]) -> Path:
+    """Run a federation on the engine's simulation; returns the file of what its server has.
+
+    Args:
+        config: of the run.
+        folder: that gets all files; a run that stands in it goes on.
+        say: is given a line for each round.
+
+    Raises:
+        ConfigError: Ray is not installed, or as `data.open_data`.
+        DataError, StorageError: as `data.open_data`.
+        FederationError: the run has ended before it was complete.
+        RunError: the folder is of another run.
+    """
+    from isogram.engine.simulation import simulate as run
+
+    make_folder(folder)
+    write_atomic(folder / SETTINGS, config.model_dump_json().encode())
+    _, data = _opened(folder)
+    sites = {node.name: node.modality for node in sorted(data.nodes, key=lambda node: node.name)}
+    plan = Plan(config, sites, data.anchors.source, Quorum(len(sites)), WAIT)
+    said: list[str] = []
+
+    def watch(there: Path) -> None:
+        if (line := headline(read_json(there / STATE))) not in said:
+            said.append(line)
+            say(line)
+
+    def coordinated(link: Link) -> None:
+        coordinate(link, plan, folder, RUN, watch)
+
+    run(list(sites), coordinated, partial(site, folder.absolute()), folder / HOME)
+    state = read_json(folder / STATE) if (folder / STATE).exists() else {"complete": False, "problems": []}
+    if not state["complete"]:
+        raise FederationError(
+            *(state["problems"] or ["the simulation ended early; what the engine said of it is above"])
+        )
+    return folder / FINAL
+
+
+def site(folder: Path, name: str) -> Responder:
+    """A node's part, called in the engine's process."""
+    config, data = _opened(folder)
+    (own,) = (node for node in data.nodes if node.name == name)
+    return responder(config, replace(data, nodes=(own,)), folder / NODES / name.replace("/", "-"))
+
+
+@cache
+def _opened(folder: Path) -> tuple[Config, FederatedData]:
+    config = Config.model_validate_json((folder / SETTINGS).read_bytes())
+    torch.set_num_threads(config.threads)
+    return config, open_data(config)
