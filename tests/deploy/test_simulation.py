@@ -1,42 +1,32 @@
-"""The same apps on the engine's simulation; half a minute, where Ray is installed."""
+"""A federation on the engine's simulation: a minute, most of it Ray's."""
 
-import json
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import run
 
 import pytest
+from consortium import differences
+
+from isogram import federation
+from isogram.checkpoint import round_state
+from isogram.config_file import read_config
+from isogram.data import open_data
+from isogram.inference import Model
+from isogram.tensor_file import read_tensors
 
 pytestmark = pytest.mark.deploy
 
-HERE = Path(__file__).parent
-
-CODE = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, {here!r})
-from isogram.engine.simulation import simulate
-config = {{"entry": "test_simulation:coordinate", "nodes": json.dumps(["a", "b", "c"]), "result": {result!r}}}
-simulate(config, "test_simulation:site", Path({home!r}))
-"""
+SETTINGS = ("data=machines", "anchors=40", "train.rounds=2", "train.steps=2", "model.width=48", "model.layers=1")
 
 
-def site(name):
-    return lambda request: name.encode() + request[::-1]
-
-
-def coordinate(link, config):
-    answers = link.ask(dict.fromkeys(json.loads(config["nodes"]), bytes(9_000_000) + b"12"), 60)
-    told = {
-        name: answer == name.encode() + b"21" + bytes(9_000_000) if isinstance(answer, bytes) else answer.why
-        for name, answer in answers.items()
-    }
-    Path(config["result"]).write_text(json.dumps(told))
-
-
-def test_simulation(tmp_path):
-    pytest.importorskip("ray")
-    code = CODE.format(here=str(HERE), result=str(tmp_path / "result"), home=str(tmp_path / "home"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def test_the_simulation_gives_the_bits_of_the_federation_in_process(tmp_path):
+    out = tmp_path / "out"
+    command = [str(Path(sys.executable).with_name("isogram")), "deploy", "simulate", "--out", str(out)]
+    done = run([*command, *(f"--set={text}" for text in SETTINGS)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "result").read_text()) == {"a": True, "b": True, "c": True}
+    assert "round 2 of 2 done" in done.stderr and str(out / "server.safetensors") in done.stdout
+    config = read_config(None, SETTINGS)
+    expected = round_state(federation.train(federation.align(open_data(config), config)))
+    assert not differences(read_tensors(out / "server.safetensors")[0], expected)
+    for name in ("log", "vibration"):
+        assert Model.load(out / "nodes" / name / "simulated" / "model.safetensors")

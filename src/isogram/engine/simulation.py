@@ -2,7 +2,7 @@
 
 Nodes take turns in one process: what a node has drawn for a sum dies with its process, see `local.summing`.
 
-Needs `pip install 'flwr[simulation]'` (Ray, 230 MB); its start takes about 20 s and 1.4 GB.
+Needs the extra `simulation` (Ray, 230 MB); its start takes about 20 s and 1.4 GB.
 """
 
 import os
@@ -43,7 +43,7 @@ def simulate(names: Sequence[str], coordinate: Callable[[Link], None], site: Sit
     """
     os.environ.update(QUIET, FLWR_HOME=str(home.absolute()))
     if find_spec("ray") is None:
-        raise ConfigError("simulation needs Ray; install it with: pip install 'flwr[simulation]'")
+        raise ConfigError("simulation needs Ray; install the extra `simulation`: pip install 'flwr[simulation]'")
     from flwr.simulation import run_simulation
 
     server = ServerApp()
