@@ -46,7 +46,7 @@ min_nodes = {min_nodes}
 min_per_modality = 0
 
 [server]
-address = "localhost:{port}"
+address = "localhost:{outside}"
 listen = "127.0.0.1:{port}"
 
 [waits]
@@ -99,7 +99,10 @@ def _write(path: Path, names: list[str], rows: list[list[Any]]) -> None:
 
 
 class Consortium:
-    """A folder with data, keys and all that the consortium's machines have, and the commands that run."""
+    """A folder with data, keys and all that the consortium's machines have, and the commands that run.
+
+    outside: port that sites connect to, where it is not the server's own.
+    """
 
     def __init__(
         self,
@@ -109,6 +112,7 @@ class Consortium:
         rounds: int = 3,
         join: float = 180,
         answer: float = 120,
+        outside: int | None = None,
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,6 +125,7 @@ class Consortium:
             anchors=hash_anchor_set(folder / "anchors"),
             min_nodes=min_nodes,
             port=self.port,
+            outside=outside or self.port,
             join=join,
             answer=answer,
             rounds=rounds,
