@@ -15,8 +15,10 @@ from isogram.bench import read_rows
 from isogram.config_file import read_config
 from isogram.data import open_data
 from isogram.errors import MessageError
+from isogram.evaluation import Scope
 from isogram.model import SavedModel
 from isogram.progress import Watch
+from isogram.report.record import Record
 from isogram.run import Outcome, run
 from isogram.run_folder import run_id
 
@@ -89,6 +91,7 @@ def test_the_table_holds_the_trained_model_beside_what_needs_no_training(whole):
         "isogram",
     }
     assert list(whole.rows) == read_rows([whole.folder / "results.jsonl"])
+    assert whole.scope == Record.read(whole.folder).scope == Scope({"rna": 12, "meth": 12}, paired=True, classes=3)
 
 
 def test_the_final_model_is_the_trained_federation(whole, file):

@@ -73,7 +73,7 @@ def test_ctrl_c_ends_a_run_with_a_hint_and_resume_finishes_it(whole, file, tmp_p
     assert process.returncode == 130 and "--resume" in said and "Traceback" not in said, said
     again = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert "going on after round" in again.stderr and "own: held-out rows" in again.stdout
+    assert "going on after round" in again.stderr and "own: 12 held-out rows" in again.stdout
     assert_same(tmp_path / "own", whole.folder)
 
 

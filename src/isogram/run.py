@@ -19,6 +19,7 @@ from isogram.data import FederatedData, open_data
 from isogram.doctor import Diagnosis, examine
 from isogram.egress import Ask
 from isogram.errors import ConfigError, DataError, IsogramError, RefusedError, RunError
+from isogram.evaluation import Scope, scope
 from isogram.files import make_folder
 from isogram.model import SharedModel
 from isogram.progress import Watch
@@ -41,7 +42,7 @@ from isogram.run_folder import (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: its folder, what the doctor said, and its table with notes.
+    """What a run left: its folder, what the doctor said, and its table with notes and what that is measured on.
 
     resumed_at: complete rounds that it went on from, None if it began anew. not_run: methods that its table lacks, and
     why.
@@ -50,6 +51,7 @@ class Outcome:
     folder: Path
     diagnosis: Diagnosis
     rows: tuple[Row, ...]
+    scope: Scope
     notes: tuple[str, ...]
     rounds: int
     resumed_at: int | None
@@ -127,7 +129,7 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
         watch.say(f"writing {write_page(folder)}")
     notes = data.notes if fed.budget is None else (*data.notes, spent_privacy(fed))
     resumed = resumed_at if begun else None
-    return Outcome(folder, diagnosis, rows, notes, config.train.rounds, resumed, recorder.not_run)
+    return Outcome(folder, diagnosis, rows, scope(data), notes, config.train.rounds, resumed, recorder.not_run)
 
 
 def check_device(name: str) -> None:

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +14,7 @@ from isogram.data.modalities.audio import Sound
 from isogram.data.modalities.base import Encoder
 from isogram.data.modalities.image import Picture
 from isogram.data.modalities.pretrained import PRETRAINED
+from isogram.data.sheets import nearest
 from isogram.errors import ConfigError
 
 HF = "hf:"
@@ -126,5 +126,5 @@ def _made(config: ModalityConfig) -> Encoder:
         raise ConfigError(f"kind {kind.name!r} has no encoders of the Hugging Face hub; give {choice}")
     if name in BUNDLED:
         raise ConfigError(f"encoder {name!r} reads {BUNDLED[name][0]}, not {kind.name}; give {choice}")
-    near = get_close_matches(name, ["builtin", *BUNDLED], n=1)
-    raise ConfigError(f"there is no encoder {name!r}; {f'did you mean {near[0]!r}?' if near else f'give {choice}'}")
+    near = nearest(name, fitting)
+    raise ConfigError(f"there is no encoder {name!r}; {f'did you mean {near!r}?' if near else f'give {choice}'}")
