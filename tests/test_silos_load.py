@@ -387,7 +387,7 @@ BAD = {
     ),
     "an unknown encoder": (
         lambda p: config(p, 'kind = "image"', 'kind = "image"\nencoder = "lite"'),
-        ["there is no encoder 'lite'; did you mean 'lite0'?"],
+        ["modality 'photo': there is no encoder 'lite'; did you mean 'lite0'?"],
     ),
     "no anchor set": (lambda p: config(p, '"anchors"', '"ankers"'), ["anchors.csv", "ankers"]),
     "a modality without anchors": (

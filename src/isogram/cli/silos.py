@@ -81,7 +81,7 @@ def _told(checked: Checked) -> Iterator[str]:
     if checked.anchors is not None:
         yield f"  anchors   {checked.anchors:,} compared"
     if checked.columns:
-        yield "  columns   " + "; ".join(f"{role}: {column}" for role, column in checked.columns.items())
+        yield "  columns   " + "; ".join(f"{role}: {column}" for role, column in checked.columns.items() if column)
     if checked.unused:
         yield f"  not used  {', '.join(checked.unused)}"
     for note in checked.notes:

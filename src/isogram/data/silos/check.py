@@ -86,7 +86,7 @@ def check_config(config: Config, node: str | None, told: Told) -> list[Checked]:
         except ConfigError as error:  # of its kind: other nodes may have another
             checked = Checked(name, one.modality, own.kind, own.encoder, str(one.data), problems=error.problems)
         items = public.get(one.modality)
-        found.append(replace(checked, anchors=None if items is None else len(items.hashes)))
+        found.append(replace(checked, anchors=len(items.hashes) if items and checked.items else None))
     labels = {one.node: (one.columns["label"], one.labels) for one in found if one.labels is not None}
     find_classes(silos, labels, problems, private=private)
     if not private:
@@ -148,7 +148,7 @@ def _read(
         encoder = encoder_of(config)
         config = at_rate(config, encoder)
     except IsogramError as error:
-        problems += error.problems
+        problems += [f"modality {node.modality!r}: {line}" for line in error.problems]
     check_labels(name, manifest, classes, problems)
     bad = list(manifest.bad)
     for row, item in enumerate(manifest.items):

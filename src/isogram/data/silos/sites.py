@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from isogram.config import ModalityConfig, SiloNode, SilosConfig
 from isogram.data.anchor_set import AnchorTable, read_anchor_set
-from isogram.data.modalities import kind_of
 from isogram.data.modalities.encode import with_columns
+from isogram.data.modalities.encoders import check_encoder
 from isogram.data.sheets import Problems, meant
 from isogram.errors import ConfigError, DataError
 
@@ -66,12 +66,12 @@ def modality_configs(
 
 
 def known_kinds(silos: SilosConfig, problems: Problems, elsewhere: Sequence[str] = ()) -> dict[str, ModalityConfig]:
-    """Settings of each modality, but for those of no kind, which are noted."""
+    """Settings of each modality, but for those of no kind or encoder, which are noted."""
     held = dict.fromkeys([*(node.modality for node in silos.nodes), *elsewhere])
     configs = {modality: silos.modality(modality) for modality in held}
     for modality, config in list(configs.items()):
         try:
-            kind_of(config)
+            check_encoder(config)
         except ConfigError as error:
             problems += [f"modality {modality!r}: {line}" for line in error.problems]
             del configs[modality]
