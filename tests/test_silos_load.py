@@ -383,7 +383,7 @@ BAD = {
     ),
     "an unknown kind": (
         lambda p: config(p, '"image"', '"imag"'),
-        ["modality 'photo': there is no kind of data 'imag'; did you mean 'image'?"],
+        ["modality 'photo': there is no kind of data 'imag'; set `kind` of ", "; did you mean 'image'?"],
     ),
     "an unknown encoder": (
         lambda p: config(p, 'kind = "image"', 'kind = "image"\nencoder = "lite"'),

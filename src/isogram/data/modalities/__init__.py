@@ -36,8 +36,11 @@ def kind_of(config: ModalityConfig) -> Kind:
     if not rivals:
         known = [*KINDS, *brought]
         near = nearest(name, known)
-        choice = f"did you mean {near!r}?" if near else f"set `kind` of the modality to one of {', '.join(known)}"
-        raise ConfigError(f"there is no kind of data {name!r}; {choice}")
+        told = f"; did you mean {near!r}?" if near else ""
+        # A kind whose package is missing may be called like another: so all are listed, too.
+        raise ConfigError(
+            f"there is no kind of data {name!r}; set `kind` of the modality to one of {', '.join(known)}{told}"
+        )
     if len(rivals) > 1:
         raise ConfigError(f"{' and '.join(rivals)} both bring a kind {name!r}; uninstall one")
     return _loaded(brought[name][0])
