@@ -1,7 +1,11 @@
-"""Under pytest `isogram.alignment` checks shapes and types at run time, and every run sees the same examples."""
+"""Under pytest `isogram.alignment` checks shapes and types at run time, and every run sees the same examples.
+
+What several files of tests begin with is made here, once for each of them.
+"""
 
 import sys
 
+import pytest
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -12,3 +16,29 @@ install_import_hook("isogram.alignment", "beartype.beartype")
 torch.set_num_threads(1)
 settings.register_profile("isogram", deadline=None, derandomize=True)
 settings.load_profile("isogram")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Tables of a small federation, by the configuration that names them."""
+    from tables import write_tables
+
+    return write_tables(tmp_path_factory.mktemp("tables"), anchors=40)
+
+
+@pytest.fixture(scope="module")
+def whole(file, tmp_path_factory):
+    """An uninterrupted run on these tables."""
+    from table_runs import QUIET, settings
+
+    from isogram.run import run
+
+    return run(settings(file, tmp_path_factory.mktemp("runs")), QUIET)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """The folder of a small transformer."""
+    from peft_models import BASES, save_base
+
+    return save_base(BASES["bert"], tmp_path_factory.mktemp("only") / "base")

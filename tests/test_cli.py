@@ -106,9 +106,9 @@ def test_init_writes_a_file_that_runs_and_replaces_none(folder):
 def test_run_prints_the_table_on_stdout_and_progress_on_stderr(file, folder):
     done = RUN.invoke(app, ["run", file, *SMALL])
     assert done.exit_code == 0, done.output
-    assert (
-        "own: held-out rows" in done.stdout and "isogram" in done.stdout and "page: runs/own/report.html" in done.stdout
-    )
+    assert "own: 12 held-out rows" in done.stdout and "page: runs/own/report.html" in done.stdout
+    lines = {words[0]: words[1:] for words in map(str.split, done.stdout.splitlines()) if words}
+    assert lines["chance"] == [".083", ".833", ".000", ".333", ".333", "–", "–"] and "isogram" in lines
     assert "round 1 of 1" in done.stderr and "round 1 of 1" not in done.stdout
 
 

@@ -221,6 +221,7 @@ def test_the_commands_take_folders_files_and_texts(at, tmp_path):
     arguments = ["embed", str(folder), str(bad), "--node", "shop", "-o", bank, "--label", "folder"]
     done = RUN.invoke(app, arguments)
     assert done.exit_code == 2 and "broken.png" in done.stderr and not (tmp_path / "bank.parquet").exists()
+    assert "leave it out; --skip-bad leaves such items out" in done.stderr
     done = RUN.invoke(app, [*arguments, "--skip-bad"])
     assert done.exit_code == 0 and "25 items of node shop, 1 left out" in done.stdout, done.output
     assert "left out: " in done.stderr and "broken.png" in done.stderr

@@ -51,6 +51,7 @@ LAYERS = (
     "audit",
     "report",
     "progress",
+    "recorder",
     "run",
     "engine",
     "deploy",

@@ -32,6 +32,7 @@ def test_the_strip_compares_training_with_its_start_and_chance(tmp_path):
     read = visible(make(tmp_path, run_files()))
     r1 = METHODS.index("isogram") / 20, METHODS.index("closed-form") / 20
     assert f"R@1 after training .{r1[0] * 1000:.0f} before rounds .{r1[1] * 1000:.0f}, chance .033" in read
+    assert "Measured on 30 held-out rows." in read
     assert "sent by a node 81 kB 20.2 kB of it for alignment" in read
     assert "from the doctor 1 warning" in read and "public anchors 100 30 suspicious" in read
 
@@ -140,6 +141,7 @@ def test_unpaired_rows_are_right_by_class_and_judged_by_accuracy(tmp_path):
     read = visible(text)
     assert "✓ same class" in read and "✓ same row" not in read and "R@1" not in read.split("The doctor")[0]
     assert "accuracy after training .500 before rounds .500, chance .500" in read
+    assert "Measured on held-out rows (30 of rna, 30 of meth, 30 of mirna)." in read
     assert "accuracy rna, labelled elsewhere" in read and "new rows would look worse" in read
     assert "after alignment" not in read.split("Means over pairs")[0] and "rna – meth .37 – .37" in read
 

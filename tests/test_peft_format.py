@@ -1,21 +1,37 @@
-import errno
+"""Adapters in the format of PEFT: it computes the same from what is written, and what it has made is a start."""
+
 import json
-import re
-import warnings
-from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import PromptTuningConfig, get_peft_model
 from peft.tuners.tuners_utils import check_target_module_exists
+from peft_models import (
+    BASES,
+    LOW_RANK,
+    RANK,
+    SHAPE,
+    WEIGHTS,
+    WITH_MAGNITUDE,
+    assert_far,
+    assert_same,
+    disturb,
+    in_peft,
+    plain,
+    run,
+    save_base,
+    save_peft,
+    saved,
+    shared_model,
+    trained,
+)
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
-from transformers import AutoModel, BertConfig, LlamaConfig, T5Config, ViTConfig
+from transformers import BertConfig, T5Config
 
-from isogram.alignment import LinearMap, Standardizer
 from isogram.config import ModelConfig
-from isogram.errors import ConfigError, DataError, StorageError
-from isogram.model import SavedModel, SharedModel
+from isogram.errors import ConfigError
+from isogram.model import SharedModel
 from isogram.model.adapters import METHODS
 from isogram.model.peft_export import export_model, write_adapter
 from isogram.model.peft_import import read_adapter
@@ -23,113 +39,10 @@ from isogram.model.peft_import import read_adapter
 # PEFT asks transformers for a property that the latter deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-BASES = {
-    "bert": BertConfig(**SHAPE, vocab_size=20),
-    "llama": LlamaConfig(**SHAPE, vocab_size=20, num_key_value_heads=2),
-    "vit": ViTConfig(**SHAPE, image_size=16, patch_size=4),
-}
-RANK = 3
-LOW_RANK = [name for name in METHODS if name != "full"]
-WITH_MAGNITUDE = ["geodora", "dora"]
-WEIGHTS = "adapter_model.safetensors"
-
-
-def save_base(config, folder):
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.manual_seed(0)
-        model = AutoModel.from_config(config)
-        for parameter in model.parameters():  # the usual start is so small that layers hardly show in the output
-            if parameter.ndim == 2:
-                torch.nn.init.normal_(parameter, std=0.2)
-        model.save_pretrained(folder)
-    return str(folder)
-
 
 @pytest.fixture(scope="module", params=list(BASES))
 def base(request, tmp_path_factory):
     return save_base(BASES[request.param], tmp_path_factory.mktemp(request.param) / "base")
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    return save_base(BASES["bert"], tmp_path_factory.mktemp("only") / "base")
-
-
-def shared_model(base, method="geolora", **settings):
-    return SharedModel(ModelConfig(**{"trunk": base, "adapter": method, "rank": RANK} | settings), 4)
-
-
-def disturb(shared, seed=1):
-    """Every tensor of every adapter far from where it starts."""
-    random = torch.Generator().manual_seed(seed)
-    for layer in shared.layers.values():
-        found = {}
-        for name in layer.method.tensors:
-            value = getattr(layer, name).detach()
-            noise = torch.randn(value.shape, generator=random)
-            found[name] = value + 0.1 * noise if name == "weight" else value * (1 + 0.2 * noise)
-            if name == "lora_B":
-                found[name] = 0.3 * noise
-        if "lora_B" not in found and "lora_B" in dict(layer.named_parameters()):
-            found["lora_B"] = 0.3 * torch.randn(layer.lora_B.shape, generator=random)
-        layer.load(found)
-
-
-def trained(base, method, refreshes=0):
-    shared = shared_model(base, method)
-    disturb(shared)
-    for number in range(1, refreshes + 1):
-        shared.refresh(number, {})
-        disturb(shared, seed=number + 1)
-    return shared
-
-
-def plain(base):
-    return AutoModel.from_pretrained(base).eval()
-
-
-def in_peft(base, folder):
-    return PeftModel.from_pretrained(plain(base), str(folder)).eval()
-
-
-@torch.no_grad()
-def hidden(model):
-    """Hidden states [2, t, 32] that a transformer itself computes, of word vectors or of pictures."""
-    model = model.trunk.transformer if isinstance(model, SharedModel) else model
-    random = torch.Generator().manual_seed(7)
-    if model.config.model_type == "vit":
-        return model(pixel_values=torch.randn(2, 3, 16, 16, generator=random)).last_hidden_state
-    return model(inputs_embeds=torch.randn(2, 5, 32, generator=random)).last_hidden_state
-
-
-def assert_same(one, other):
-    assert_close(hidden(one), hidden(other), rtol=0, atol=1e-5)
-
-
-def assert_far(one, other):
-    assert (hidden(one) - hidden(other)).abs().max() > 1e-2
-
-
-def save_peft(base, folder, *, change=None, seed=3, **settings):
-    """A checkpoint that PEFT has made, B far from zero and a scale that is not 1."""
-    model = plain(base)
-    linear = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and not n.startswith("pooler")]
-    config = LoraConfig(**{"r": RANK, "lora_alpha": 2 * RANK, "target_modules": linear} | settings)
-    model = get_peft_model(model, config).eval()
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=random)
-            if "lora_B" in name:
-                parameter.copy_(0.2 * noise)
-            elif "magnitude" in name:
-                parameter.mul_(1 + 0.2 * noise)
-    model.save_pretrained(folder, save_embedding_layers=False)
-    if change is not None:
-        change(folder)
-    return model
 
 
 @pytest.mark.parametrize("method", LOW_RANK)
@@ -172,12 +85,6 @@ def test_of_an_encoder_decoder_the_encoder_is_exchanged(tmp_path):
         model = saved(base, method)
         python = export_model(model, tmp_path / method, "a").peft
         assert_same(model.shared("a"), run(python))
-
-
-def run(python):
-    names = {}
-    exec(python, names)
-    return names["transformer"].eval()
 
 
 @pytest.mark.parametrize(
@@ -309,94 +216,3 @@ def test_without_a_trunk_there_is_nothing_to_exchange(tmp_path):
         with pytest.raises(ConfigError, match="choose another trunk"):
             call()
     assert list(tmp_path.iterdir()) == []
-
-
-def saved(trunk, method, nodes=("a", "b"), **settings):
-    """A model as a run would save it, its nodes' magnitudes apart."""
-    config = ModelConfig(trunk=trunk, adapter=method, rank=RANK, **settings)
-    shared = SharedModel(config, 4)
-    disturb(shared)
-    adapters, homes = shared.state(), {}
-    for seed, node in enumerate(nodes):
-        disturb(shared, seed)
-        homes[node] = shared.home()
-    start = LinearMap(Standardizer(torch.zeros(6), torch.ones(6), 5.0), torch.ones(6, 4), torch.zeros(4))
-    return SavedModel(
-        config=config,
-        nodes=dict.fromkeys(nodes, "rna"),
-        tokens={"rna": 2},
-        classes=(),
-        anchor_hash="",
-        maps={"rna": start},
-        frame=torch.eye(4),
-        changes={node: torch.zeros(4, 4) for node in nodes},
-        homes=homes,
-        adapters=adapters,
-    )
-
-
-def test_nodes_with_magnitudes_of_their_own_get_an_adapter_each(bert, tmp_path):
-    model = saved(bert, "geodora", ("north", "../so:uth", "base", "..", "Nord 1"))
-    done = export_model(model, tmp_path / "all")
-    assert list(done.folders) == list(model.nodes)
-    names = {path.name for path in done.folders.values()}
-    assert names == {"north", "%2E.%2Fso%3Auth", "%62ase", "%2E.", "Nord 1"}
-    assert names | {"README.md", "model.safetensors"} == {path.name for path in (tmp_path / "all").iterdir()}
-    for node, folder in done.folders.items():
-        assert_same(model.shared(node), in_peft(bert, folder))
-    one, other = (load_file(done.folders[node] / WEIGHTS) for node in ("north", "base"))
-    assert {name for name in one if not torch.equal(one[name], other[name])} == {n for n in one if "magnitude" in n}
-    assert export_model(model, tmp_path / "one", "base").folders == {"base": tmp_path / "one"}
-    assert (tmp_path / "one" / WEIGHTS).read_bytes() == (done.folders["base"] / WEIGHTS).read_bytes()
-    assert_same(run(done.peft), model.shared("north"))
-
-
-def test_nodes_that_share_everything_get_one(bert, tmp_path):
-    model = saved(bert, "dora")
-    done = export_model(model, tmp_path / "new" / "out")
-    assert done.folders == {"": tmp_path / "new" / "out"}
-    assert_same(run(done.peft), model.shared("b"))
-
-
-@pytest.mark.parametrize("method", ["geolora", "geodora", "full"])
-def test_a_built_in_trunk_comes_with_its_base(method, tmp_path):
-    model = saved("small", method, width=32, layers=1)
-    done = export_model(model, tmp_path / "out")
-    assert_same(run(done.peft), model.shared("a"))
-    assert (tmp_path / "out" / "base").exists() == (method != "full")
-
-
-def test_the_same_model_is_the_same_bytes(bert, tmp_path):
-    model = saved(bert, "geolora")
-    for name in ("one", "two"):
-        export_model(model, tmp_path / name)
-    for file in (WEIGHTS, "adapter_config.json", "README.md", "model.safetensors"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-
-
-def test_no_folder_is_overwritten_and_none_is_left_half_written(bert, tmp_path, monkeypatch):
-    model = saved(bert, "geodora")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine").write_text("")
-    (tmp_path / "file").write_text("")
-    for name in ("full", "file"):
-        with pytest.raises(ConfigError, match=f"{name} is there already and not empty; name another"):
-            export_model(model, tmp_path / name)
-    with pytest.raises(StorageError, match="a file is where a folder should be"):
-        export_model(model, tmp_path / "file" / "out")
-    with pytest.raises(DataError, match="no node 'c' in this model; there are a, b"):
-        export_model(model, tmp_path / "out", "c")
-
-    def full_disk(self, folder):
-        if Path(folder).name == "b":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        Path(folder).mkdir()
-
-    monkeypatch.setattr(LoraConfig, "save_pretrained", full_disk)
-    with pytest.raises(StorageError, match="free some space"):
-        export_model(model, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
-    monkeypatch.undo()
-    (tmp_path / "out").mkdir()
-    assert set(export_model(model, tmp_path / "out").folders) == {"a", "b"}
-    assert not [path for path in tmp_path.iterdir() if re.search("tmp", path.name)]

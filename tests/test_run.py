@@ -6,31 +6,21 @@ from dataclasses import replace
 import pytest
 import torch
 from rich.console import Console
-from table_runs import QUIET, RELOADS, Stopping, run_module, settings
-from tables import write_tables
+from table_runs import QUIET, RELOADS, Stopping, settings
 from torch.testing import assert_close
 
-from isogram import federation
+from isogram import federation, recorder
 from isogram.baselines import PAIRWISE
 from isogram.bench import read_rows
 from isogram.config_file import read_config
 from isogram.data import open_data
 from isogram.errors import MessageError
+from isogram.evaluation import Scope
 from isogram.model import SavedModel
 from isogram.progress import Watch
+from isogram.report.record import Record
 from isogram.run import Outcome, run
 from isogram.run_folder import run_id
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return write_tables(tmp_path_factory.mktemp("tables"), anchors=40)
-
-
-@pytest.fixture(scope="module")
-def whole(file, tmp_path_factory):
-    """An uninterrupted run."""
-    return run(settings(file, tmp_path_factory.mktemp("runs")), QUIET)
 
 
 def test_a_run_leaves_all_its_files_and_nothing_half_written(whole):
@@ -101,6 +91,7 @@ def test_the_table_holds_the_trained_model_beside_what_needs_no_training(whole):
         "isogram",
     }
     assert list(whole.rows) == read_rows([whole.folder / "results.jsonl"])
+    assert whole.scope == Record.read(whole.folder).scope == Scope({"rna": 12, "meth": 12}, paired=True, classes=3)
 
 
 def test_the_final_model_is_the_trained_federation(whole, file):
@@ -120,7 +111,7 @@ def test_the_page_can_be_watched_while_the_run_goes_on(file, tmp_path, monkeypat
             if not tick.node:
                 self.seen.append((tmp_path / "own" / "report.html").read_text())
 
-    monkeypatch.setattr(run_module, "PAGE_EVERY", 0.0)
+    monkeypatch.setattr(recorder, "PAGE_EVERY", 0.0)
     run(settings(file, tmp_path, "train.rounds=3"), Looking(Console(quiet=True)))
     assert [f"round {done} of 3" in text for done, text in enumerate(Looking.seen)] == [True] * 3
     final = (tmp_path / "own" / "report.html").read_text()

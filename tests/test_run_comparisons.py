@@ -2,13 +2,13 @@
 
 import io
 import json
-import sys
 
 import pytest
 from rich.console import Console
 from tables import write_tables
 from typer.testing import CliRunner
 
+from isogram import recorder
 from isogram.bench import read_rows
 from isogram.cli import app
 from isogram.config_file import read_config
@@ -18,7 +18,6 @@ from isogram.model import SavedModel
 from isogram.progress import Watch
 from isogram.run import run
 
-run_module = sys.modules["isogram.run"]
 SETTINGS = ["threads=1", "model.width=48", "model.layers=1", "train.rounds=1", "train.steps=1"]
 
 
@@ -62,7 +61,7 @@ def failing(error):
 @pytest.mark.parametrize("error", [DataError("two [problems]", "and <another>"), ZeroDivisionError("a fault of ours")])
 def test_a_method_that_fails_is_told_with_why_and_the_run_ends_with_its_model(file, tmp_path, monkeypatch, error):
     kept = [recipe for recipe in RECIPES if recipe.names in (("local",), ("closed-form",))]
-    monkeypatch.setattr(run_module, "COMPARED", (kept[0], failing(error), kept[1]))
+    monkeypatch.setattr(recorder, "COMPARED", (kept[0], failing(error), kept[1]))
     out = io.StringIO()
     outcome = run(settings(file, tmp_path), Watch(Console(file=out, width=200, force_terminal=False)))
     said = "two [problems]; and <another>" if isinstance(error, DataError) else "ZeroDivisionError: a fault of ours"
@@ -78,13 +77,13 @@ def test_a_method_that_fails_is_told_with_why_and_the_run_ends_with_its_model(fi
 
 
 def test_where_no_method_can_be_run_there_is_a_page_that_says_so(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "COMPARED", (failing(DataError("no")),))
+    monkeypatch.setattr(recorder, "COMPARED", (failing(DataError("no")),))
     outcome = run(settings(file, tmp_path, "train.rounds=0"), Watch(Console(quiet=True)))
     assert not outcome.rows and "cca: not run: no" in (outcome.folder / "report.html").read_text()
 
 
 def test_the_command_says_below_its_table_and_in_json_what_was_not_run(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "COMPARED", (failing(DataError("two [problems]")),))
+    monkeypatch.setattr(recorder, "COMPARED", (failing(DataError("two [problems]")),))
     options = [f"--set={text}" for text in [*SETTINGS, f"output.folder='{tmp_path}'"]]
     found = CliRunner().invoke(app, ["run", str(file), *options, "--quiet"])
     assert found.exit_code == 0 and "cca: not run: two [problems]" in " ".join(found.stdout.split())
@@ -97,7 +96,7 @@ def test_the_model_is_there_before_methods_are_compared(file, tmp_path, monkeypa
         raise KeyboardInterrupt
         yield  # as methods do
 
-    monkeypatch.setattr(run_module, "COMPARED", (Recipe(("cca",), stopped, False, "nothing"),))
+    monkeypatch.setattr(recorder, "COMPARED", (Recipe(("cca",), stopped, False, "nothing"),))
     with pytest.raises(KeyboardInterrupt):
         run(settings(file, tmp_path), Watch(Console(quiet=True)))
     assert SavedModel.load(tmp_path / "own" / "model.safetensors").adapters is not None

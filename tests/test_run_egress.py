@@ -5,24 +5,13 @@ import shutil
 
 import pytest
 from rich.console import Console
-from table_runs import QUIET, Stopping, assert_same, egress, logs, run_module, settings
-from tables import write_tables
+from table_runs import QUIET, Stopping, assert_same, egress, logs, settings
 
+from isogram import recorder
 from isogram.errors import EgressError, RunError, StorageError
 from isogram.messages import Ledger, Up
 from isogram.run import run
 from isogram.run_folder import left
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return write_tables(tmp_path_factory.mktemp("tables"), anchors=40)
-
-
-@pytest.fixture(scope="module")
-def whole(file, tmp_path_factory):
-    """An uninterrupted run."""
-    return run(settings(file, tmp_path_factory.mktemp("runs")), QUIET)
 
 
 def test_what_left_the_nodes_is_in_the_folder_by_hash(whole):
@@ -68,10 +57,8 @@ def test_a_message_that_cannot_be_written_down_does_not_leave(file, tmp_path, mo
         if path.name == "egress.jsonl" and any('"update"' in line for line in lines):
             raise StorageError("cannot write: no space")
 
-    written, carried = run_module.append_lines, []
-    monkeypatch.setattr(
-        run_module, "append_lines", lambda path, lines: full(path, all := [*lines]) or written(path, all)
-    )
+    written, carried = recorder.append_lines, []
+    monkeypatch.setattr(recorder, "append_lines", lambda path, lines: full(path, all := [*lines]) or written(path, all))
     carry = Ledger.carry
     monkeypatch.setattr(
         Ledger, "carry", lambda self, message, *more: carried.append(message) or carry(self, message, *more)

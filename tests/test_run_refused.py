@@ -11,24 +11,12 @@ import pytest
 import torch
 from rich.console import Console
 from table_runs import QUIET, run_module, settings
-from tables import shuffle_anchors, write_tables
+from tables import shuffle_anchors
 
 from isogram.data import open_data
 from isogram.errors import ConfigError, DataError, RefusedError, RunError
 from isogram.progress import Watch
 from isogram.run import diagnose, run
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return write_tables(tmp_path_factory.mktemp("tables"), anchors=40)
-
-
-@pytest.fixture(scope="module")
-def whole(file, tmp_path_factory):
-    """An uninterrupted run."""
-    return run(settings(file, tmp_path_factory.mktemp("runs")), QUIET)
-
 
 # What stands in the way of a run.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 from silos import table, write_silos
 from tiny_models import tiny
 from typer.testing import CliRunner
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 from isogram.bench import check_settings
 from isogram.cli import app
 from isogram.config_file import read_config
+from isogram.data import open_data
+from isogram.errors import DataError
 from isogram.model import SavedModel
 
 RUN = CliRunner(env={"COLUMNS": "200"})
@@ -66,6 +69,7 @@ def test_a_node_is_told_as_it_is_understood(folder):
         f"example {folder}/texts.csv, line 4: 8 words",
         "labels blue 6, green 6, yellow 6, black 5, red 5, pink 4, none 8",
         "groups 16, the largest of 3 rows",
+        "anchors 24 compared",
         "columns items: text; id: id; label: colour; group: author",
         "problems none",
     ]
@@ -100,7 +104,7 @@ def test_sound_is_told_at_the_rate_that_the_encoder_hears(folder):
     (folder / "sounds").mkdir()
     soundfile.write(folder / "sounds" / "a.wav", np.sin(np.arange(22050) / 9), 44100)
     (folder / "s.toml").write_text(
-        'data = "silos"\n[silos]\nanchors = "anchors"\n[silos.modalities.sound]\nkind = "audio"\n'
+        'data = "silos"\n[silos]\nanchors = "later"\n[silos.modalities.sound]\nkind = "audio"\n'
         'encoder = "hf:./hears"\n'
         '[[silos.nodes]]\nname = "a"\nmodality = "sound"\ndata = "sounds"\n'
     )
@@ -112,8 +116,11 @@ def test_classes_are_checked_as_a_run_checks_them(folder):
     text = (folder / "own.toml").read_text()
     (folder / "own.toml").write_text(text.replace("[silos]", '[silos]\nclasses = ["red", "green"]'))
     code, (shop, desk) = as_json("own.toml")
-    assert code == 2 and "node 'shop': labels outside silos.classes:" in shop["problems"][0]
-    assert len(shop["problems"]) == len(desk["problems"]) == 1 and "they are 'red', 'green'" in desk["problems"][0]
+    others = ["black", "blue", "pink", "yellow"]
+    assert code == 2 and [line.split("'")[3] for line in shop["problems"]] == others
+    assert f"'black' (6 rows, the first {folder}/photos/black/04.png)" in shop["problems"][0]
+    assert sorted(line.split("'")[3] for line in desk["problems"]) == others
+    assert all("they are 'red', 'green': declare it there, correct the rows, or" in line for line in desk["problems"])
     (folder / "own.toml").write_text(text)
     for colour in ("green", "blue", "yellow", "black", "pink"):
         shutil.rmtree(folder / "photos" / colour)
@@ -151,7 +158,39 @@ def test_what_cannot_be_found_or_encoded_is_a_problem_beside_the_others(folder):
 
 def test_a_silo_without_the_anchor_set_can_be_checked(folder):
     shutil.rmtree(folder / "anchors")
-    assert check("own.toml").exit_code == 0
+    done = check("own.toml")
+    assert done.exit_code == 0 and f"not compared with anchors: there is no folder {folder}/anchors" in done.stdout
+
+
+def test_rows_are_compared_with_the_anchors_as_in_a_run(folder):
+    """The same rule as `load_silos`: what encoders see of a row, and ids that are names of concepts."""
+    assert [one["anchors"] for one in as_json("own.toml")[1]] == [24, 24]
+    Image.open("anchors/photo/5.png").save("photos/red/98.bmp")
+    for number in range(6):
+        shutil.copy(f"anchors/photo/{number}.png", f"photos/red/9{number}.png")
+    text = Path("texts.csv").read_text()
+    Path("texts.csv").write_text(f"{text}red tiny,something new,red,me\n")
+    code, (shop, desk) = as_json("own.toml")
+    assert code == 2 and len(shop["problems"]) == 7 and all("stands twice: " in line for line in shop["problems"])
+    both = f"{folder}/anchors/anchors.csv, line 7, column 'photo' (anchor) = {folder}/photos/red/98.bmp (private)"
+    assert any(both in line and "leave it out of the other" in line for line in shop["problems"])
+    (said,) = desk["problems"]
+    assert "anchor 'red tiny' = " in said and f"{folder}/texts.csv, line 42 (private, by its id)" in said
+    with pytest.raises(DataError, match=r"rows that stand twice: .* and 3 more \(isogram node check names all\)"):
+        open_data(read_config(folder / "own.toml"))
+    code, (shop,) = as_json("own.toml", "--node", "shop")
+    assert code == 2 and len(shop["problems"]) == 7
+
+
+def test_what_the_anchors_lack_or_have_of_another_kind_is_told(folder):
+    text = (folder / "own.toml").read_text()
+    (folder / "own.toml").write_text(text.replace('"photo"', '"photos"').replace("s.photo]", "s.photos]"))
+    code, (shop, desk) = as_json("own.toml")
+    assert code == 2 and desk["problems"] == [] and desk["anchors"] == 24 and shop["anchors"] is None
+    assert shop["problems"] == [f"{folder}/anchors/anchors.csv: no column 'photos'; did you mean 'photo'?"]
+    (folder / "own.toml").write_text(text.replace('kind = "image"', 'kind = "audio"'))
+    code, (shop, _) = as_json("own.toml")
+    assert code == 2 and any("anchors.csv, line 2, column 'photo'" in line for line in shop["problems"])
 
 
 def test_a_table_is_read_by_the_columns_of_the_anchors(folder):
@@ -167,6 +206,28 @@ def test_a_table_is_read_by_the_columns_of_the_anchors(folder):
     assert "rows.csv, line 3, no finite number in column 'a': x" in found["problems"][0]
 
 
+def test_one_group_for_all_rows_is_told_with_what_it_means(folder):
+    text = (folder / "own.toml").read_text().replace('label = "folder"\n', "")
+    (folder / "own.toml").write_text(text)
+    lines = Path("texts.csv").read_text().splitlines()
+    Path("texts.csv").write_text("\n".join([lines[0], *(f"{line.rpartition(',')[0]},Ann" for line in lines[1:])]))
+    what = (
+        "all rows are of one group, 'Ann' (group = 'author'); groups stay together, so no row can be held out: name a"
+    )
+    code, (_, desk) = as_json("own.toml")
+    assert code == 0 and what in desk["notes"][0]
+    (folder / "own.toml").write_text(text.replace("[silos]", '[silos]\nmeasure = "rows"'))
+    code, (shop, _) = as_json("own.toml")
+    assert code == 2 and shop["problems"][0].startswith(f"node 'desk': {what}")
+
+
+def test_a_column_of_many_labels_is_not_printed_whole(folder):
+    """Of a text that was taken for a label, nobody wants to read a thousand."""
+    (folder / "own.toml").write_text((folder / "own.toml").read_text().replace('label = "colour"', 'label = "id"'))
+    line = next(line for line in check("own.toml", "--node", "desk").stdout.splitlines() if line.startswith("  labels"))
+    assert line.endswith(" and 20 more") and line.count(",") == 19
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -177,7 +238,8 @@ def test_a_table_is_read_by_the_columns_of_the_anchors(folder):
             "--node goes with a configuration (.toml), and photos is none",
         ),
         (["own.toml", "--kind", "image"], "--kind goes with a folder or table"),
-        (["own.toml", "--node", "shop/photo"], "no node 'shop/photo'; there are shop, desk"),
+        (["own.toml", "--node", "shop/photo"], "no node 'shop/photo'; there are 'shop', 'desk'"),
+        (["own.toml", "--node", "Dask"], "no node 'Dask'; did you mean 'desk'?"),
         (["none.toml"], "no file none.toml"),
         (["other.toml"], 'data = "machines" has no nodes to check'),
     ],

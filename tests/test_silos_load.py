@@ -232,6 +232,7 @@ def test_what_cannot_be_read_is_an_error_or_left_out_and_counted(path):
     assert ["texts.csv, line 4, column 'text': empty" in line for line in problems(path)] == [True]
     edit(path, "texts.csv", lambda rows: [*rows[:3], *rows[4:]])
     assert len(said := problems(path)) == 1 and "photos/red/00.png: is no picture" in said[0]
+    assert said[0].endswith("leave it out; silos.skip_bad = true leaves such rows out")
     data = load(path, "silos.skip_bad=true")
     assert [len(node.tokens) for node in data.nodes] == [39, 39]
     assert len(data.notes) == 1 and data.notes[0].startswith("shop: 1 of 40 rows left out: ")
@@ -244,8 +245,12 @@ def test_what_cannot_be_read_is_an_error_or_left_out_and_counted(path):
 def test_long_lists_of_bad_rows_are_cut(path):
     edit(path, "texts.csv", lambda rows: [rows[0], *([row[0], "", *row[2:]] for row in rows[1:])])
     said = problems(path)
-    assert len(said) == 21 and said[-1].endswith("and 19 more rows: as above; silos.skip_bad leaves such rows out")
-    assert "node 'desk': no row can be used" in problems(path, "silos.skip_bad=true")[0]
+    assert len(said) == 21 and said[-1].endswith("and 19 more rows: as above; isogram node check names all")
+    (said,) = problems(path, "silos.skip_bad=true")
+    assert "node 'desk': no row can be used" in said and said.endswith("(and 39 more: isogram node check names all)")
+    edit(path, "texts.csv", lambda rows: [*rows, ["t99", "a row that can be used", "red", ""]])
+    said = problems(path)
+    assert len(said) == 21 and said[-1].endswith(" names all; silos.skip_bad = true leaves such rows out")
 
 
 def copy_anchor(path):
@@ -288,6 +293,7 @@ def test_rows_that_stand_twice_are_told_or_left_out(path, spoil, words, left):
     spoil(path)
     said = [line.replace(str(path.parent), "") for line in problems(path)]
     assert len(said) == 1 and said[0].startswith("rows that stand twice: ") and words in said[0], said
+    assert said[0].endswith("; silos.skip_bad = true leaves such rows out")
     data = load(path, "silos.skip_bad=true")
     assert [len(node.tokens) for node in data.nodes] == left
     assert len(data.notes) == 1 and "rows left out: " in data.notes[0]
@@ -327,7 +333,21 @@ def test_rows_of_numbers_take_the_columns_of_the_anchors(path):
 BAD = {
     "labels outside the classes": (
         lambda p: config(p, "[silos]", '[silos]\nclasses = ["red", "green"]'),
-        ["node 'shop': labels outside silos.classes:", "they are 'red', 'green'"],
+        ["node 'shop': labels outside silos.classes:", "they are 'red', 'green': declare it there, correct the rows"],
+    ),
+    "a label misspelt": (
+        lambda p: [
+            config(p, "[silos]", '[silos]\nclasses = ["red", "green", "blue", "yellow", "black", "pink"]'),
+            edit(p, "texts.csv", lambda rows: [[*r[:2], r[2].replace("ye", "je"), r[3]] for r in rows]),
+        ],
+        ["'jellow' (6 rows, the first ", "; did you mean 'yellow'?)"],
+    ),
+    "folder, of a table": (
+        lambda p: config(p, 'label = "colour"', 'label = "folder"'),
+        [
+            "node 'desk': label = \"folder\" is for folders, and ",
+            "name its column (there are 'id', 'text', 'colour', 'author'), or leave label out",
+        ],
     ),
     "one class": (
         lambda p: [
@@ -347,7 +367,10 @@ BAD = {
         lambda p: config(p, '"colour"', '"color"'),
         ["no column label = 'color'; did you mean 'colour'?"],
     ),
-    "an absent folder": (lambda p: config(p, '"photos"', '"fotos"'), ["no file or folder", "fotos"]),
+    "an absent folder": (
+        lambda p: config(p, '"photos"', '"fotos"'),
+        ["no file or folder", "fotos; did you mean ", "/photos?"],
+    ),
     "no UTF-8": (lambda p: (p.parent / "texts.csv").write_bytes(b"id,text\n1,\xe9\n"), ["line 2: byte 0xe9"]),
     "ids twice": (lambda p: edit(p, "texts.csv", lambda r: [*r, ["t3", "new", "red", ""]]), ["stand twice: 't3'"]),
     "an entry twice": (
@@ -358,10 +381,13 @@ BAD = {
         lambda p: config(p, "silos.modalities.photo", "silos.modalities.foto"),
         ["silos.modalities.foto: no node holds 'foto'; did you mean 'photo'?"],
     ),
-    "an unknown kind": (lambda p: config(p, '"image"', '"imag"'), ["modality 'photo'", "'imag'", "image"]),
+    "an unknown kind": (
+        lambda p: config(p, '"image"', '"imag"'),
+        ["modality 'photo': there is no kind of data 'imag'; set `kind` of ", "; did you mean 'image'?"],
+    ),
     "an unknown encoder": (
         lambda p: config(p, 'kind = "image"', 'kind = "image"\nencoder = "lite"'),
-        ["no encoder 'lite'", "lite0"],
+        ["modality 'photo': there is no encoder 'lite'; did you mean 'lite0'?"],
     ),
     "no anchor set": (lambda p: config(p, '"anchors"', '"ankers"'), ["anchors.csv", "ankers"]),
     "a modality without anchors": (
@@ -437,8 +463,9 @@ def test_under_privacy_what_is_left_out_is_not_counted_but_said(path):
 def test_a_node_without_a_row_that_can_be_read_is_a_few_lines(path):
     for file in (path.parent / "photos").rglob("*.png"):
         file.write_bytes(b"no picture " + file.name.encode())
-    said = problems(path, "silos.skip_bad=true")
-    assert len(said) == 21 and said[-1].endswith("and 19 more rows: as above; silos.skip_bad leaves such rows out")
+    for more in ([], ["silos.skip_bad=true"]):  # to leave all of them out helps nobody
+        said = problems(path, *more)
+        assert len(said) == 21 and said[-1].endswith("and 19 more rows: as above; isogram node check names all")
 
 
 def test_rows_need_classes_to_be_measured_and_groups_that_can_be_split(path):
@@ -449,6 +476,16 @@ def test_rows_need_classes_to_be_measured_and_groups_that_can_be_split(path):
     config(path, 'group = "author"', 'group = "colour"\nlabel = "colour"')
     said = problems(path, "silos.measure=rows")[0]
     assert "no labelled row can be held out: every class of a node has to keep one" in said
+
+
+def test_one_group_for_all_rows_is_noted_or_where_no_other_node_is_measured_refused(path):
+    edit(path, "texts.csv", lambda rows: [rows[0], *([*row[:3], "Ann"] for row in rows[1:])])
+    assert not load(path).notes, "by concepts nothing is held out of it"
+    notes = load(path, "silos.measure=rows").notes
+    assert "desk: all rows are of one group, 'Ann' (group = 'author'); groups stay together" in " ".join(notes)
+    config(path, 'label = "folder"\n', "")
+    (said,) = problems(path, "silos.measure=rows")
+    assert said.startswith("node 'desk': all rows are of one group") and "or leave group out" in said
 
 
 def test_a_node_of_one_class_among_others_is_noted(path):
@@ -471,7 +508,8 @@ def test_under_privacy_no_row_decides_what_becomes_of_another(path):
     data = load(path, *PRIVATE)
     assert data.nodes[1].labels is not None and (data.nodes[1].labels == UNLABELLED).all() and data.notes == ()
     copy_text(path)
-    assert "rows that stand twice" in problems(path, *PRIVATE, "silos.skip_bad=true")[0]
+    said = problems(path, *PRIVATE, "silos.skip_bad=true")[0]
+    assert "rows that stand twice" in said and "skip_bad" not in said
 
 
 def test_a_second_load_encodes_nothing_anew(path, monkeypatch):

@@ -189,6 +189,40 @@ def test_fasta_files_of_every_suffix_are_read_in_folders_and_by_one_reader(tmp_p
         KINDS["sequence"].read(found.items[0], ModalityConfig(kind="sequence"))
 
 
+def test_a_kind_of_files_on_a_column_of_texts_is_one_problem_that_shows_none_of_them(tmp_path):
+    table(tmp_path / "t.csv", [["id", "note"], *([str(i), f"private words of patient {i}"] for i in range(30))])
+    for settings in ({"column": "note"}, {"modality": "note"}):
+        found, problems = read(tmp_path / "t.csv", "image", **settings)
+        (said,) = problems
+        assert "t.csv, column 'note': no cell is the path of a file of kind image (.bmp, .gif" in said
+        assert not found.bad and "private" not in said
+
+
+def test_of_private_values_a_message_shows_the_beginning_alone(tmp_path):
+    long = "a very long and private history of what ails somebody whom you know"
+    table(tmp_path / "t.csv", [["id", "a"], [long, long], [long, "1"], ["q", "2\n3"]])
+    found, problems = read(tmp_path / "t.csv", "table")
+    assert f"'a': {long[:39]}…;" in found.bad[0] and "'a': 2\\n3;" in found.bad[1], "and no line breaks"
+    _, problems = read(tmp_path / "t.csv", "text", id="id", column="a")
+    assert f"ids that stand twice: '{long[:39]}…'; an id" in problems[0]
+    table(tmp_path / "p.csv", [["p"], ["1.png"], [f"{long}.png"]])
+    found, _ = read(tmp_path / "p.csv", "image")
+    assert f"no file '{long[:39]}…'; paths count" in found.bad[1]
+
+
+def test_a_path_that_is_not_there_is_told_with_the_nearest_that_is(tmp_path):
+    files(tmp_path, "Photos/left/1.png", "texts.csv")
+    for wrong, near in (
+        ("fotos", "Photos"),
+        ("photo/left", "Photos/left"),
+        ("Photos/rite", ""),
+        ("text.csv", "texts.csv"),
+    ):
+        (said,) = read(tmp_path / wrong, "image")[1]
+        told = f"did you mean {tmp_path / near}?" if near else f"correct its path below {tmp_path / 'Photos'}"
+        assert said == f"node 'shop': no file or folder {tmp_path / wrong}; {told}"
+
+
 def test_a_misspelt_column_is_one_problem(tmp_path):
     table(tmp_path / "t.csv", [["note", "colour"], ["a b", "red"], ["c d", "blue"]])
     _, problems = read(tmp_path / "t.csv", "text", label="color")

@@ -7,6 +7,7 @@ from isogram import bench
 from isogram.config import FILES, SILOS, Config
 from isogram.data import FederatedData, open_data
 from isogram.errors import ConfigError
+from isogram.evaluation import scope
 from isogram.federation import Tick
 from isogram.methods import RECIPES, Recipe, Solution, allowed
 from isogram.progress import Steps
@@ -36,8 +37,8 @@ def run_demo(config: Config, console: Console, progress: Console) -> list[bench.
         found += _trained([r for r in recipes if r.trained], data, config, steps)
         found.sort(key=lambda pair: [name for r in RECIPES for name in r.names].index(pair[0].method))
         scored = _scored(found, data, config, steps)
-    title = f"{config.data}, {len(data.anchors)} public anchors, seed {config.seed}: held-out rows"
-    console.print(summary(scored, title, _notes(data, [solution for solution, _ in found])))
+    title = f"{config.data}, {len(data.anchors)} public anchors, seed {config.seed}"
+    console.print(summary(scored, scope(data), title, _notes(data, [solution for solution, _ in found])))
     return scored
 
 

@@ -35,6 +35,36 @@ class Score:
     value: float
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What figures are measured on.
+
+    rows: held out of each modality, where their counterparts or classes are known. paired: row i of each is the same
+    thing. classes: how many some node labels.
+    """
+
+    rows: Mapping[str, int]
+    paired: bool
+    classes: int
+
+    def chance(self, metric: str, direction: str | None = None) -> float | None:
+        """What guessing gives of a figure; None where that is not known."""
+        if metric in ("r1", "r10") and self.paired and self.rows:
+            return min(1.0, int(metric[1:]) / max(self.rows.values()))
+        if metric in ("accuracy", "pam50") and self.classes and not (direction or "").endswith(":elsewhere"):
+            return 1 / self.classes  # only what some node labels is ever named
+        return 0.0 if metric == "cka" else None
+
+
+def scope(data: FederatedData) -> Scope:
+    """What the figures of `evaluate` are measured on."""
+    held = data.held_out
+    known = held.modalities if held.paired else held.labelled
+    with evaluation():
+        rows = {modality: len(held.tokens(modality)) for modality in data.modalities if modality in known}
+    return Scope(rows, held.paired, len({label for node in data.nodes for label in node.classes}))
+
+
 def retrieval(queries: Tensor, gallery: Tensor, at: Sequence[int]) -> list[float]:
     """Recall at each of `at` by cosine; row i of the gallery [n, r] answers query i [n, r]. Ties count against."""
     rank = ranks(queries, gallery)

@@ -122,11 +122,9 @@ def _run(config: Config, resume: bool, force: bool, ask: bool, as_json: bool, qu
         outcome = run_config(config, watch, resume=resume, force=force, ask=asker(watch) if ask else None)
     print_findings(outcome.diagnosis, progress)
     if outcome.rows:
-        measured = any(row.metric not in ("bytes_per_node", "seconds") for row in outcome.rows)
-        title = f"{config.name}: {'held-out rows' if measured else 'no held-out rows to measure on'}"
         forced = ["the doctor refused this run, and was overridden: see above"] if outcome.diagnosis.refusals else []
         missing = [f"{method}: not run: {reason}" for method, reason in outcome.not_run.items()]
-        console.print(summary(outcome.rows, title, [*forced, *missing, *outcome.notes]))
+        console.print(summary(outcome.rows, outcome.scope, config.name, [*forced, *missing, *outcome.notes]))
     console.print(f"page: {outcome.folder / REPORT}", highlight=False, soft_wrap=True)
     if as_json:
         found = {"folder": str(outcome.folder), "rounds": outcome.rounds, "resumed_at": outcome.resumed_at}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from isogram.data.silos.check import Checked
 
 _SHOWN = 20
-"""Problems of a node that are printed; with --json all are."""
+"""Problems of a node, and its labels, that are printed; with --json all are."""
 
 
 def check(
@@ -63,6 +63,8 @@ def check(
 
 def _told(checked: Checked) -> Iterator[str]:
     """What was understood, in lines."""
+    from isogram.data.sheets import excerpt
+
     yield f"{checked.node}: {checked.data}"
     shape = f", {checked.tokens[0]} tokens of {checked.tokens[1]} values" if checked.tokens else ""
     yield f"  kind      {checked.kind}, encoder {checked.encoder}{shape}"
@@ -71,11 +73,15 @@ def _told(checked: Checked) -> Iterator[str]:
     for where, what in checked.examples:
         yield f"  example   {where}: {what}"
     if checked.labels is not None:
-        yield "  labels    " + ", ".join(f"{label or 'none'} {count:,}" for label, count in checked.labels.items())
+        told = [f"{excerpt(label) or 'none'} {count:,}" for label, count in checked.labels.items()]
+        more = f" and {len(told) - _SHOWN:,} more" if len(told) > _SHOWN else ""
+        yield "  labels    " + ", ".join(told[:_SHOWN]) + more
     if checked.groups is not None:
         yield f"  groups    {checked.groups[0]:,}, the largest of {checked.groups[1]:,} rows"
+    if checked.anchors is not None:
+        yield f"  anchors   {checked.anchors:,} compared"
     if checked.columns:
-        yield "  columns   " + "; ".join(f"{role}: {column}" for role, column in checked.columns.items())
+        yield "  columns   " + "; ".join(f"{role}: {column}" for role, column in checked.columns.items() if column)
     if checked.unused:
         yield f"  not used  {', '.join(checked.unused)}"
     for note in checked.notes:

@@ -43,7 +43,7 @@ def embed(
     quiet: Quiet = False,
 ) -> None:
     """Embed items into a file that can be searched."""
-    with explained():
+    with explained(), _or_skipped():
         from isogram.inference import Bank, Model, read_source
 
         _free(out, force)
@@ -112,7 +112,7 @@ def classify(
     quiet: Quiet = False,
 ) -> None:
     """Name the class of each item."""
-    with explained():
+    with explained(), _or_skipped():
         import csv
         import io
 
@@ -175,6 +175,18 @@ def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
     with Parts(consoles(quiet, False)[1]) as parts:
         yield lambda done, total: parts.tell("items", done, total)
+
+
+@contextmanager
+def _or_skipped() -> Iterator[None]:
+    """Of items that cannot be read, where others can, says how they are left out."""
+    from isogram.data.modalities.base import BadItem
+
+    try:
+        yield
+    except BadItem as error:
+        *others, last = error.problems
+        raise BadItem(*others, f"{last}; --skip-bad leaves such items out") from error
 
 
 def _free(path: Path, force: bool) -> None:

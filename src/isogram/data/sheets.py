@@ -4,8 +4,9 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ TOKENS = 8
 """Chunks of columns that a row is cut into, in the order of the file; one per column if there are fewer columns."""
 
 ID = "id"
-_SHOWN = 5
+_SHOWN, _LETTERS = 5, 40
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,26 @@ class Sheet:
 
 
 class Problems(list[str]):
-    """What is wrong so far; `stop` raises it all together."""
+    """What is wrong so far; `stop` raises it all together.
+
+    Args:
+        lines: what is known already.
+        each: whether each item has a problem of its own, however many there are.
+        all_by: what command names them all otherwise, if one does.
+    """
+
+    def __init__(self, lines: Iterable[str] = (), *, each: bool = False, all_by: str = "") -> None:
+        super().__init__(lines)
+        self._each, self._all_by = each, all_by
 
     def some(self, where: str, items: Sequence[str], remedy: str) -> None:
         """One problem that several items have; the first few are named."""
-        if items:
+        if self._each:
+            self += [f"{where} {item}; {remedy}" for item in items]
+        elif items:
             more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-            self.append(f"{where} {', '.join(items[:_SHOWN])}{more}; {remedy}")
+            by = f" ({self._all_by} names all)" if more and self._all_by else ""
+            self.append(f"{where} {', '.join(items[:_SHOWN])}{more}{by}; {remedy}")
 
     def stop(self) -> None:
         """Raises DataError if there is anything."""
@@ -144,9 +158,32 @@ def read_sheet(path: Path, label: str, problems: Problems) -> Sheet:
     return nothing if len(problems) > before else Sheet(path, values, tuple(frame), ids, labels, header, tuple(lines))
 
 
-def few(names: Sequence[str]) -> str:
+def few(names: Iterable[str]) -> str:
     """The first of some names, and how many more there are."""
-    return ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    found = list(names)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(repr(excerpt(name)) for name in found[:_SHOWN]) + more
+
+
+def excerpt(value: str) -> str:
+    """The beginning of a private value, of which a message is to show no more."""
+    return value if len(value) <= _LETTERS else value[: _LETTERS - 1] + "…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The one of the names there are that was probably meant, case aside; "" if none is like it."""
+    plain = {other.lower(): other for other in known}
+    return next((plain[match] for match in get_close_matches(name.lower(), plain, n=1)), "")
+
+
+def meant(name: str, known: Iterable[str], else_: str = "there are") -> str:
+    """How a message ends about a name that does not exist: with the nearest one, or else the first of those there are.
+
+    else_: what is said before these.
+    """
+    found = list(known)
+    near = nearest(name, found)
+    return f"did you mean {near!r}?" if near else f"{else_} {few(found)}"
 
 
 def read_tokens(path: str | Path, label: str = "") -> FloatArray:

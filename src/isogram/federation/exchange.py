@@ -1,6 +1,7 @@
 """How a server reaches its nodes: what it knows of each, and the way that requests go. Here: nodes in this process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -38,22 +39,34 @@ class Member(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A step that nodes are asked for, and answer with a message each.
+
+    step: of `local.steps.STEPS`. round: that the server is in. prepare: the message that a node is asked with, made
+    when it is reached, and not for all before. heard: told who begins and who has done.
+    """
+
+    step: str
+    round: int
+    members: Sequence[Member]
+    prepare: Callable[[Member], Down]
+    heard: Heard
+
+
+Answers = Iterator[tuple[Member, Up | bytes | MessageError]]
+"""In order of the members that were asked: what each answers, or why it does not."""
+
+
 class Exchange(Protocol):
-    """Ways to reach nodes. A message is prepared when its node is reached, and not for all before."""
+    """Ways to reach nodes."""
 
     def tell(self, step: str, member: Member, down: Down) -> None:
         """Have a node take a message, now or, over a wire, with the next that it is asked for."""
         ...
 
-    def ask(
-        self,
-        step: str,
-        round: int,
-        members: Sequence[Member],
-        prepare: Callable[[Member], Down],
-        heard: Heard,
-    ) -> Iterator[tuple[Member, Up | bytes | MessageError]]:
-        """Ask each node for its message of this round; in order of members, what it answers or why it does not."""
+    def ask(self, asked: Asked) -> Answers:
+        """Ask each node for its message of a round."""
         ...
 
     def excuse(self, member: Member, error: MessageError) -> bool:
@@ -86,29 +99,22 @@ class InProcess:
             self._restore(self._nodes[member.name])
         STEPS[step].do(self._nodes[member.name], down, down.round)
 
-    def ask(
-        self,
-        step: str,
-        round: int,
-        members: Sequence[Member],
-        prepare: Callable[[Member], Down],
-        heard: Heard,
-    ) -> Iterator[tuple[Member, Up | bytes | MessageError]]:
+    def ask(self, asked: Asked) -> Answers:
         """As `Exchange.ask`, one after the other."""
-        for member in members:
+        for member in asked.members:
             node = self._nodes[member.name]
-            heard(node.name, {})
-            if step in TRAINING:
+            asked.heard(node.name, {})
+            if asked.step in TRAINING:
                 self._restore(node)
-            down, terms = prepare(member), dict[str, float]()
+            down, terms = asked.prepare(member), dict[str, float]()
             try:
-                answer = STEPS[step].do(node, down, round)
+                answer = STEPS[asked.step].do(node, down, asked.round)
                 assert answer.up is not None
                 terms |= answer.terms
                 yield member, answer.up
             except MessageError as error:
                 yield member, error
-            heard(node.name, terms)
+            asked.heard(node.name, terms)
 
     def excuse(self, member: Member, error: MessageError) -> bool:
         """As `Exchange.excuse`: a node of this process has no reason to fail."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from isogram.config import Config
 from isogram.envelope import Part, Reply, Request
 from isogram.errors import FederationError, MessageError
-from isogram.federation.exchange import Heard, Member
+from isogram.federation.exchange import Answers, Asked, Heard, Member
 from isogram.federation.link import Link, Lost
 from isogram.federation.state import Federation
 from isogram.local.respond import FINISH, HELLO, gives
@@ -87,16 +87,15 @@ class Remote:
         """As `Exchange.tell`: with the next that the node is asked for."""
         self._enqueue(member, step, down.round, down.to_bytes())
 
-    def ask(
-        self, step: str, round: int, members: Sequence[Member], prepare: Callable[[Member], Down], heard: Heard
-    ) -> Iterator[tuple[Member, bytes | MessageError]]:
+    def ask(self, asked: Asked) -> Answers:
         """As `Exchange.ask`, all at once."""
-        self.stage = max(0, round - 1)
-        for member in members:
-            down = prepare(member)
-            self._enqueue(member, step, round, down.to_bytes() if any(True for _ in down.arrays()) else b"")
-            heard(member.name, {})
-        yield from self._flushed(members, heard)
+        self.stage = max(0, asked.round - 1)
+        for member in asked.members:
+            down = asked.prepare(member)
+            message = down.to_bytes() if any(True for _ in down.arrays()) else b""
+            self._enqueue(member, asked.step, asked.round, message)
+            asked.heard(member.name, {})
+        yield from self._flushed(asked.members, asked.heard)
 
     def finish(self, members: Sequence[Member], prepare: Callable[[Member], Down]) -> list[str]:
         """Tell nodes what is left to tell, and that the run is over; names of those that have not heard it."""

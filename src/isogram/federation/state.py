@@ -13,7 +13,7 @@ from isogram.config import Config
 from isogram.data import FederatedData
 from isogram.egress import Oversight
 from isogram.errors import ConfigError, MessageError
-from isogram.federation.exchange import Exchange, Heard, InProcess, Member
+from isogram.federation.exchange import Asked, Exchange, Heard, InProcess, Member
 from isogram.local import Node, ways_of
 from isogram.local.steps import STEPS
 from isogram.messages import Down, Ledger, Up
@@ -207,7 +207,7 @@ class Federation:
         ups: list[Up] = []
         exchange = self.exchange
         bare = prepare or (lambda member: self.down(member, round))
-        for member, answer in exchange.ask(step, round, members, bare, heard):
+        for member, answer in exchange.ask(Asked(step, round, members, bare, heard)):
             try:
                 if isinstance(answer, MessageError):
                     raise answer

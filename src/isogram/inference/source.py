@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from isogram.config import SiloNode
 from isogram.data.base import FloatArray
 from isogram.data.modalities import kind_of
-from isogram.data.modalities.base import Item
+from isogram.data.modalities.base import BadItem, Item
 from isogram.data.sheets import ID, Problems, read_sheet
 from isogram.data.silos.manifest import read_manifest
 from isogram.data.silos.tables import is_table, read_table
@@ -120,7 +120,7 @@ def read_source(
         like: node -> settings of a run, whose columns are taken where the table has them and no others are named.
 
     Raises:
-        DataError: all that is wrong; rows that are no items only without `skip_bad`.
+        DataError: all that is wrong; rows that are no items only without `skip_bad`, as a `BadItem` if others are.
         ConfigError: a library is missing that the kind or Parquet needs.
     """
     node = model.node(node)
@@ -138,8 +138,10 @@ def read_source(
         )
     silo = SiloNode(name=node, modality=modality, data=data, column=column, id=id, label=label)
     found = read_manifest(silo, config, problems)
-    if not skip_bad:
-        problems += found.bad
+    bad = [] if skip_bad else found.bad
+    if bad and found.items and not problems:
+        raise BadItem(*bad)
+    problems += bad
     problems.stop()
     labels = found.labels or [""] * len(found)
     return Source(tuple(found.items), tuple(found.ids), tuple(labels), bad=tuple(found.bad))

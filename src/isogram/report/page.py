@@ -121,7 +121,7 @@ def _judged(run: Record) -> list[Json]:
     if own is None or metric is None:
         return []
     beside = [] if start is None or start == own else [f"before rounds {sections.decimals(run.figure(start, metric))}"]
-    chance = run.chance(metric)
+    chance = run.scope.chance(metric)
     beside += [] if chance is None else [f"chance {sections.decimals(chance)}"]
     name = f"{_METRICS[metric]} after {'one-shot alignment' if own == start else 'training'}"
     return [_key(sections.decimals(run.figure(own, metric)), name, ", ".join(beside))]

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from isogram.bench import Row, read_rows
+from isogram.data.base import UNLABELLED
 from isogram.errors import RunError
+from isogram.evaluation import Scope
 from isogram.report.tables import Results
 from isogram.run_folder import (
     AUDIT,
@@ -105,16 +107,14 @@ class Record:
         found = self.results.mean(self.dataset, method, self.anchors, metric, direction)
         return None if found is None else found.mean
 
-    def chance(self, metric: str, direction: str | None = None) -> float | None:
-        """What guessing gives; None where that is not known."""
-        rows = self.evaluation.get("rows")
-        # Only what some node labels is ever named.
-        classes = len({name for node in self.run.get("nodes", []) for name in node.get("classes", [])})
-        if metric in ("r1", "r10") and rows:
-            return min(1.0, int(metric[1:]) / rows)
-        if metric in ("accuracy", "pam50") and classes and not (direction or "").endswith(":elsewhere"):
-            return 1 / classes
-        return 0.0 if metric == "cka" else None
+    @property
+    def scope(self) -> Scope:
+        """What its figures are measured on."""
+        held = self.evaluation if self.evaluation.get("on", "held-out rows") == "held-out rows" else {}
+        paired, of = bool(held.get("paired")), {m: at["label"] for m, at in (held.get("map") or {}).items()}
+        rows = {m: len(labels) for m, labels in of.items() if paired or max(labels, default=UNLABELLED) != UNLABELLED}
+        classes = {name for node in self.run.get("nodes", []) for name in node.get("classes", [])}
+        return Scope(rows, paired, len(classes))
 
     def bytes(self, direction: str) -> Mapping[str, int]:
         """Of each node, what went "up" from it or "down" to it."""

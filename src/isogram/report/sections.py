@@ -58,7 +58,8 @@ def results(run: Record) -> Json | None:
     return {
         "columns": [name for name, _, _ in columns],
         "lines": lines,
-        "chance": [decimals(run.chance(metric, way)) for _, metric, way in columns],
+        "measured": words.measured(run.scope, run.dataset),
+        "chance": [decimals(run.scope.chance(metric, way)) for _, metric, way in columns],
         "by_way": table("by-way", "", head, by_way) if len(ways) > 1 else None,
         "paired": bool(ways),
         "notes": [*missing, *run.run.get("notes", [])],

@@ -10,17 +10,19 @@ from rich.text import Text
 from isogram.audit.suite import GRAMS
 from isogram.bench import QUICK, Cell, Row
 from isogram.doctor import LEVELS, Diagnosis, Finding
+from isogram.evaluation import Scope
 from isogram.inference import Entry, Hit
 from isogram.methods import METHODS
 from isogram.report import audit_tables
 from isogram.report.tables import COLUMNS, Results, figure, probability, short, size
-from isogram.report.words import count
+from isogram.report.words import count, measured
 
 
-def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
+def summary(rows: Sequence[Row], scope: Scope, title: str, notes: Sequence[str]) -> Table:
     """One line a method, one column a metric that this data set has, bytes and seconds; notes below.
 
-    Short headings, so that nothing is cut off in 80 columns; acc. is balanced accuracy.
+    Short headings, so that nothing is cut off in 80 columns; acc. is balanced accuracy. The title ends in what all is
+    measured on, `scope`, and the last line is what guessing gives.
     """
     results, first = Results(rows), rows[0]
     columns = dict(COLUMNS)
@@ -29,6 +31,7 @@ def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
         columns = {name: column for name, column in columns.items() if column[0] in found - {"pam50"}}
         ways = results.directions(first.dataset, "accuracy")
         columns |= {f"acc. {way.replace(':', ' ')}": ("accuracy", way) for way in ways}
+    title = f"{title}: {measured(scope, first.dataset)}"
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", collapse_padding=True, pad_edge=False)
     table.add_column("method", no_wrap=True)
     for name in (*columns, "kB/node", "sec."):
@@ -38,6 +41,9 @@ def summary(rows: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
         cells = [figure(results.mean(*key, *column)) for column in columns.values()]
         sent, seconds = results.mean(*key, "bytes_per_node"), results.mean(*key, "seconds")
         table.add_row(method.partition("@")[0], *cells, size(sent), figure(seconds, 1))
+    if scope.rows:
+        chance = [scope.chance(*column) for column in columns.values()]
+        table.add_row("chance", *("–" if value is None else short(value) for value in chance), "–", "–", style="dim")
     table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
 

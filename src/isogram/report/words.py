@@ -1,5 +1,8 @@
 """What the page of a run says of methods, findings, loss terms and messages: names in the code -> words."""
 
+from isogram.config import SILOS
+from isogram.evaluation import Scope
+
 METHODS = {
     "local": "every modality in a basis of its own: nothing aligns them",
     "no-message": "coordinates are similarities to the anchors, fitted at each node alone",
@@ -111,6 +114,16 @@ FIELDS = {
     **{"frame": "frame", "header": "framing"},
 }
 """Field of a message -> part."""
+
+
+def measured(scope: Scope, dataset: str) -> str:
+    """What figures were measured on, such as "25 held-out concepts" or "held-out rows (8 of photo, 7 of text)"."""
+    if not scope.rows:
+        return "no held-out rows to measure on"
+    if scope.paired:
+        n = max(scope.rows.values())
+        return count(n, "held-out concept" if dataset == SILOS else "held-out row")
+    return f"held-out rows ({', '.join(f'{n:,} of {modality}' for modality, n in scope.rows.items())})"
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

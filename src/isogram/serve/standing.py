@@ -22,7 +22,7 @@ def standing(run: Path, encoders: Mapping[str, ModalityConfig]) -> dict[str, Any
     cover = {entry["modality"]: entry for entry in record.doctor.get("coverage", [])}
     modalities = list(dict.fromkeys(record.modality.values()))
     directions: dict[str, dict[str, float]] = {}
-    metric, chance = "R@10", record.chance("r10")
+    metric, chance = "R@10", record.scope.chance("r10")
     for a in modalities:
         for b in modalities:
             own = record.own

@@ -12,6 +12,7 @@ from isogram.data.modalities.sequence import SEQUENCE
 from isogram.data.modalities.series import SERIES
 from isogram.data.modalities.table import TABLE
 from isogram.data.modalities.text import TEXT
+from isogram.data.sheets import nearest
 from isogram.errors import ConfigError
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (IMAGE, AUDIO, TEXT, SERIES, TABLE, SEQUENCE)}
@@ -33,8 +34,13 @@ def kind_of(config: ModalityConfig) -> Kind:
     if name in KINDS:
         return KINDS[name]
     if not rivals:
-        known = ", ".join([*KINDS, *brought])
-        raise ConfigError(f"there is no kind of data {name!r}; set `kind` of the modality to one of {known}")
+        known = [*KINDS, *brought]
+        near = nearest(name, known)
+        told = f"; did you mean {near!r}?" if near else ""
+        # A kind whose package is missing may be called like another: so all are listed, too.
+        raise ConfigError(
+            f"there is no kind of data {name!r}; set `kind` of the modality to one of {', '.join(known)}{told}"
+        )
     if len(rivals) > 1:
         raise ConfigError(f"{' and '.join(rivals)} both bring a kind {name!r}; uninstall one")
     return _loaded(brought[name][0])

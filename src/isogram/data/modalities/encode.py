@@ -88,7 +88,7 @@ def encode(
 
     Raises:
         ConfigError: no such kind or encoder, or a library is missing.
-        DataError: every item that cannot be read; with `skip_bad`, that none can.
+        DataError: every item that cannot be read, a `BadItem` if others can; with `skip_bad`, that none can.
         StorageError: the cache cannot be written.
     """
     if not items:
@@ -125,7 +125,7 @@ class _Encoding:
                 raise
         bad = tuple(self._bad[position] for position in sorted(self._bad))
         if bad and not (skip_bad and self._done.any()):
-            raise DataError(*bad)
+            raise (BadItem if len(bad) < len(self._items) else DataError)(*bad)
         assert self._tokens is not None
         kept = np.flatnonzero(self._done)
         tokens = self._tokens[kept] if len(kept) < len(self._items) else self._tokens

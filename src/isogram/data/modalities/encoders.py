@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +14,7 @@ from isogram.data.modalities.audio import Sound
 from isogram.data.modalities.base import Encoder
 from isogram.data.modalities.image import Picture
 from isogram.data.modalities.pretrained import PRETRAINED
+from isogram.data.sheets import nearest
 from isogram.errors import ConfigError
 
 HF = "hf:"
@@ -111,20 +111,27 @@ def at_rate(config: ModalityConfig, encoder: Encoder) -> ModalityConfig:
 
 @lru_cache(maxsize=8)
 def _made(config: ModalityConfig) -> Encoder:
+    check_encoder(config)
     kind, name = kind_of(config), config.encoder
     if name == "builtin":
         return kind.builtin(config)
-    fitting = ["builtin", *(bundled for bundled, (reads, _) in BUNDLED.items() if reads == kind.name)]
-    if kind.name in PRETRAINED:
-        fitting.append(f"{HF}ORGANISATION/MODEL or {HF}./folder")
-    choice = ", ".join(fitting)
-    if name.startswith(HF) and kind.name in PRETRAINED:
-        return PRETRAINED[kind.name](name.removeprefix(HF))
-    if name in BUNDLED and BUNDLED[name][0] == kind.name:
-        return BUNDLED[name][1]()
+    return PRETRAINED[kind.name](name.removeprefix(HF)) if name.startswith(HF) else BUNDLED[name][1]()
+
+
+def check_encoder(config: ModalityConfig) -> None:
+    """Whether there is an encoder of the name that the settings give; nothing is loaded.
+
+    Raises:
+        ConfigError: there is none, or none for this kind; or no such kind.
+    """
+    kind, name = kind_of(config), config.encoder
+    own = ["builtin", *(bundled for bundled, (reads, _) in BUNDLED.items() if reads == kind.name)]
+    of_hub = [f"{HF}ORGANISATION/MODEL or {HF}./folder"] if kind.name in PRETRAINED else []
+    if name in own or (of_hub and name.startswith(HF)):
+        return
+    choice, near = ", ".join([*own, *of_hub]), nearest(name, own)
     if name.startswith(HF):
         raise ConfigError(f"kind {kind.name!r} has no encoders of the Hugging Face hub; give {choice}")
     if name in BUNDLED:
         raise ConfigError(f"encoder {name!r} reads {BUNDLED[name][0]}, not {kind.name}; give {choice}")
-    near = get_close_matches(name, ["builtin", *BUNDLED], n=1)
-    raise ConfigError(f"there is no encoder {name!r}; {f'did you mean {near[0]!r}?' if near else f'give {choice}'}")
+    raise ConfigError(f"there is no encoder {name!r}; {f'did you mean {near!r}?' if near else f'give {choice}'}")

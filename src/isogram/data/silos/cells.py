@@ -7,7 +7,7 @@ from pathlib import Path
 
 from isogram.config import ModalityConfig
 from isogram.data.modalities.base import Item, Kind
-from isogram.data.sheets import Problems
+from isogram.data.sheets import Problems, excerpt
 from isogram.data.silos.tables import TextTable, number
 
 WRITTEN = ("text", "sequence")
@@ -49,7 +49,11 @@ def _no_file(path: Path, cell: str) -> str:
     except (OSError, ValueError):  # too long for a name
         pass
     hint = "write / between folders" if "\\" in cell else "paths count from the table's folder"
-    return f"no file {cell[:200]!r}; {hint}"
+    return f"no file {excerpt(cell)!r}; {hint}"
+
+
+def _shown(cell: str) -> str:
+    return repr(excerpt(cell))[1:-1] or "empty"
 
 
 def numbers_of(
@@ -79,7 +83,7 @@ def rows_of(table: TextTable, columns: Mapping[str, list[float]], bad: list[str]
     items = {}
     for row in range(len(table)) if columns else ():
         values = tuple((name, numbers[row]) for name, numbers in columns.items())
-        wrong = [f"{name!r}: {table.cells[name][row] or 'empty'}" for name, value in values if not math.isfinite(value)]
+        wrong = [f"{name!r}: {_shown(table.cells[name][row])}" for name, value in values if not math.isfinite(value)]
         if wrong:
             bad.append(
                 f"{table.where(row)}, no finite number in column {', '.join(wrong[:3])}; impute it or drop the row, "

@@ -2,21 +2,23 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from isogram.config import SILOS, Config, ModalityConfig, SiloNode
+from isogram.config import SILOS, Config, ModalityConfig, SiloNode, SilosConfig
 from isogram.data.modalities import kind_of
 from isogram.data.modalities.base import BadItem, Item
 from isogram.data.modalities.content import cache_key, seen_hash
 from isogram.data.modalities.encode import with_columns
 from isogram.data.modalities.encoders import at_rate, encoder_of
 from isogram.data.modalities.reader import read_item
-from isogram.data.sheets import Problems
-from isogram.data.silos.classes import check_labels, declared, find_classes
-from isogram.data.silos.manifest import Manifest, read_manifest
-from isogram.data.silos.rows import Told
-from isogram.data.silos.sites import check_settings, modality_configs, node_names
+from isogram.data.sheets import Problems, excerpt, meant
+from isogram.data.silos.apart import REMEDY, Source, shared_rows
+from isogram.data.silos.classes import check_groups, check_labels, declared, find_classes
+from isogram.data.silos.manifest import Manifest, one_group, read_manifest
+from isogram.data.silos.rows import Told, encode_anchors
+from isogram.data.silos.sites import check_settings, known_kinds, modality_configs, node_names
 from isogram.errors import ConfigError, IsogramError
 
 _EXAMPLES = 3
@@ -30,7 +32,8 @@ class Checked:
 
     rows: all that there are; items: those that can be read. examples: where some stand, and what they are. tokens: how
     many an item becomes, and the values of each. labels: class -> rows, "" for those without. groups: how many, and the
-    rows of the largest. columns: what is read -> its column; unused: the others.
+    rows of the largest. anchors: of its modality, that it was compared with. columns: what is read -> its column;
+    unused: the others.
     """
 
     node: str
@@ -44,6 +47,7 @@ class Checked:
     tokens: tuple[int, int] | None = None
     labels: Mapping[str, int] | None = None
     groups: tuple[int, int] | None = None
+    anchors: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -57,61 +61,101 @@ class Checked:
 def check_config(config: Config, node: str | None, told: Told) -> list[Checked]:
     """Every node of a configuration, or those of one name: a site's own, or SITE/MODALITY.
 
+    Rows are compared with those of the anchor set and of the other nodes as a run does, if the set is there.
+
     Raises:
         ConfigError: it is not about silos, or there is no such node.
         DataError: the settings contradict each other.
     """
     if config.data != SILOS:
         raise ConfigError(f'data = "{config.data}" has no nodes to check; set data = "{SILOS}", or name a folder')
-    problems, silos, private = Problems(), config.silos, config.privacy.epsilon > 0
+    problems, silos, private = Problems(each=True), config.silos, config.privacy.epsilon > 0
     check_settings(silos, problems)
     problems.stop()
     names = {name: one for name, one in node_names(silos.nodes).items() if node in (None, name, one.name)}
     if not names:
-        raise ConfigError(f"no node {node!r}; there are {', '.join(node_names(silos.nodes))}")
+        raise ConfigError(f"no node {node!r}; {meant(str(node), node_names(silos.nodes))}")
     here = silos.model_copy(update={"nodes": tuple(names.values()), "modalities": {}})
     here = here.model_copy(update={"modalities": {m: silos.modality(m) for m in {one.modality for one in here.nodes}}})
-    # Only the columns of the anchors' tables are needed, and a silo may be checked before the anchor set is complete.
-    configs, _ = modality_configs(here, Problems())
-    found = []
+    configs, public, notes = _public(here, told, problems)
+    found, manifests, sources = [], dict[str, Manifest](), dict[str, Source]()
     for name, one in names.items():
         own = configs.get(one.modality, here.modality(one.modality))
         try:
-            found.append(check_node(name, one, own, told, declared(silos)))
+            checked, manifests[name], sources[name] = _read(name, one, own, told, declared(silos))
         except ConfigError as error:  # of its kind: other nodes may have another
-            found.append(Checked(name, one.modality, own.kind, own.encoder, str(one.data), problems=error.problems))
+            checked = Checked(name, one.modality, own.kind, own.encoder, str(one.data), problems=error.problems)
+        items = public.get(one.modality)
+        found.append(replace(checked, anchors=len(items.hashes) if items and checked.items else None))
     labels = {one.node: (one.columns["label"], one.labels) for one in found if one.labels is not None}
     find_classes(silos, labels, problems, private=private)
-    return [replace(found[0], problems=(*found[0].problems, *problems)), *found[1:]]
+    if not private:
+        check_groups(silos, manifests, problems)
+    twice = shared_rows(sources, public, private=private)
+    again = {name: [f"stands twice: {line}; {REMEDY}" for line in lines.values()] for name, lines in twice.items()}
+    found = [replace(one, problems=(*one.problems, *again.get(one.node, ()))) for one in found]
+    return [replace(found[0], problems=(*found[0].problems, *problems), notes=(*found[0].notes, *notes)), *found[1:]]
 
 
-def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told, classes: tuple[str, ...] = ()) -> Checked:
-    """One node: all of its items are read, and some encoded; its labels are among the classes, if there are any.
+def _public(
+    silos: SilosConfig, told: Told, problems: Problems
+) -> tuple[dict[str, ModalityConfig], dict[str, Source], list[str]]:
+    """How each modality is read, its anchors, and notes; each for itself, for a node may be checked before all are."""
+    configs = known_kinds(silos, Problems())
+    if silos.anchors is None or not silos.anchors.exists():
+        where = "silos.anchors is not set" if silos.anchors is None else f"there is no folder {silos.anchors}"
+        return configs, {}, [f"not compared with anchors: {where}"]
+    public, notes, wrong = dict[str, Source](), list[str](), dict[str, None]()
+    for modality in list(configs):
+        asked, mine = Problems(), tuple(node for node in silos.nodes if node.modality == modality)
+        exact, table = modality_configs(silos.model_copy(update={"nodes": mine}), asked)
+        configs |= exact
+        if table is not None:
+            with suppress(ConfigError):  # of its encoder, which is told of the node
+                held, left = encode_anchors(table, exact, silos.skip_bad, told, asked)
+                public |= {name: one.source for name, one in held.items()}
+                notes += left
+        wrong |= dict.fromkeys(asked)
+    problems += wrong
+    return configs, public, notes
+
+
+def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told) -> Checked:
+    """One node by itself: all of its items are read, and some encoded.
 
     Raises:
         ConfigError: there is no such kind.
     """
-    kind, problems = kind_of(config), Problems()
+    return _read(name, node, config, told, ())[0]
+
+
+def _read(
+    name: str, node: SiloNode, config: ModalityConfig, told: Told, classes: tuple[str, ...]
+) -> tuple[Checked, Manifest, Source]:
+    """One node, its labels among the classes, if there are any; what it holds, and its rows that can be read."""
+    kind, problems = kind_of(config), Problems(each=True)
     found = Checked(name, node.modality, kind.name, config.encoder, str(node.data))
     try:
         manifest = read_manifest(node, config, problems)
     except IsogramError as error:
-        return replace(found, problems=error.problems)
+        return replace(found, problems=error.problems), Manifest(), Source(kind.name, [], [], [], node.name)
     config = with_columns(config, manifest.items)
     read: list[tuple[Item, Any]] = []
+    good: list[int] = []
     hashes = []
     encoder = None
     try:
         encoder = encoder_of(config)
         config = at_rate(config, encoder)
     except IsogramError as error:
-        problems += error.problems
+        problems += [f"modality {node.modality!r}: {line}" for line in error.problems]
     check_labels(name, manifest, classes, problems)
     bad = list(manifest.bad)
-    for number, item in enumerate(manifest.items, 1):
+    for row, item in enumerate(manifest.items):
         try:
             content = read_item(kind, item, config)
             hashes.append(seen_hash(kind, content, cache_key(item)))
+            good.append(row)
         except BadItem as error:
             bad += error.problems
         except ConfigError as error:  # a library is missing, for every item alike
@@ -120,8 +164,8 @@ def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told, cl
         else:
             if len(read) < _EXAMPLES:
                 read.append((item, content))
-        if number % _EVERY == 0 or number == len(manifest.items):
-            told(f"{name}, items read", number, len(manifest.items))
+        if (row + 1) % _EVERY == 0 or row + 1 == len(manifest.items):
+            told(f"{name}, items read", row + 1, len(manifest.items))
     tokens = None
     if encoder is not None and read:
         try:
@@ -132,8 +176,11 @@ def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told, cl
     notes = [f"copies of other rows: {copies}; they are never on both sides of a split"] if copies else []
     occur = {label for label in manifest.labels or () if label}
     if len(occur) == 1:
-        notes.append(f"all its labels are {occur.pop()!r}; unless other nodes have others, they tell no rows apart")
-    return replace(
+        label = excerpt(occur.pop())
+        notes.append(f"all its labels are {label!r}; unless other nodes have others, they tell no rows apart")
+    if alone := one_group(manifest):
+        notes.append(alone)
+    checked = replace(
         found,
         rows=len(manifest),
         items=len(hashes),
@@ -146,6 +193,8 @@ def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told, cl
         notes=(*manifest.notes, *notes),
         problems=(*problems, *bad),
     )
+    ids = [manifest.ids[row] if manifest.named else "" for row in good]
+    return checked, manifest, Source(kind.name, [manifest.items[row] for row in good], hashes, ids, node.name)
 
 
 def _counted(labels: list[str]) -> dict[str, int]:

@@ -13,10 +13,10 @@ from isogram.data.base import UNLABELLED, FederatedData, IntArray, NodeData
 from isogram.data.modalities.encoders import encoder_of
 from isogram.data.sheets import Problems
 from isogram.data.silos.apart import REMEDY, Source, shared_rows
-from isogram.data.silos.classes import check_labels, declared, find_classes
+from isogram.data.silos.classes import check_groups, check_labels, declared, find_classes
 from isogram.data.silos.manifest import read_manifest
 from isogram.data.silos.measure import anchor_set, check_private_groups, hold_out_anchors, hold_out_rows
-from isogram.data.silos.rows import Public, Rows, Told, encode_anchors, encode_rows, say
+from isogram.data.silos.rows import CHECK, SKIP, Public, Rows, Told, encode_anchors, encode_rows, first, say
 from isogram.data.silos.sites import check_settings, modality_configs, node_names
 from isogram.errors import DataError
 
@@ -48,7 +48,7 @@ def load_silos(
             twice (unless `silos.skip_bad`), labels outside the classes, nothing to hold out.
         ConfigError: no such kind or encoder, or a library is missing.
     """
-    problems, tell = Problems(), told or (lambda part, done, total: None)
+    problems, tell = Problems(all_by=CHECK), told or (lambda part, done, total: None)
     check_settings(silos, problems, elsewhere or ())
     configs, table = modality_configs(silos, problems, elsewhere or ())
     nodes = node_names(silos.nodes)
@@ -75,12 +75,13 @@ def load_silos(
     by_rows = silos.measure == "rows" and silos.held_out > 0
     if not silos.skip_bad:
         for manifest in manifests.values():
-            say(manifest.bad, problems)
+            say(manifest.bad, len(manifest), problems)
     problems.stop()
     assert table is not None
     if private and by_rows:
         check_private_groups(silos, manifests, problems)
-        problems.stop()
+    alone = [] if private else check_groups(silos, manifests, problems)
+    problems.stop()
 
     public, notes = encode_anchors(table, configs, silos.skip_bad, tell, problems)
     rows = encode_rows(nodes, configs, manifests, classes, silos.skip_bad, tell, problems)
@@ -99,8 +100,9 @@ def load_silos(
     if private and silos.skip_bad:
         notes.append("rows that cannot be used are left out, and under privacy.epsilon not counted")
     if not private:
+        notes += alone
         notes += [note for manifest in manifests.values() for note in manifest.notes]
-        notes += [note for one in rows for note in _notes(one, len(manifests[one.name]), classes)]
+        notes += [note for one in rows for note in _notes(one, len(manifests[one.name]), classes, by_rows)]
     problems.stop()
     data = [NodeData(one.name, one.node.modality, one.tokens, _known(one.labels, private)) for one in rows]
     return FederatedData(
@@ -137,7 +139,8 @@ def _keep_apart(
     anchors = {modality: items.source for modality, items in public.items()}
     shared = shared_rows(sources, anchors, private=private)
     if not skip:
-        problems.some("rows that stand twice:", [line for some in shared.values() for line in some.values()], REMEDY)
+        remedy = REMEDY if private else f"{REMEDY}; {SKIP}"
+        problems.some("rows that stand twice:", [line for some in shared.values() for line in some.values()], remedy)
         return list(rows)
     kept = []
     for one in rows:
@@ -148,11 +151,12 @@ def _keep_apart(
     return kept
 
 
-def _notes(rows: Rows, n: int, classes: Sequence[str]) -> list[str]:
-    """What a reader of the figures has to know of a node's n rows."""
+def _notes(rows: Rows, n: int, classes: Sequence[str], by_rows: bool) -> list[str]:
+    """What a reader of the figures has to know of a node's n rows; by_rows: what they were split by is not checked."""
     notes = []
     if rows.left:
-        notes.append(f"{rows.name}: {len(rows.left)} of {n} rows left out: {rows.left[0]}")
+        left = rows.left[0] if by_rows else first(rows.left, CHECK)
+        notes.append(f"{rows.name}: {len(rows.left)} of {n} rows left out: {left}")
     told = set() if rows.labels is None else set(rows.labels[rows.labels != UNLABELLED].tolist())
     if len(told) == 1 and len(classes) > 1:
         notes.append(f"{rows.name}: all its labels are {classes[told.pop()]!r}")

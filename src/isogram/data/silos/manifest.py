@@ -12,7 +12,7 @@ from isogram.data.modalities import kind_of
 from isogram.data.modalities.base import Item, Kind
 from isogram.data.modalities.fasta import SUFFIXES as FASTA
 from isogram.data.modalities.fasta import read_records
-from isogram.data.sheets import Problems, few
+from isogram.data.sheets import Problems, excerpt, few, nearest
 from isogram.data.silos.cells import WRITTEN, are_paths, composed, items_of, numbers_of, rows_of
 from isogram.data.silos.tables import TextTable, is_table, number, read_table
 
@@ -70,7 +70,7 @@ def read_manifest(node: SiloNode, config: ModalityConfig, problems: Problems) ->
         )
         return Manifest()
     if found.named:
-        again = [repr(name) for name, times in Counter(found.ids).items() if times > 1]
+        again = [repr(excerpt(name)) for name, times in Counter(found.ids).items() if times > 1]
         problems.some(
             f"{node.data}: ids that stand twice:", again, "an id names one row; rows of one patient share a `group`"
         )
@@ -79,11 +79,22 @@ def read_manifest(node: SiloNode, config: ModalityConfig, problems: Problems) ->
     return found
 
 
+def one_group(manifest: Manifest) -> str:
+    """What it means that all rows are of one group, and what to do; "" where they are of several, or of none."""
+    groups = set(manifest.groups)
+    if len(manifest.items) < 2 or len(groups) > 1 or not all(groups):
+        return ""
+    return (
+        f"all rows are of one group, {excerpt(groups.pop())!r} (group = {manifest.columns['group']!r}); groups stay "
+        "together, so no row can be held out: name a column of patients or the like, or leave group out"
+    )
+
+
 def _found(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Problems) -> Manifest:
     if node.data.is_dir():
         return _of_folder(node, kind, problems)
     if not node.data.exists():
-        problems.append(f"node {node.name!r}: no file or folder {node.data}; correct silos.nodes.data")
+        problems.append(f"node {node.name!r}: no file or folder {node.data}; {_nearest_path(node.data)}")
     elif not node.data.is_file():
         problems.append(f"node {node.name!r}: {node.data} is a device or pipe; save it as a file, and name that")
     elif node.data.suffix.lower() in FASTA:
@@ -94,6 +105,14 @@ def _found(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Problem
         reads = "the folder that holds it, or a table of paths" if kind.suffixes else "a CSV, TSV or Parquet"
         problems.append(f"node {node.name!r}: {node.data} is no folder or table; name {reads}")
     return Manifest()
+
+
+def _nearest_path(path: Path) -> str:
+    there = next(folder for folder in path.parents if folder.is_dir())
+    lost, *rest = path.relative_to(there).parts
+    near = nearest(lost, sorted(path.name for path in there.iterdir()))
+    found = there.joinpath(near, *rest)
+    return f"did you mean {found if found.exists() else there / near}?" if near else f"correct its path below {there}"
 
 
 def _of_folder(node: SiloNode, kind: Kind, problems: Problems) -> Manifest:
@@ -209,7 +228,7 @@ def _of_table(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Prob
     if not table:
         return Manifest()
     about = {key: getattr(node, key) for key in ("id", "label", "group") if getattr(node, key)}
-    absent = [name for key, name in about.items() if not table.has(name, problems, key)]
+    absent = [name for key, name in about.items() if not _has(table, node, key, problems)]
     rest = [name for name in table.columns if name not in about.values()]
     found = Manifest(columns=dict(about), named="id" in about)
     if kind.name == "table":
@@ -221,6 +240,8 @@ def _of_table(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Prob
         read = [_column(node, kind, table, rest, problems) if node.column or not absent else ""]
         found.columns = {"items": read[0]} | found.columns
         items = items_of(table, read[0], kind, found.bad) if read[0] else {}
+        if read[0] and not items:
+            _check_paths(table, node, read[0], kind, problems)
     found.unused = [name for name in rest if name not in read]
     if len(problems) > before:
         return Manifest(columns=found.columns, unused=found.unused)
@@ -235,6 +256,28 @@ def _of_table(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Prob
     found.groups = [said["group"][row] for row in items] if "group" in said else [""] * len(items)
     found.names = [(name,) if name else () for name in (found.ids if found.named else found.groups)]
     return found
+
+
+def _has(table: TextTable, node: SiloNode, key: str, problems: Problems) -> bool:
+    """Whether the table has the column that a setting names; if not, that is noted."""
+    name = getattr(node, key)
+    if name != FOLDER or name in table.columns or key == "id":
+        return table.has(name, problems, key)
+    problems.append(
+        f'node {node.name!r}: {key} = "{FOLDER}" is for folders, and {table.path} is a table; name its column '
+        f"(there are {few(table.columns)}), or leave {key} out"
+    )
+    return False
+
+
+def _check_paths(table: TextTable, node: SiloNode, column: str, kind: Kind, problems: Problems) -> None:
+    """Notes a column in which no cell looks like a file's name, though the kind's items are files."""
+    told = [cell for cell in table.column(column) if cell]
+    if kind.suffixes and kind.name not in WRITTEN and told and not any(are_paths([cell], kind) for cell in told):
+        problems.append(
+            f"node {node.name!r}: {table.path}, column {column!r}: no cell is the path of a file of kind {kind.name} "
+            f"({_list(kind.suffixes)}); name a column of paths by column, or another kind of {node.modality!r}"
+        )
 
 
 def _column(node: SiloNode, kind: Kind, table: TextTable, rest: Sequence[str], problems: Problems) -> str:

@@ -20,6 +20,11 @@ from isogram.errors import DataError
 Told = Callable[[str, int, int], None]
 """Part of the data, items encoded, items in all."""
 
+CHECK = "isogram node check"
+"""The command that names all rows that cannot be used."""
+
+SKIP = "silos.skip_bad = true leaves such rows out"
+
 _SHOWN = 20
 """Rows of one node that cannot be used and are named one by one."""
 
@@ -80,12 +85,13 @@ def encode_anchors(
         try:
             done = encode(held.items, configs[modality], skip_bad=True, told=_part(tell, f"anchors, {modality}"))
         except DataError as error:
-            say(error.problems, problems)
+            say(error.problems, 0, problems, "isogram anchors check")
             continue
         if done.bad and not skip:
-            say(done.bad, problems)
+            say(done.bad, len(held.items), problems, "isogram anchors check")
         elif done.bad:
-            notes.append(f"anchors: {len(done.bad)} of {len(held.items)} {modality} left out: {done.bad[0]}")
+            left = first(done.bad, "isogram anchors check")
+            notes.append(f"anchors: {len(done.bad)} of {len(held.items)} {modality} left out: {left}")
         positions, items = held.positions[done.kept], [held.items[i] for i in done.kept]
         names = [table.concepts[i] for i in positions]
         public[modality] = Public(
@@ -109,15 +115,15 @@ def encode_rows(
     for name, node in nodes.items():
         manifest = manifests[name]
         if not manifest.items:
-            problems.append(f"node {name!r}: no row can be used: {manifest.bad[0]}")
+            problems.append(f"node {name!r}: no row can be used: {first(manifest.bad, CHECK)}")
             continue
         try:
             done = encode(manifest.items, configs[node.modality], skip_bad=True, told=_part(tell, name))
         except DataError as error:
-            say(error.problems, problems)
+            say(error.problems, 0, problems)
             continue
         if not skip:
-            say(done.bad, problems)
+            say(done.bad, len(manifest.items), problems)
         labels = None
         if manifest.labels is not None:
             labels = np.array([number.get(manifest.labels[i], UNLABELLED) for i in done.kept], dtype=np.int64)
@@ -139,12 +145,27 @@ def encode_rows(
     return rows
 
 
-def say(bad: Sequence[str], problems: Problems) -> None:
-    """Rows that cannot be used are problems, the first ones by name."""
-    problems += bad[:_SHOWN]
+def say(bad: Sequence[str], n: int, problems: Problems, by: str = CHECK) -> None:
+    """Rows that cannot be used are problems, the first ones by name.
+
+    Args:
+        bad: a line each.
+        n: rows there are: some that can be used are left if these are left out. 0: they cannot be left out.
+        problems: gets the lines.
+        by: the command that names all.
+    """
+    lines = list(bad[:_SHOWN])
     if len(bad) > _SHOWN:
         where = bad[_SHOWN].partition(":")[0]
-        problems.append(f"{where} and {len(bad) - _SHOWN - 1} more rows: as above; silos.skip_bad leaves such rows out")
+        lines.append(f"{where} and {len(bad) - _SHOWN - 1} more rows: as above; {by} names all")
+    if 0 < len(bad) < n:
+        lines[-1] += f"; {SKIP}"
+    problems += lines
+
+
+def first(lines: Sequence[str], by: str) -> str:
+    """The first of some lines, and what command names the others."""
+    return lines[0] + (f" (and {len(lines) - 1} more: {by} names all)" if len(lines) > 1 else "")
 
 
 def _part(tell: Told, name: str) -> Callable[[int, int], None]:

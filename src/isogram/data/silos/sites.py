@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from isogram.config import ModalityConfig, SiloNode, SilosConfig
 from isogram.data.anchor_set import AnchorTable, read_anchor_set
-from isogram.data.modalities import kind_of
 from isogram.data.modalities.encode import with_columns
-from isogram.data.sheets import Problems
+from isogram.data.modalities.encoders import check_encoder
+from isogram.data.sheets import Problems, meant
 from isogram.errors import ConfigError, DataError
 
 
@@ -38,9 +37,8 @@ def check_settings(silos: SilosConfig, problems: Problems, elsewhere: Sequence[s
     held = {node.modality for node in silos.nodes}
     for name in silos.modalities:
         if name not in held and name not in elsewhere:
-            near = get_close_matches(name, held, n=1)
-            meant = f"did you mean {near[0]!r}?" if near else f"they hold {', '.join(sorted(map(repr, held)))}"
-            problems.append(f"silos.modalities.{name}: no node holds {name!r}; {meant}")
+            told = meant(name, sorted(held), "they hold")
+            problems.append(f"silos.modalities.{name}: no node holds {name!r}; {told}")
 
 
 def modality_configs(
@@ -55,14 +53,7 @@ def modality_configs(
         problems: gets what is wrong.
         elsewhere: modalities that other sites hold; the anchor set has them, too.
     """
-    held = dict.fromkeys([*(node.modality for node in silos.nodes), *elsewhere])
-    configs = {modality: silos.modality(modality) for modality in held}
-    for modality, config in list(configs.items()):
-        try:
-            kind_of(config)
-        except ConfigError as error:
-            problems += [f"modality {modality!r}: {line}" for line in error.problems]
-            del configs[modality]
+    configs = known_kinds(silos, problems, elsewhere)
     if silos.anchors is None:
         problems.append("silos.anchors is not set; name the folder of the anchor set")
         return configs, None
@@ -72,3 +63,16 @@ def modality_configs(
         problems += error.problems
         return configs, None
     return {name: with_columns(config, table.items[name].items) for name, config in configs.items()}, table
+
+
+def known_kinds(silos: SilosConfig, problems: Problems, elsewhere: Sequence[str] = ()) -> dict[str, ModalityConfig]:
+    """Settings of each modality, but for those of no kind or encoder, which are noted."""
+    held = dict.fromkeys([*(node.modality for node in silos.nodes), *elsewhere])
+    configs = {modality: silos.modality(modality) for modality in held}
+    for modality, config in list(configs.items()):
+        try:
+            check_encoder(config)
+        except ConfigError as error:
+            problems += [f"modality {modality!r}: {line}" for line in error.problems]
+            del configs[modality]
+    return configs

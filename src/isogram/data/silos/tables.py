@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isogram.data.base import IntArray
-from isogram.data.sheets import Problems
+from isogram.data.sheets import Problems, meant
 from isogram.errors import ConfigError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -80,9 +79,7 @@ class TextTable:
                 f"{self.path}: column {wanted} holds {self.unread[name]}, which is no text; save text, numbers or paths"
             )
             return False
-        near = get_close_matches(name, self.columns, n=1) or [c for c in self.columns if c.lower() == name.lower()]
-        meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, self.columns))}"
-        problems.append(f"{self.path}: no column {wanted}; {meant}")
+        problems.append(f"{self.path}: no column {wanted}; {meant(name, self.columns)}")
         return False
 
 
