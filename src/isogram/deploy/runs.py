@@ -92,7 +92,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     """How far a run is: what `coordinate` wrote, or what there is before it has."""
     if (folder / STATE).exists():
         return dict(read_json(folder / STATE))
-    nothing = {"round": None, "rounds": 0, "complete": False, "untold": [], "nodes": {}, "problems": []}
+    nothing: dict[str, Any] = {"round": None, "rounds": 0, "complete": False, "untold": [], "nodes": {}, "problems": []}
     return {"run": folder.name} | nothing
 
 

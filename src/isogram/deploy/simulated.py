@@ -14,14 +14,14 @@ import torch
 from isogram.config import Config
 from isogram.data import FederatedData, open_data
 from isogram.deploy.board import headline
-from isogram.deploy.coordinate import FINAL, STATE, Plan, coordinate
+from isogram.deploy.coordinate import FINAL, Plan, coordinate
+from isogram.deploy.runs import read_state
 from isogram.deploy.worker import responder
 from isogram.errors import FederationError
 from isogram.federation.link import Link
 from isogram.federation.remote import Quorum
 from isogram.files import make_folder, write_atomic
 from isogram.local.respond import Responder
-from isogram.run_folder import read_json
 
 SETTINGS, HOME, NODES, RUN = "config.json", "engine", "nodes", "simulated"
 WAIT = 3600.0
@@ -52,7 +52,7 @@ def simulate(config: Config, folder: Path, say: Callable[[str], None]) -> Path:
     said: list[str] = []
 
     def watch(there: Path) -> None:
-        if (line := headline(read_json(there / STATE))) not in said:
+        if (line := headline(read_state(there))) not in said:
             said.append(line)
             say(line)
 
@@ -60,11 +60,10 @@ def simulate(config: Config, folder: Path, say: Callable[[str], None]) -> Path:
         coordinate(link, plan, folder, RUN, watch)
 
     run(list(sites), coordinated, partial(site, folder.absolute()), folder / HOME)
-    state = read_json(folder / STATE) if (folder / STATE).exists() else {"complete": False, "problems": []}
+    state = read_state(folder)
     if not state["complete"]:
-        raise FederationError(
-            *(state["problems"] or ["the simulation ended early; what the engine said of it is above"])
-        )
+        early = ["the simulation ended early; the engine said why, above"]
+        raise FederationError(*list[str](state["problems"] or early))
     return folder / FINAL
 
 

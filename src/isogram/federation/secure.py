@@ -11,6 +11,7 @@ from torch import Tensor
 from isogram.alignment import consensus_of_sums
 from isogram.alignment import unpack as unpack_gram
 from isogram.averaging import WeightedSum
+from isogram.errors import MessageError
 from isogram.federation.exchange import Member
 from isogram.federation.state import Federation
 from isogram.local.summing import bytes_of, rows_of, sum_label
