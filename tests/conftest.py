@@ -42,3 +42,31 @@ def bert(tmp_path_factory):
     from peft_models import BASES, save_base
 
     return save_base(BASES["bert"], tmp_path_factory.mktemp("only") / "base")
+
+
+@pytest.fixture(scope="session")
+def room(tmp_path_factory):
+    """Folder of a model and its banks, see `showroom.make`."""
+    import showroom
+
+    return showroom.make(tmp_path_factory.mktemp("room"))
+
+
+@pytest.fixture(scope="session")
+def site(room):
+    """The page's, not to be changed."""
+    import showroom
+
+    return showroom.open_site(room)
+
+
+@pytest.fixture(scope="session")
+def client(site):
+    """Of that page, without a token."""
+    import showroom
+    from fastapi.testclient import TestClient
+
+    from isogram.serve.app import create_app
+
+    with TestClient(create_app(site), base_url=showroom.HERE) as client:
+        yield client

@@ -26,6 +26,9 @@ KINDS = {"photo": "image", "sound": "audio", "note": "text"}
 ENCODERS = {modality: ModalityConfig(kind=kind) for modality, kind in KINDS.items()}
 RATE = 16000
 
+HERE = "http://127.0.0.1:8470"
+"""Where a page that is not served thinks it is."""
+
 
 def draw(thing, path):
     colour, shape, place = thing
@@ -130,6 +133,10 @@ def make(folder: Path) -> Path:
         bank = Bank.build(model, f"{modality}s", held, ids=names, cache=folder / "tokens")
         bank.save(folder / f"{modality}s.parquet")
     return folder
+
+
+def bank_of(site, node) -> int:
+    return next(i for i, bank in enumerate(site.banks) if bank.about["node"] == node)
 
 
 def open_site(folder: Path, **more) -> Site:

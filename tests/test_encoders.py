@@ -68,7 +68,7 @@ def test_whisper_hears_all_of_a_long_recording(tmp_path):
     [
         ("image", "minilm", "encoder 'minilm' reads text, not image; give builtin, lite0, hf:ORGANISATION/MODEL or "),
         ("text", "minilml", "there is no encoder 'minilml'; did you mean 'minilm'?"),
-        ("text", "x", "there is no encoder 'x'; give builtin, minilm, hf:ORGANISATION/MODEL or hf:./folder"),
+        ("text", "x", "there is no encoder 'x'; give builtin, minilm (English), hf:ORGANISATION/MODEL or hf:./folder"),
         ("table", "lite0", "encoder 'lite0' reads image, not table; give builtin"),
         (
             "pictures",

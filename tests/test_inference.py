@@ -257,12 +257,34 @@ def test_the_commands_embed_search_and_classify(own, tmp_path):
     plain = json.loads(RUN.invoke(app, [*asked, "anchor-3", "--plain", "--json"]).stdout)["hits"]
     assert all(hit["score"] == hit["cosine"] for hit in plain)
 
+    other = str(tmp_path / "other.parquet")
+    assert RUN.invoke(app, ["embed", model, str(public / "rna.csv"), "--node", "south", "-o", other]).exit_code == 0
+    both = ["search", model, bank, other, *asked[3:], "anchor-3", "-k", "2"]
+    hits = json.loads(RUN.invoke(app, [*both, "--json"]).stdout)["hits"]
+    assert [(hit["rank"], hit["bank"]) for hit in hits] == [(1, bank), (2, bank), (1, other), (2, other)]
+    assert hits[:2] == found["hits"] and hits[2]["id"] == "anchor-3"
+    titles = [line.strip() for line in RUN.invoke(app, both).stdout.splitlines() if ": node " in line]
+    assert titles == [f"{bank}: node lab", f"{other}: node south"]
+    wrong = RUN.invoke(
+        app, ["search", model, str(own / "lab.csv"), bank, str(tmp_path / "none"), *asked[3:], "anchor-3"]
+    )
+    assert wrong.exit_code == 2 and [name in wrong.stderr for name in ("lab.csv", "none", bank)] == [True, True, False]
+
     done = RUN.invoke(app, ["classify", model, str(own / "lab.csv"), "--node", "lab"])
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["class"] for row in rows] == Model.load(model).classify("lab", read_tokens(own / "lab.csv"))
     out = tmp_path / "classes.csv"
     done = RUN.invoke(app, ["classify", model, str(own / "lab.csv"), "--node", "lab", "-o", str(out)])
     assert done.exit_code == 0 and list(csv.DictReader(io.StringIO(out.read_text()))) == rows
+
+
+def test_classes_are_printed_without_what_steers_a_terminal_and_written_as_they_are(own, tmp_path):
+    table, out = tmp_path / "lab.csv", tmp_path / "classes.csv"
+    table.write_text((own / "lab.csv").read_text().replace("lab-3,", "lab\x1b[2J,"))
+    command = ["classify", str(own / "model.safetensors"), str(table), "--node", "lab"]
+    shown = RUN.invoke(app, command)
+    assert shown.exit_code == 0 and "\x1b" not in shown.stdout and "\nlab\\x1b[2J," in shown.stdout, shown.output
+    assert RUN.invoke(app, [*command, "-o", str(out)]).exit_code == 0 and "lab\x1b[2J," in out.read_text()
 
 
 def test_wrong_questions_are_told(own, tmp_path):

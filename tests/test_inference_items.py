@@ -26,7 +26,7 @@ from isogram.data.modalities.base import Item
 from isogram.data.pictures.features import read_catalogue, read_part
 from isogram.data.pictures.stamps import stamps_folder
 from isogram.data.silos.load import load_silos
-from isogram.errors import DataError
+from isogram.errors import ConfigError, DataError
 from isogram.inference import Bank, Model, read_source
 from isogram.inference.source import as_items
 from isogram.model.card import card, python
@@ -184,8 +184,11 @@ def test_a_model_knows_its_anchor_folder_and_its_encoders_files(tmp_path):
     final_model(federation.align(data, Config(data="silos", silos=silos)), data).save(tmp_path / "model.safetensors")
     model, files = isogram.Model.load(tmp_path), data.sources["encoder_files"]["name"]
     text = card(model.saved)
-    assert f"bert #{files[:16]} |" in text and f"the hash `{hash_anchor_set(tmp_path / 'anchors')}`" in text
+    assert f"| name | text | hf:bert #{files[:16]} (a local folder) |" in text and str(tmp_path) not in text
+    assert f"the hash `{hash_anchor_set(tmp_path / 'anchors')}`" in text
     before = model.embed("desk", ["the pump hums"])
+    assert str(tmp_path) not in "".join(Bank.build(model, "desk", ["the pump hums"]).about.values())
+    _is_handed_on_without_paths(tmp_path, model, before)
     bert = BertModel.from_pretrained(tmp_path / "bert")
     with torch.no_grad():
         bert.embeddings.word_embeddings.weight += 0.1
@@ -198,6 +201,20 @@ def test_a_model_knows_its_anchor_folder_and_its_encoders_files(tmp_path):
     shutil.copytree(tiny("bert"), tmp_path / "bert", dirs_exist_ok=True)
     encoders._made.cache_clear()
     np.testing.assert_array_equal(isogram.Model.load(tmp_path).embed("desk", ["the pump hums"]), before)
+
+
+def _is_handed_on_without_paths(folder, model, before):
+    """No file of an export has the folder; with a copy of the encoder beside it, it is the same model."""
+    done = RUN.invoke(app, ["export", str(folder), str(folder / "out")])
+    assert done.exit_code == 0, done.output
+    for path in (folder / "out").rglob("*"):
+        assert str(folder).encode() not in path.read_bytes(), path
+    handed = isogram.Model.load(folder / "out")
+    assert handed.fingerprint == model.fingerprint
+    with pytest.raises(ConfigError, match=rf"there is no folder {folder / 'out' / 'bert'}; .*copy there"):
+        handed.embed("desk", ["the pump hums"])
+    shutil.copytree(folder / "bert", folder / "out" / "bert")
+    np.testing.assert_array_equal(handed.embed("desk", ["the pump hums"]), before)
 
 
 @pytest.mark.parametrize(

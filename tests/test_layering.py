@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "isogram"
 
 LAYERS = (
     "errors",
+    "console",
     "files",
     "goal",
     "privacy",

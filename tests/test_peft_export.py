@@ -2,6 +2,7 @@
 
 import errno
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from peft_models import WEIGHTS, assert_same, in_peft, run, saved
 from safetensors.torch import load_file
 
 from isogram.errors import ConfigError, DataError, StorageError
+from isogram.model import SavedModel
 from isogram.model.peft_export import export_model
 
 # PEFT asks transformers for a property that the latter deprecates.
@@ -38,6 +40,10 @@ def test_nodes_that_share_everything_get_one(bert, tmp_path):
     done = export_model(model, tmp_path / "new" / "out")
     assert done.folders == {"": tmp_path / "new" / "out"}
     assert_same(run(done.peft), model.shared("b"))
+    home = str(Path(bert).parent)
+    assert home in done.peft and not [p for p in (tmp_path / "new").rglob("*.*") if home.encode() in p.read_bytes()]
+    shutil.copytree(bert, tmp_path / "new" / "out" / Path(bert).name)
+    assert_same(SavedModel.load(tmp_path / "new" / "out" / "model.safetensors").shared("b"), model.shared("b"))
 
 
 @pytest.mark.parametrize("method", ["geolora", "geodora", "full"])

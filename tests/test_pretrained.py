@@ -166,6 +166,8 @@ def test_kinds_without_encoders_of_the_hub_say_so(kind):
         encoder_of(ModalityConfig(kind=kind, encoder="hf:some/model"))
 
 
-def test_a_folder_that_is_not_there_is_named():
-    with pytest.raises(ConfigError, match="hf:/nowhere/model cannot be loaded"):
-        encoder_of(ModalityConfig(kind="text", encoder="hf:/nowhere/model"))
+@pytest.mark.parametrize("name", ["/nowhere/model", "./nowhere", "~/nowhere"])
+def test_a_folder_that_is_not_there_is_named_and_the_hub_is_not_blamed(name):
+    with pytest.raises(ConfigError, match=f"hf:{name} cannot be loaded: there is no folder {name}; correct") as caught:
+        encoder_of(ModalityConfig(kind="text", encoder=f"hf:{name}"))
+    assert "Hub" not in str(caught.value) and "hub" not in str(caught.value)

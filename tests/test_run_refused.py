@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import showroom
 import torch
 from rich.console import Console
 from table_runs import QUIET, run_module, settings
@@ -15,6 +16,7 @@ from tables import shuffle_anchors
 
 from isogram.data import open_data
 from isogram.errors import ConfigError, DataError, RefusedError, RunError
+from isogram.files import make_folder
 from isogram.progress import Watch
 from isogram.run import diagnose, run
 
@@ -36,6 +38,32 @@ def test_a_folder_with_a_run_is_not_written_over(whole, file):
     before = unchanged(whole.folder)
     refused(settings(file, whole.folder.parent), RunError, "holds a run already", "--resume")
     assert unchanged(whole.folder) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_wrong_settings_are_told_before_the_folder_that_holds_a_run(whole, file, resume, tmp_path):
+    """Else somebody finds another name first, and then hears of them."""
+    before = unchanged(whole.folder)
+    wrong = settings(file, whole.folder.parent, "model.target=nothing")
+    refused(wrong, ConfigError, "model.target = 'nothing' matches no linear layer", resume=resume)
+    tables = tmp_path / "tables"
+    shutil.copytree(file.parent, tables)
+    (tables / "north.csv").unlink()
+    refused(settings(tables / "own.toml", whole.folder.parent), DataError, "no file", "north.csv", resume=resume)
+    assert unchanged(whole.folder) == before
+
+
+def test_wrong_silos_are_told_before_the_folder_and_no_item_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOGRAM_CACHE", str(tmp_path / "cache"))
+    config = showroom.on_disk(tmp_path)
+    make_folder(tmp_path / "runs" / "shop")
+    (tmp_path / "runs" / "shop" / "thesis.tex").write_text("precious")
+    refused(config, RunError, "no run folder but holds thesis.tex")
+    for encoder, said in (("minilml", "no encoder 'minilml'"), ("hf:/nowhere/x", "there is no folder /nowhere/x")):
+        note = config.silos.modalities["note"].model_copy(update={"encoder": encoder})
+        silos = config.silos.model_copy(update={"modalities": {**config.silos.modalities, "note": note}})
+        refused(config.model_copy(update={"silos": silos}), DataError, "modality 'note': ", said)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_folder_of_another_configuration_is_refused_with_what_differs(whole, file):
@@ -232,7 +260,7 @@ def test_a_rank_that_the_anchors_cannot_carry_is_refused(file, tmp_path):
         (["model.rank=50"], ["model.rank = 50", "48 x 48", "48 or less"]),
         (["model.target=nothing"], ["model.target = 'nothing' matches no linear layer", "dense, key, query, value"]),
         (["model.target=*proj"], ["'*proj' is no regular expression", "give a list"]),
-        (["model.trunk=./nowhere"], ["nowhere' cannot be loaded", "save_pretrained"]),
+        (["model.trunk=./nowhere"], ["nowhere' cannot be loaded: there is no such folder", "save_pretrained"]),
         (["model.start=./nowhere"], ["nowhere"]),
     ],
 )
@@ -259,7 +287,9 @@ def test_tensorboard_logs_every_term_of_every_node_once_also_after_an_interrupti
 
 def test_tensorboard_that_is_not_installed_is_told_before_anything_is_done(file, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    refused(settings(file, tmp_path, "output.tensorboard=true"), ConfigError, "pip install isogram[tensorboard]")
+    refused(
+        settings(file, tmp_path, "output.tensorboard=true"), ConfigError, "pip install -e '.[tensorboard]' in the clone"
+    )
     assert not (tmp_path / "own").exists()
 
 

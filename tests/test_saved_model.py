@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from damage import spoil
+from damage import KINDS, places, spoil, with_wrong
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import planted
@@ -19,6 +19,7 @@ from isogram.data import evaluation
 from isogram.errors import DataError, IsogramError
 from isogram.inference import Model
 from isogram.model import SavedModel
+from isogram.model.card import card, python
 from isogram.tensor_file import read_tensors, write_tensors
 
 CONFIG = Config(
@@ -180,16 +181,53 @@ def test_a_damaged_file_is_told_or_can_be_used(parts, tmp_path, data):
         if data.draw(st.booleans()):
             del tensors[name]
     write_tensors(tmp_path / "model", tensors, header)
+    told = used(tmp_path / "model", rows)
+    assert all(problem.strip() for problem in told)
+
+
+def used(path, rows):
+    """What is told of a model file that is loaded and used for all that there is: problems, or that it can be."""
     try:
-        model = Model.load(tmp_path / "model")
+        model = Model.load(path)
+        assert model.fingerprint and card(model.saved) and python(model.saved)
         for node in model.nodes:
             assert np.isfinite(model.embed(node, rows.get(node, np.zeros((1, 1, 1))))).all()
             model.classify(node, rows.get(node, np.zeros((1, 1, 1))))
+            with pytest.raises(IsogramError):  # they are tables of numbers: no file is an item of theirs
+                model.embed(node, ["no such file"])
     except IsogramError as error:
-        told = error.problems
-    else:
-        told = ("it can be used",)
-    assert all(problem.strip() for problem in told)
+        return error.problems
+    return ("it can be used",)
+
+
+ABOUT = {
+    "encoder_files": {"a": "0" * 64},
+    "anchor_folder": "0" * 64,
+    "notes": ["a note"],
+    "part_of": "0123456789abcdef",
+}
+"""What the planted data's own header lacks."""
+
+
+def test_a_header_of_wrong_types_is_told_at_every_key(data, tmp_path):
+    path = tmp_path / "model"
+    final_model(federation.align(data, CONFIG), data).save(path)
+    tensors, header = read_tensors(path)
+    header["about"] |= ABOUT
+    header["encoders"] = {"a": {"kind": "image", "encoder": "builtin", "rate": 100, "columns": ["x"]}}
+    header["privacy"] = {"epsilon": 5.0, "noise": "secret"}
+    rows = {node.name: node.tokens[:1] for node in data.nodes}
+    write_tensors(path, tensors, header)
+    assert used(path, rows) == ("it can be used",)
+    refused = set()
+    for place in places(header):
+        for value in KINDS:
+            write_tensors(path, tensors, with_wrong(header, place, value))
+            told = used(path, rows)
+            assert len(told) == 1 and told[0].strip() and "\n" not in told[0], (place, value)
+            if "is damaged (" in told[0] or "no model of this version" in told[0]:
+                refused.add(place)
+    assert refused == {*places(header)}, "of each type there is, at least one is wrong everywhere"
 
 
 def test_what_is_damaged_is_told_with_its_file(parts, tmp_path):

@@ -22,11 +22,6 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory):
-    return showroom.make(tmp_path_factory.mktemp("room"))
-
-
-@pytest.fixture(scope="module")
 def address(room):
     """Of the command as people start it; ended as they end it."""
     banks = [str(room / f"{modality}s.parquet") for modality in showroom.ENCODERS]

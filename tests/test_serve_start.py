@@ -103,6 +103,55 @@ def test_banks_are_read_until_something_changes(shop):
     assert said == []
 
 
+def test_rows_that_are_no_items_are_counted_among_those_left_out(shop):
+    folder, table = shop / "runs" / "shop", shop / "notes.csv"
+    before = table.read_text()
+    assert of_run(folder, silent, print).about["banks"][2]["left_out"] == 0
+    try:
+        table.write_text(before + "a red disc,,calm\n,note 9,wild\n")
+        for _ in range(2):  # as it is built, and as it is read again
+            site = of_run(folder, silent, print)
+            assert len(site.banks[2]) == 6 and site.about["banks"][2]["left_out"] == 2
+            assert "notes.csv, line 8, column 'id': no id" in "".join(site.banks[2].bad)
+    finally:
+        table.write_text(before)
+    assert of_run(folder, silent, print).about["banks"][2]["left_out"] == 0
+
+
+@pytest.mark.parametrize("column", ["mood", "id"])
+def test_a_label_or_an_id_that_changes_changes_the_bank(shop, column):
+    folder, table = shop / "runs" / "shop", shop / "notes.csv"
+    before = table.read_text()
+    of_run(folder, silent, print)
+    try:
+        table.write_text(before.replace("note 3,wild", "note 3,calm" if column == "mood" else "note 33,wild"))
+        notes = of_run(folder, silent, print).banks[2]
+        assert (notes[3].id, notes[3].label) == (("note 3", "calm") if column == "mood" else ("note 33", "wild"))
+    finally:
+        table.write_text(before)
+
+
+def test_banks_of_another_node_or_model_are_refused_and_built_anew(shop):
+    folder, told, said = shop / "runs" / "shop", [], []
+
+    def tell(part, done, total):
+        told.append(part)
+
+    right = of_run(folder, tell, said.append)
+    photos, notes = (folder / "banks" / f"{node}.parquet" for node in ("photos", "notes"))
+    other = replace(right.banks[2], about=dict(right.banks[2].about) | {"model": "0123456789abcdef"})
+    for write, words in (
+        (lambda: notes.write_bytes(photos.read_bytes()), "holds items of node 'photos', not of 'notes'"),
+        (lambda: other.save(notes), "was embedded by another model"),
+    ):
+        write()
+        told.clear()
+        said.clear()
+        again = of_run(folder, tell, said.append)
+        assert set(told) == {"notes"} and [bank.about for bank in again.banks] == [bank.about for bank in right.banks]
+        assert len(said) == 1 and words in said[0] and "embed its items again" in said[0]
+
+
 def test_what_is_damaged_of_the_banks_is_built_anew(shop):
     folder, told, said = shop / "runs" / "shop", [], []
 
@@ -138,7 +187,7 @@ def test_an_encoder_out_of_a_folder_is_told_without_it(shop):
         "note": ModalityConfig(kind="text"),
     }
     told = {one["name"]: one["encoder"] for one in standing(shop / "runs" / "shop", encoders)["modalities"]}
-    assert told == {"photo": "hf:seer", "sound": "", "note": "builtin"}
+    assert told == {"photo": "hf:seer (a local folder)", "sound": "", "note": "builtin"}
 
 
 def test_what_is_no_complete_run_on_silos_is_refused(shop, tmp_path):
@@ -263,7 +312,7 @@ def test_the_showpiece_holds_what_no_node_has_seen(made_up, tmp_path):
     names = [made_up.stamps[made_up.complete[i]].name for i in held]
     assert list(shelves) == list(MODALITIES) and len(names) == HELD_OUT
     for modality, shelf in shelves.items():
-        assert list(shelf.ids) == names and not shelf.labels
+        assert list(shelf.ids) == names and set(shelf.labels) == {""}
         for name, item in zip(names, shelf.items, strict=True):
             if modality == "text":
                 assert item.text == name

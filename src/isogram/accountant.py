@@ -178,6 +178,6 @@ def opacus(module: str) -> Any:
         return import_module(f"opacus.{module}")
     except ImportError as error:
         raise ConfigError(
-            "privacy.epsilon with rounds needs Opacus: pip install isogram[privacy], or set privacy.epsilon or "
-            "train.weights.task to 0"
+            "privacy.epsilon with rounds needs Opacus: pip install -e '.[privacy]' in the clone, or set "
+            "privacy.epsilon or train.weights.task to 0"
         ) from error

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import tomlkit
 from pydantic import BaseModel, ValidationError
 
-from isogram.config import FILES, SILOS, Config, SilosConfig
+from isogram.config import FILES, SILOS, Config, SilosConfig, found_from
 from isogram.errors import ConfigError
 from isogram.goal import GOVERNED
 from isogram.privacy import FOLLOWS
@@ -165,7 +165,7 @@ def _rooted(config: Config, folder: Path) -> Config:
     held_out = {modality: folder / path for modality, path in config.files.held_out.items()}
     files = config.files.model_copy(update={"nodes": nodes, "held_out": held_out})
     silos = _rooted_silos(config.silos, folder)
-    paths = {key: _at(folder, getattr(config.model, key)) for key in ("trunk", "start")}
+    paths = {key: found_from(getattr(config.model, key), folder) for key in ("trunk", "start")}
     return config.model_copy(update={"files": files, "silos": silos, "model": config.model.model_copy(update=paths)})
 
 
@@ -173,16 +173,10 @@ def _rooted_silos(silos: SilosConfig, folder: Path) -> SilosConfig:
     nodes = tuple(node.model_copy(update={"data": folder / node.data.expanduser()}) for node in silos.nodes)
     anchors = None if silos.anchors is None else folder / silos.anchors.expanduser()
     modalities = {
-        name: one.model_copy(update={"encoder": "hf:" + _at(folder, one.encoder.removeprefix("hf:"))})
-        if one.encoder.startswith("hf:")
-        else one
+        name: one.model_copy(update={"encoder": found_from(one.encoder, folder)})
         for name, one in silos.modalities.items()
     }
     return silos.model_copy(update={"nodes": nodes, "anchors": anchors, "modalities": modalities})
-
-
-def _at(folder: Path, text: str) -> str:
-    return str((folder / text).resolve()) if text.startswith(".") else text
 
 
 def to_toml(config: Config) -> str:
@@ -287,7 +281,7 @@ _SILOS = """
 #
 # [silos.modalities.photo]                    # a column of the anchor table; absent: the defaults of its kind
 # kind = "image"                              # image, audio, text, series, table, sequence
-# encoder = "builtin"                         # or lite0, whisper-tiny, minilm, hf:ORGANISATION/MODEL
+# encoder = "builtin"                         # or lite0, whisper-tiny, minilm (English), hf:ORGANISATION/MODEL
 # # rate = 16000                              # audio, series: samples a second
 # # columns = ["a", "b"]                      # table, series: columns with numbers
 #

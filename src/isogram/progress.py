@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from isogram.console import printable
 from isogram.federation import Federation, Tick
 from isogram.local import Node
 from isogram.messages import Ledger
@@ -23,12 +24,13 @@ class Steps:
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         bar = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        note = TextColumn("[dim]{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+        column = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        note = TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=column)
         self._console = console
         self._bars = Progress(*bar, note, console=console, expand=True, disable=not console.is_terminal)
         self._tasks = {name: self._bars.add_task(name, total=None, start=False, note="") for name in names}
@@ -52,7 +54,7 @@ class Steps:
     def say(self, note: str) -> None:
         """What the step is about to do."""
         assert self._at is not None, "begin a step first"
-        self._bars.update(self._at, note=note)
+        self._bars.update(self._at, note=printable(note))
         if self._bars.disable and note:
             self._console.print(f"{self._name}: {note}", highlight=False)
 
@@ -66,7 +68,6 @@ class Steps:
         """Stop the step's clock."""
         assert self._at is not None, "begin a step first"
         self.say(note)
-        self._bars.update(self._at, note=note)
         self._bars.stop_task(self._at)
 
 
@@ -74,7 +75,8 @@ class Parts:
     """Long work that comes in parts of known length, a bar each; a line as each begins where the output is none."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+        name = TextColumn("{task.description}", markup=False)
+        columns = (name, BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
         self._console = console
         self._bars = Progress(*columns, console=console, disable=not console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
@@ -89,7 +91,7 @@ class Parts:
     def tell(self, part: str, done: int, total: int) -> None:
         """So much of a part is done."""
         if part not in self._tasks:
-            self._tasks[part] = self._bars.add_task(part, total=total)
+            self._tasks[part] = self._bars.add_task(printable(part), total=total)
             if self._bars.disable:
                 self._console.print(f"{part}: {total}", highlight=False)
         self._bars.update(self._tasks[part], completed=done)

@@ -284,6 +284,7 @@ def summary_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            "output.tensorboard = true needs TensorBoard: pip install isogram[tensorboard], or set it to false"
+            "output.tensorboard = true needs TensorBoard: pip install -e '.[tensorboard]' in the clone, or set it to "
+            "false"
         ) from error
     return SummaryWriter

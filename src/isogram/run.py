@@ -15,7 +15,7 @@ from isogram.accountant import budget_of
 from isogram.alignment import DEFAULT_RANK
 from isogram.bench import Row
 from isogram.config import Config
-from isogram.data import FederatedData, open_data
+from isogram.data import FederatedData, check_data, open_data
 from isogram.doctor import Diagnosis, examine
 from isogram.egress import Ask
 from isogram.errors import ConfigError, DataError, IsogramError, RefusedError, RunError
@@ -92,7 +92,11 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
         summary_writer()  # told now rather than after the alignment, if it is missing
     budget_of(config)  # so is a missing Opacus, or a privacy that no noise gives
     folder = config.output.folder / config.name
-    check_folder(folder, config, resume)
+    try:
+        check_folder(folder, config, resume)
+    except RunError:
+        _check_settings(config)  # else they are told once another name has been found
+        raise
     watch.say("reading data")
     data = open_data(config, watch.part)
     if not (folder / CONFIG).exists():
@@ -130,6 +134,17 @@ def run(config: Config, watch: Watch, *, resume: bool = False, force: bool = Fal
     notes = data.notes if fed.budget is None else (*data.notes, spent_privacy(fed))
     resumed = resumed_at if begun else None
     return Outcome(folder, diagnosis, rows, scope(data), notes, config.train.rounds, resumed, recorder.not_run)
+
+
+def _check_settings(config: Config) -> None:
+    """Whether a run could begin in another folder, as far as that is told in seconds.
+
+    Raises:
+        ConfigError, DataError: it could not.
+    """
+    check_data(config)
+    if config.train.rounds and config.model.trunk != "none":
+        SharedModel(config.model, 1)  # of how many coordinates depends on the anchors
 
 
 def check_device(name: str) -> None:

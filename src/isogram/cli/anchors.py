@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isogram.cli.options import Json, Quiet, consoles, explained, print_json, read_settings
+from isogram.cli.options import Json, Quiet, consoles, explained, print_json, read_settings, say
 from isogram.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def hash_set(folder: Folder, as_json: Json = False) -> None:
         if as_json:
             print_json({"hash": found})
         else:
-            typer.echo(found)
+            say(found)
 
 
 def fill(
@@ -126,11 +126,11 @@ def fill(
             return
         if not quiet:
             left = f"; {len(done.left):,} could not be made: {few(done.left)}" if done.left else ""
-            typer.echo(f"{done.folder}: {len(done.filled):,} items of {modality} made by {by}{left}")
+            say(f"{done.folder}: {len(done.filled):,} items of {modality} made by {by}{left}")
         if done.unknown:
-            typer.echo(f"note: {by} has items of concepts that the set does not know: {few(done.unknown)}", err=True)
+            say(f"note: {by} has items of concepts that the set does not know: {few(done.unknown)}", err=True)
         if not done.real:
-            typer.echo(
+            say(
                 "note: no concept has a real item (quality 1) in every modality now, so a run of all of them has "
                 'nothing to hold out by measure = "anchors": set measure = "rows" or held_out = 0, or give some '
                 f"concepts a real item of {modality}",

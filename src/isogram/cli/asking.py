@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from isogram.cli.options import say
 from isogram.errors import EgressError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def asker(watch: Watch) -> Ask:
 
     def ask(question: Question) -> Literal["yes", "no", "all"]:
         with watch.paused():
-            typer.echo(told(question), err=True)
+            say(told(question), err=True)
             while True:
                 try:
                     text = typer.prompt("send it? y: yes, n: no, a: all of this kind at all nodes", err=True)

@@ -19,6 +19,7 @@ from isogram.cli.options import (
     print_json,
     read_settings,
     row_records,
+    say,
 )
 from isogram.errors import ConfigError
 
@@ -119,7 +120,7 @@ def table(
         made = documentation.blocks(found)
         for file in files:
             write_atomic(file, documentation.fill(file.read_text(), made).encode())
-            typer.echo(f"wrote {file}")
+            say(f"wrote {file}")
         if picture is not None:
             documentation.picture(found, picture)
-            typer.echo(f"drew {picture}")
+            say(f"drew {picture}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from isogram.cli.options import Json, Quiet, consoles, explained, print_json
+from isogram.cli.options import Json, Quiet, consoles, explained, print_json, say
 from isogram.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def list_data(as_json: Json = False) -> None:
             print_json(found)
             return
         for entry in found:
-            typer.echo(f"{entry['name']:<18} {'here ' if entry['here'] else 'fetch'}  {entry['about']}")
+            say(f"{entry['name']:<18} {'here ' if entry['here'] else 'fetch'}  {entry['about']}")
 
 
 def fetch_data(
@@ -49,7 +49,7 @@ def fetch_data(
             with Parts(progress) as parts:
                 fetch_all(name, deb=deb, told=parts.tell)
             if not quiet and not as_json:
-                typer.echo(f"{name} is in {cache_dir()}")
+                say(f"{name} is in {cache_dir()}")
         if as_json:
             print_json({"cache": str(cache_dir()), "names": list(wanted)})
 
@@ -70,4 +70,4 @@ def example_data(
         if as_json:
             print_json({"config": str(config)})
         elif not quiet:
-            typer.echo(f"wrote {config}; next: isogram node check {config}, then isogram run {config}")
+            say(f"wrote {config}; next: isogram node check {config}, then isogram run {config}")

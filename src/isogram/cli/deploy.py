@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isogram.cli.options import Data, File, Json, Set, explained, print_json, read_settings
+from isogram.cli.options import Data, File, Json, Set, consoles, explained, print_json, read_settings, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def init(
             )
         else:
             for line in _told(done):
-                typer.echo(line)
+                say(line)
 
 
 def _told(done: Done) -> Iterator[str]:
@@ -75,11 +75,11 @@ def check(
             print_json({"notes": found.notes, "problems": found.problems})
         else:
             for note in found.notes:
-                typer.echo(note)
+                say(note)
         if found.problems:
             raise ConfigError(*found.problems)
         if not as_json:
-            typer.echo("nothing wrong")
+            say("nothing wrong")
 
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The server's folder, that `init` made.")]
@@ -92,7 +92,7 @@ def server(path: Folder) -> None:
     with explained("stopped; what is complete stays, and `isogram deploy resume` goes on"):
         from isogram.deploy.running import run_server
 
-        run_server(path, typer.echo)
+        run_server(path, say)
 
 
 def node(
@@ -102,7 +102,7 @@ def node(
     with explained("stopped; the node may come back at any time"):
         from isogram.deploy.running import run_node
 
-        run_node(site, typer.echo)
+        run_node(site, say)
 
 
 def start(
@@ -143,12 +143,10 @@ def status(
         elif as_json:
             print_json(read_state(folder))
         else:
-            from rich import print as show
-
             state = read_state(folder)
-            show(board(state))
+            consoles(False, False)[0].print(board(state))
             for line in state["problems"]:
-                typer.echo(line)
+                say(line)
 
 
 def simulate(
@@ -162,11 +160,11 @@ def simulate(
     with explained("interrupted: the same command goes on"):
         from isogram.deploy.simulated import simulate as run
 
-        final = run(read_settings(file, data, settings), out, lambda line: typer.echo(line, err=True))
+        final = run(read_settings(file, data, settings), out, lambda line: say(line, err=True))
         if as_json:
             print_json({"server": str(final), "nodes": str(out / "nodes")})
         else:
-            typer.echo(f"the server's part is {final}, the nodes' models are in {out / 'nodes'}")
+            say(f"the server's part is {final}, the nodes' models are in {out / 'nodes'}")
 
 
 def stop(path: Folder, name: Name = "") -> None:
@@ -174,7 +172,7 @@ def stop(path: Folder, name: Name = "") -> None:
     with explained():
         from isogram.deploy.runs import stop as end
 
-        typer.echo(f"run {end(path, name).name} is stopped; go on: isogram deploy resume {shlex.quote(str(path))}")
+        say(f"run {end(path, name).name} is stopped; go on: isogram deploy resume {shlex.quote(str(path))}")
 
 
 _GOES_ON = "the run goes on at the server; watch it by `isogram deploy status -f`"
@@ -187,7 +185,7 @@ def _watched(path: Path, folder: Path, detach: bool, as_json: bool) -> None:
     from isogram.errors import FederationError
 
     if detach:
-        typer.echo(f"run {folder.name} in {folder}")
+        say(f"run {folder.name} in {folder}")
         return
     if as_json:
         last: list[dict[str, object]] = []
@@ -195,17 +193,17 @@ def _watched(path: Path, folder: Path, detach: bool, as_json: bool) -> None:
         def tell(state: dict[str, object]) -> None:
             if last[-1:] != [state]:
                 last[:] = [state]
-                typer.echo(json.dumps(state))
+                say(json.dumps(state))
 
         problems = follow(path, folder, tell)
     else:
         from rich.live import Live
 
-        with Live(refresh_per_second=2) as live:
+        with Live(console=consoles(False, False)[0], refresh_per_second=2) as live:
             problems = follow(path, folder, lambda state: live.update(board(state)))
     if problems:
         raise FederationError(*problems)
     if not as_json:
         from isogram.deploy.runs import read_state
 
-        typer.echo(f"{headline(read_state(folder))}; {folder}")
+        say(f"{headline(read_state(folder))}; {folder}")

@@ -51,17 +51,25 @@ def explained(interrupted: str = "interrupted") -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print text that may hold names, paths or items: no other way leads past `printable`."""
+    from isogram.console import printable
+
+    typer.echo(printable(text), err=err, nl=nl)
+
+
 def _stderr(text: str, colour: str) -> None:
-    first, colon, rest = text.partition(":")
+    from isogram.console import printable
+
+    first, colon, rest = printable(text).partition(":")
     typer.echo(typer.style(first, fg=colour) + colon + rest, err=True)
 
 
 def consoles(quiet: bool, as_json: bool) -> tuple[Console, Console]:
     """Where results go, and where progress goes."""
-    from rich.console import Console
+    from isogram.console import SafeConsole
 
-    plain: dict[str, Any] = {"markup": False, "emoji": False}  # names and paths may hold brackets
-    return Console(quiet=as_json, **plain), Console(stderr=True, quiet=quiet, **plain)
+    return SafeConsole(quiet=as_json), SafeConsole(stderr=True, quiet=quiet)
 
 
 def read_settings(file: Path | None, data: str | None, settings: Sequence[str] | None) -> Config:

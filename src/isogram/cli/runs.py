@@ -22,6 +22,7 @@ from isogram.cli.options import (
     print_json,
     read_settings,
     row_records,
+    say,
 )
 from isogram.errors import ConfigError
 
@@ -53,7 +54,7 @@ def init(
         name = shlex.quote(str(file))
         check = f"isogram node check {name}, " if own == SILOS else ""
         then = f"fill in [{own}], then: {check}" if own else "next: "
-        typer.echo(f"wrote {file}; {then}isogram doctor {name}, then isogram run {name}")
+        say(f"wrote {file}; {then}isogram doctor {name}, then isogram run {name}")
 
 
 def doctor(
@@ -143,7 +144,7 @@ def write_report(
         if as_json:
             print_json({"page": str(path), "bytes": path.stat().st_size})
         elif not quiet:
-            typer.echo(f"wrote {path}")
+            say(f"wrote {path}")
 
 
 def audit(
@@ -193,11 +194,11 @@ def export(
             print_json({"folder": str(folder), "folders": folders, "python": done.python, "peft": done.peft})
         elif not quiet:
             adapter = ", an adapter for PEFT" if folder in done.folders.values() else ""
-            typer.echo(f"wrote {folder}: the model, its card{adapter}")
+            say(f"wrote {folder}: the model, its card{adapter}")
             for name, path in done.folders.items():
                 if path != folder:
-                    typer.echo(f"wrote {path}{name and f': node {name}'}")
-            typer.echo("\n".join(part for part in (done.python, done.peft) if part))
+                    say(f"wrote {path}{name and f': node {name}'}")
+            say("\n".join(part for part in (done.python, done.peft) if part))
 
 
 def demo(

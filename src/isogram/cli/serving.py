@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isogram.cli.options import Quiet, consoles, explained
+from isogram.cli.options import Quiet, consoles, explained, say
 from isogram.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _door(host: str, port: int | None, token: str | None) -> Door:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"serving needs more: pip install isogram[serve,silos] ({error})") from error
+        raise ConfigError(f"serving needs more: pip install -e '.[serve,silos]' in the clone ({error})") from error
     from isogram.serve.start import Door
 
     return Door.of(host, port, token)
@@ -103,7 +103,7 @@ def _of_run(folder: Path, quiet: bool, *, private: bool = False) -> Site:
     with Parts(consoles(quiet, False)[1]) as parts:
         site = opening.of_run(folder, parts.tell, said.append, private=private)
     for line in said:
-        typer.echo(line, err=True)
+        say(line, err=True)
     return site
 
 
@@ -112,5 +112,5 @@ def _serve(site: Site, door: Door, browser: bool) -> None:
 
     for bank in site.banks:
         if bank.bad:
-            typer.echo(f"{bank.about['node']}: {len(bank.bad)} items are left out; the first: {bank.bad[0]}", err=True)
-    start(site, door, lambda text: typer.echo(text), browser=browser)
+            say(f"{bank.about['node']}: {len(bank.bad)} items are left out; the first: {bank.bad[0]}", err=True)
+    start(site, door, say, browser=browser)

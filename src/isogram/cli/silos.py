@@ -32,6 +32,8 @@ def check(
     """Read a node's data and say what was understood, and all that is wrong."""
     with explained():
         from isogram.config import ModalityConfig, SiloNode
+        from isogram.console import printable
+        from isogram.data.modalities import kind_of
         from isogram.data.silos.check import check_config, check_node
         from isogram.progress import Parts
 
@@ -49,8 +51,9 @@ def check(
             if settings:
                 found = check_config(read_settings(data, None, None), node, parts.tell)
             else:
-                one = SiloNode(name=data.stem or str(data.resolve().name), modality=str(kind), data=data, column=column)
-                found = [check_node(one.name, one, ModalityConfig(kind=str(kind)), parts.tell)]
+                name, known = printable(data.resolve().stem) or "data", kind_of(ModalityConfig(kind=str(kind))).name
+                one = SiloNode(name=name, modality=known, data=data, column=column)
+                found = [check_node(name, one, ModalityConfig(kind=known), parts.tell)]
         for checked in found:
             for line in _told(checked):
                 console.print(line, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isogram.cli.options import Json, Quiet, consoles, explained, print_json
+from isogram.cli.options import Json, Quiet, consoles, explained, print_json, say
 from isogram.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,21 +57,21 @@ def embed(
             print_json({"file": str(out), "items": len(bank), "left_out": list(bank.bad), **bank.about})
         elif not quiet:
             left = f", {len(bank.bad)} left out" if bank.bad else ""
-            typer.echo(f"wrote {out}: {len(bank)} items of node {bank.about['node']}{left}")
+            say(f"wrote {out}: {len(bank)} items of node {bank.about['node']}{left}")
 
 
 def search(
     model: ModelPath,
-    bank: Annotated[Path, typer.Argument(metavar="BANK", help="File that `isogram embed` wrote.")],
+    banks: Annotated[list[Path], typer.Argument(metavar="BANK...", help="Files that `isogram embed` wrote.")],
     text: Annotated[str | None, typer.Option(metavar="TEXT", help="Search by a text.")] = None,
     file: Annotated[Path | None, typer.Option(metavar="FILE", help="Search by a file.")] = None,
     row: Annotated[str, typer.Option(metavar="ID", help="Which row, if the file is a table.")] = "",
     seen_by: Annotated[str, typer.Option("--from", metavar="NAME", help="Node or modality that sees the query.")] = "",
-    hits: Annotated[int, typer.Option("-k", min=1, help="Hits.")] = 10,
+    hits: Annotated[int, typer.Option("-k", min=1, help="Hits in each bank.")] = 10,
     plain: Annotated[bool, typer.Option("--plain", help="By cosine, hubs not corrected.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find the items nearest to a query of any modality."""
+    """Find the items of each bank that are nearest to a query."""
     with explained():
         from isogram.inference import Bank, Model, read_source
         from isogram.inference.source import node_for
@@ -81,7 +81,7 @@ def search(
         if row and file is None:
             raise ConfigError("--row says which row of a --file is meant; leave it out with --text")
         loaded = Model.load(model)
-        found = Bank.load(bank, loaded)
+        found = Bank.load_all(banks, loaded)
         node = loaded.node(seen_by) if seen_by else node_for(loaded, file)
         if text is not None:
             query = _of_text(loaded, node, text)
@@ -89,14 +89,21 @@ def search(
             assert file is not None
             source = read_source(loaded, node, file, one=True, like=_in_the_run(model)).only(row)
             query = loaded.embed(node, loaded.encoded(node, source)[1])[0]
-        best = [(found[hit.position], hit) for hit in found.search(query, hits, corrected=not plain)]
+        best = [[(bank[hit.position], hit) for hit in bank.search(query, hits, corrected=not plain)] for bank in found]
         if as_json:
-            keys = [{**vars(entry), "score": hit.score, "cosine": hit.cosine} for entry, hit in best]
-            print_json({"node": node, "hits": [{"rank": i, **one} for i, one in enumerate(keys, 1)]})
+            keys = [
+                {"rank": i, "bank": str(path), **vars(entry), "score": hit.score, "cosine": hit.cosine}
+                for path, its in zip(banks, best, strict=True)
+                for i, (entry, hit) in enumerate(its, 1)
+            ]
+            print_json({"node": node, "hits": keys})
             return
         from isogram.report.terminal import hits_table
 
-        consoles(False, False)[0].print(hits_table(best))
+        console, _ = consoles(False, False)
+        for path, bank, its in zip(banks, found, best, strict=True):
+            title = f"{path}: node {bank.about['node']}" if len(banks) > 1 else ""
+            console.print(hits_table(its, title))
 
 
 def classify(
@@ -141,9 +148,9 @@ def classify(
         if out is not None:
             write_atomic(out, buffer.getvalue().encode())
             if not quiet and not as_json:
-                typer.echo(f"wrote {out}: classes of {len(named)} items")
+                say(f"wrote {out}: classes of {len(named)} items")
         elif not as_json:
-            typer.echo(buffer.getvalue(), nl=False)
+            say(buffer.getvalue(), nl=False)
 
 
 def _of_text(model: Model, node: str, text: str) -> FloatArray:
@@ -201,4 +208,4 @@ def _free(path: Path, force: bool) -> None:
 
 def _tell_bad(lines: tuple[str, ...]) -> None:
     for line in lines:
-        typer.echo(f"left out: {line}", err=True)
+        say(f"left out: {line}", err=True)

@@ -2,6 +2,7 @@
 
 from isogram.config.own_data import (
     FILES,
+    PRINTED,
     SILOS,
     FilesConfig,
     ModalityConfig,
@@ -9,6 +10,7 @@ from isogram.config.own_data import (
     SiloNode,
     SilosConfig,
 )
+from isogram.config.places import called, found_from, handed_on, is_folder
 from isogram.config.run import DATASETS, Config
 from isogram.config.settings import (
     BUILT_IN_TRUNKS,
@@ -28,6 +30,7 @@ __all__ = [
     "BUILT_IN_TRUNKS",
     "DATASETS",
     "FILES",
+    "PRINTED",
     "SILOS",
     "AdapterName",
     "AlignConfig",
@@ -45,4 +48,8 @@ __all__ = [
     "SilosConfig",
     "TermWeights",
     "TrainConfig",
+    "called",
+    "found_from",
+    "handed_on",
+    "is_folder",
 ]

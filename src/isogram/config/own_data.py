@@ -14,14 +14,15 @@ FILES = "files"
 SILOS = "silos"
 """Value of `data` for folders and tables of your own, of any modality."""
 
-_PRINTED = r"^[^\x00-\x1f\x7f]+$"
+PRINTED = r"^[^\x00-\x1f\x7f]+$"
+"""Of names of nodes and modalities."""
 
 
 class NodeFiles(Settings):
     """One silo in tables of its own."""
 
-    name: str = Field(pattern=_PRINTED, description="of the node, distinct")
-    modality: str = Field(pattern=_PRINTED, description="nodes of one modality have the same columns and anchors")
+    name: str = Field(pattern=PRINTED, description="of the node, distinct")
+    modality: str = Field(pattern=PRINTED, description="nodes of one modality have the same columns and anchors")
     rows: Path = Field(description="CSV, one private row a line, one number a column")
     anchors: Path = Field(description="CSV of the public anchors in this modality, with a column `id`")
 
@@ -54,7 +55,7 @@ class ModalityConfig(Settings):
 
     kind: str = Field("", description="image, audio, text, series, table, sequence, or a package's; empty: its name")
     encoder: str = Field(
-        "builtin", description="builtin, lite0, whisper-tiny, minilm, hf:ORGANISATION/MODEL or hf:./folder"
+        "builtin", description="builtin, lite0, whisper-tiny, minilm (English), hf:ORGANISATION/MODEL or hf:./folder"
     )
     rate: int | None = Field(None, ge=1, description="audio, series: samples a second; if absent the kind's own")
     columns: tuple[str, ...] = Field(
@@ -68,8 +69,8 @@ class SiloNode(Settings):
     Nodes of several modalities are several entries with one name.
     """
 
-    name: str = Field(pattern=_PRINTED, description="of the site, distinct but for its modalities")
-    modality: str = Field(pattern=_PRINTED, description="a column of the anchor table")
+    name: str = Field(pattern=PRINTED, description="of the site, distinct but for its modalities")
+    modality: str = Field(pattern=PRINTED, description="a column of the anchor table")
     data: Path = Field(description="folder, CSV or Parquet, FASTA")
     column: str = Field("", description="of paths, text or sequences; empty: the modality's name, or the only one")
     id: str = Field("", description="column of distinct row ids; empty: file name or line")

@@ -196,7 +196,9 @@ class OutputConfig(Settings):
     """Where a run's folder goes."""
 
     folder: Path = Field(Path("runs"), description="a run writes to FOLDER/NAME")
-    tensorboard: bool = Field(False, description="log there for TensorBoard, too (pip install isogram[tensorboard])")
+    tensorboard: bool = Field(
+        False, description="log there for TensorBoard, too (pip install -e '.[tensorboard]' in the clone)"
+    )
 
     @field_validator("folder")
     @classmethod

@@ -13,7 +13,7 @@ from isogram.data.files import load_files
 from isogram.data.machines import load_machines
 from isogram.data.pictures import load_pictures
 from isogram.data.sheets import read_tokens
-from isogram.data.silos.load import load_silos
+from isogram.data.silos.load import load_silos, look_at
 from isogram.data.silos.rows import Told
 from isogram.data.sites import load_digits_sites
 from isogram.data.tcga import load_tcga
@@ -106,6 +106,18 @@ def open_data(config: Config, told: Told | None = None) -> FederatedData:
     return load(config.data, anchors=config.anchors, seed=config.seed)
 
 
+def check_data(config: Config) -> None:
+    """Whether the data that a configuration names could be opened, as far as that is told before items are encoded.
+
+    Raises:
+        ConfigError, DataError, StorageError: as `open_data`.
+    """
+    if config.data == SILOS:
+        look_at(config.silos, private=config.privacy.epsilon > 0)
+    elif config.data == FILES or is_here(config.data):
+        open_data(config)
+
+
 __all__ = [
     "ENCODED",
     "LOADERS",
@@ -114,6 +126,7 @@ __all__ = [
     "FederatedData",
     "HeldOut",
     "NodeData",
+    "check_data",
     "evaluation",
     "fetch_all",
     "is_here",

@@ -37,7 +37,7 @@ kind = "image"
 encoder = "lite0"            # EfficientNet-Lite0; "builtin" needs no download and finds much less
 
 [silos.modalities.text]
-encoder = "minilm"           # MiniLM; any model of the Hugging Face hub: "hf:ORGANISATION/NAME"
+encoder = "minilm"           # MiniLM, for English; any model of the Hugging Face hub: "hf:ORGANISATION/NAME"
 
 [[silos.nodes]]
 name = "gallery"
@@ -116,7 +116,9 @@ def _png(emoji: Emoji) -> bytes:
     try:
         from isogram.data.pictures.render import draw_svg
     except ImportError as error:
-        raise ConfigError(f"drawing pictures needs more: pip install isogram[pictures] ({error})") from error
+        raise ConfigError(
+            f"drawing pictures needs more: pip install -e '.[pictures]' in the clone ({error})"
+        ) from error
     buffer = io.BytesIO()
     draw_svg(emoji.drawings[0]).resize((SIDE, SIDE)).save(buffer, "PNG")
     return buffer.getvalue()

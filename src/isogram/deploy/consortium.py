@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from isogram.config import SILOS, Config, ModalityConfig, SiloNode
+from isogram.config import SILOS, Config, ModalityConfig, SiloNode, is_folder
 from isogram.config.settings import Settings
 from isogram.config_file import explain, validated
 from isogram.deploy.names import alike, file_label, host_label, is_loopback, parse_address
@@ -121,7 +121,7 @@ class Consortium(Settings):
     def _name_files(cls, modalities: Mapping[str, ModalityConfig]) -> Mapping[str, ModalityConfig]:
         for name, one in modalities.items():
             file_label(name)
-            if re.match(r"hf:[./~]", one.encoder):
+            if is_folder(one.encoder):
                 raise ValueError(
                     f"{name}.encoder = {one.encoder!r} is a folder of one machine; name a model of the hub, which each "
                     "site keeps in its own cache"
@@ -299,7 +299,7 @@ def _run(found: Any, rest: Mapping[str, Any]) -> tuple[Config | None, list[str]]
     model = found.get("model")
     for key in ("trunk", "start"):
         value = model.get(key) if isinstance(model, dict) else None
-        if isinstance(value, str) and re.match(r"[./~]", value):
+        if isinstance(value, str) and is_folder(value):
             problems.append(f"[run] model.{key} = {value!r} is a folder of one machine; name a model of the hub")
     nodes = [
         SiloNode.model_construct(name=name, modality=modality, data=Path("elsewhere"))

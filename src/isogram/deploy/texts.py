@@ -105,7 +105,8 @@ def site_readme(consortium: Consortium, site: SiteEntry) -> str:
     keys = " and ".join(f"{modality}.key" for modality in site.modality)
     address, unit, place = consortium.server.address, f"isogram-{site.name}", f"{HOME}/{site.name}"
     lines = [
-        f"Install isogram[deploy] in {HOME}/venv. Put this folder at {place}, owned by a user `isogram`.",
+        f"Install isogram in {HOME}/venv: `{HOME}/venv/bin/pip install '.[deploy]'` in its clone. Put this folder at "
+        f"{place}, owned by a user `isogram`.",
         f"Fill in {SITE}: where your data and your copy of the anchor set lie. Nothing else is yours to write.",
         f"Say `isogram deploy check {SITE}` as that user until nothing is wrong. The node connects to {address}; "
         "nobody connects to it.",

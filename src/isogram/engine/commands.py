@@ -196,7 +196,7 @@ def _command(name: str) -> str:
     path = Path(sys.executable).parent / name
     if not path.exists():
         raise StorageError(
-            f"the engine's command {name} is not installed; install it with: pip install 'isogram[deploy]'"
+            f"the engine's command {name} is not installed; install it with: pip install -e '.[deploy]' in the clone"
         )
     return str(path)
 

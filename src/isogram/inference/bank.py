@@ -8,7 +8,7 @@ al. 2018, arXiv 1710.04087), twice its cosine with the query less its hubness, w
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from isogram.config import handed_on
 from isogram.data.base import FloatArray, IntArray
 from isogram.data.modalities.base import Item
-from isogram.data.sheets import few
+from isogram.data.sheets import Problems, few
 from isogram.errors import DataError
 from isogram.inference.bank_file import read, texts_of, write
 from isogram.inference.source import Source, as_items
@@ -146,7 +147,7 @@ class Bank:
             "anchors": model.saved.anchor_hash,
             "node": node,
             "modality": model.nodes[node],
-            "encoder": "" if encoder is None else encoder.encoder,
+            "encoder": "" if encoder is None else handed_on(encoder.encoder),
         }
         anchors = np.asarray(model.saved.frame, np.float32)
         return cls(coordinates, hubness(coordinates, anchors), texts_of(columns), about, source.bad)
@@ -177,6 +178,22 @@ class Bank:
             sizes = f"items have {bank.coordinates.shape[1]} coordinates, the model {model.rank}"
             raise DataError(f"{path} is damaged ({sizes}); embed its items again")
         return bank
+
+    @classmethod
+    def load_all(cls, paths: Iterable[Path | str], model: "Model") -> "list[Bank]":
+        """Files that one model embedded, in their order.
+
+        Raises:
+            DataError: those that are none of it, all of them.
+        """
+        found, problems = [], Problems()
+        for path in paths:
+            try:
+                found.append(cls.load(path, model))
+            except DataError as error:
+                problems += error.problems
+        problems.stop()
+        return found
 
     def __len__(self) -> int:
         return len(self.coordinates)

@@ -32,7 +32,7 @@ def arrow() -> tuple[Any, Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise ConfigError(f"banks need more: pip install isogram[silos] ({error})") from error
+        raise ConfigError(f"banks need more: pip install -e '.[silos]' in the clone ({error})") from error
     return pyarrow, parquet
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from isogram.alignment.classes import best_class, class_scores
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
+from isogram.data.modalities.base import Item
 from isogram.errors import DataError
 from isogram.inference.source import Source, as_items
 from isogram.model.saved import MODEL_FILE, SavedModel
@@ -128,10 +129,33 @@ class Model:
         Raises:
             DataError, ConfigError: as `embed`; or the encoder's files are not those that the model was trained with.
         """
-        config = self.encoder(node)
         from isogram.data.modalities.encode import encode
+
+        config = self._as_in_training(node)
+        return encode(as_items(items, config.kind), config, skip_bad=skip_bad, told=told, cache=cache)
+
+    def look(self, node: str, item: Item) -> tuple[str, FloatArray]:
+        """What the node's kind says of one item, such as "640 x 480 pixels", and its coordinates [r].
+
+        It is read once, and nothing of it is kept.
+
+        Raises:
+            DataError, ConfigError: as `embed`.
+        """
+        from isogram.data.modalities.encode import reader_of
+
+        described, tokens = reader_of(self._as_in_training(node), [item]).look(item)
+        return described, self.embed(node, tokens)[0]
+
+    def _as_in_training(self, node: str) -> ModalityConfig:
+        """`encoder`, if its files are those of then.
+
+        Raises:
+            DataError, ConfigError: as `encoder`; they are others, or it cannot be loaded.
+        """
         from isogram.data.modalities.encoders import encoder_of
 
+        config = self.encoder(node)
         then = self.saved.about.get("encoder_files", {}).get(self.nodes[self.node(node)])
         now = getattr(encoder_of(config), "files", then)
         if then not in (None, now):
@@ -139,7 +163,7 @@ class Model:
                 f"encoder {config.encoder!r} has other files than when the model was trained (#{now[:16]} now, "
                 f"#{then[:16]} then), so coordinates would mean nothing; give it the files of then"
             )
-        return encode(as_items(items, config.kind), config, skip_bad=skip_bad, told=told, cache=cache)
+        return config
 
     def encoded(
         self,

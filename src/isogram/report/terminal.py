@@ -9,6 +9,7 @@ from rich.text import Text
 
 from isogram.audit.suite import GRAMS
 from isogram.bench import QUICK, Cell, Row
+from isogram.console import printable
 from isogram.doctor import LEVELS, Diagnosis, Finding
 from isogram.evaluation import Scope
 from isogram.inference import Entry, Hit
@@ -128,9 +129,9 @@ _LETTERS = 120
 """Of an item's text, as a search shows it."""
 
 
-def hits_table(hits: Sequence[tuple[Entry, Hit]]) -> Table:
+def hits_table(hits: Sequence[tuple[Entry, Hit]], title: str = "") -> Table:
     """What a search found, best first."""
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left")
     for name in ("rank", "score", "cosine"):
         table.add_column(name, justify="right")
     texts = [" ".join(entry.text.split()) for entry, _ in hits]
@@ -152,7 +153,8 @@ def print_finding(finding: Finding, console: Console) -> None:
     """Where, what, and what to do."""
     remedy = f" → {finding.remedy}" if finding.remedy else ""
     text = Text(f"{LEVELS[finding.level]} {finding.level} ", style=_COLOURS[finding.level])
-    console.print(text + Text(f"{finding.where}: {finding.what}{remedy}"), soft_wrap=not console.is_terminal)
+    said = Text(printable(f"{finding.where}: {finding.what}{remedy}"))
+    console.print(text + said, soft_wrap=not console.is_terminal)
 
 
 def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:

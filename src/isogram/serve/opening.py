@@ -9,10 +9,10 @@ from isogram.data.sheets import Problems
 from isogram.data.silos.manifest import read_manifest
 from isogram.data.silos.sites import node_names
 from isogram.errors import ConfigError, RunError
-from isogram.inference import Bank, Model
+from isogram.inference import Bank, Model, Source
 from isogram.run_folder import CONFIG, STATE, read_json
 from isogram.serve import pictures
-from isogram.serve.shelves import Shelf, Told, banks
+from isogram.serve.shelves import Told, banks
 from isogram.serve.site import Site
 from isogram.serve.standing import standing
 
@@ -68,11 +68,11 @@ def of_run(run: Path, told: Told, said: Callable[[str], None], *, private: bool 
     )
 
 
-def _of_silos(model: Model, config: Config) -> dict[str, Shelf]:
+def _of_silos(model: Model, config: Config) -> dict[str, Source]:
     problems, found = Problems(), {}
     for name, node in node_names(config.silos.nodes).items():
         manifest = read_manifest(node, model.encoder(name), problems)
-        found[name] = Shelf(manifest.items, manifest.ids, manifest.labels or ())
+        found[name] = Source.of(manifest)
     problems.stop()
     return found
 
@@ -84,4 +84,4 @@ def of_banks(model: Path, files: Sequence[Path]) -> Site:
         DataError: no model, or a bank that is none of it; all of them at once.
     """
     loaded = Model.load(model)
-    return Site(loaded, [Bank.load(file, loaded) for file in files], name=model.stem, note=_OF_BANKS)
+    return Site(loaded, Bank.load_all(files, loaded), name=model.stem, note=_OF_BANKS)

@@ -13,7 +13,7 @@ from isogram.data.pictures.protocol import deal, divide, read
 from isogram.data.pictures.render import draw_svg
 from isogram.data.pictures.stamps import Stamp, fetch_stamps
 from isogram.files import make_folder, write_atomic
-from isogram.serve.shelves import Shelf
+from isogram.inference import Source
 
 DRAWINGS = "drawings"
 """Folder below a run's: vector drawings as pixels, for browsers are sent no vector drawing of others."""
@@ -21,7 +21,7 @@ DRAWINGS = "drawings"
 UNSEEN, OWN = "held out: no node has seen it", "a private row of this node"
 
 
-def shelves(run: Path, config: Config, *, private: bool = False) -> dict[str, Shelf]:
+def shelves(run: Path, config: Config, *, private: bool = False) -> dict[str, Source]:
     """Of each node, the held-out concepts in its modality, in the same order and under the same ids.
 
     Args:
@@ -42,14 +42,14 @@ def shelves(run: Path, config: Config, *, private: bool = False) -> dict[str, Sh
     return {m: _shelf(held[m], own[m]) for m in MODALITIES}
 
 
-def _shelf(held: Sequence[tuple[str, Item]], own: Sequence[tuple[str, Item]]) -> Shelf:
+def _shelf(held: Sequence[tuple[str, Item]], own: Sequence[tuple[str, Item]]) -> Source:
     seen: Counter[str] = Counter()
     ids = []
     for name, _ in (*held, *own):
         seen[name] += 1
         ids.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    labels = [UNSEEN] * len(held) + [OWN] * len(own) if own else []
-    return Shelf([item for _, item in (*held, *own)], ids, labels)
+    labels = [UNSEEN] * len(held) + [OWN] * len(own) if own else [""] * len(held)
+    return Source(tuple(item for _, item in (*held, *own)), tuple(ids), tuple(labels))
 
 
 def _own(

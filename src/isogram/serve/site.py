@@ -162,18 +162,15 @@ class Site:
             raise DataError("type something first")
         if not typed and not body:
             raise DataError("the file is empty; choose another one")
-        config = self.model.saved.encoders[modality]
         with self._one_at_a_time, tempfile.TemporaryDirectory(prefix="isogram-") as name:
-            # Readers, and the libraries under them, take paths; and tokens are kept by their items' hashes, where
-            # others could look whether somebody asked for a thing. Both are gone before the answer is sent.
+            # Readers, and the libraries under them, take paths: the file is gone before the answer is sent.
             # Content says what a file is; readers that look at the name can only mean an archive.
             path = Path(name) / ("upload.npz" if body.startswith(b"PK") else "upload")
             if not typed:
                 path.write_bytes(body)
             item = Item("what you typed", text=text) if typed else Item("your file", path=path)
             with _told_without(path, "it"):
-                described = kind_of(config).describe(kind_of(config).read(item, config))
-                query = self.model.embed(node, self.model.tokens(node, [item], cache=Path(name)).tokens)[0]
+                described, query = self.model.look(node, item)
         asked = {"node": node, "kind": kind, "described": described, "text": text}
         return {"query": asked | self._place(query), "found": self._found(query)}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isogram.config import ModalityConfig
+from isogram.config import ModalityConfig, called
 from isogram.report.record import Record
 
 
@@ -46,15 +46,9 @@ def standing(run: Path, encoders: Mapping[str, ModalityConfig]) -> dict[str, Any
                 "name": name,
                 "nodes": [node for node, modality in record.modality.items() if modality == name],
                 "anchors": cover.get(name, {}).get("anchors"),
-                "encoder": _called(encoders[name].encoder) if name in encoders else "",
+                "encoder": called(encoders[name].encoder) if name in encoders else "",
                 "kind": encoders[name].kind if name in encoders else "",
             }
             for name in modalities
         ],
     }
-
-
-def _called(encoder: str) -> str:
-    """As people know it: of a folder on this machine its name alone."""
-    source, colon, model = encoder.rpartition(":")
-    return source + colon + (Path(model).name if Path(model).is_absolute() else model)

@@ -6,6 +6,7 @@ import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from isogram.errors import ConfigError
 from isogram.serve.app import LOOPBACK, create_app
@@ -82,7 +83,8 @@ class Door:
         """What to open in a browser."""
         host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
         shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{listening.getsockname()[1]}/{self.token and f'?token={self.token}'}"
+        asked = f"?{urlencode({'token': self.token})}" if self.token else ""
+        return f"http://{shown}:{listening.getsockname()[1]}/{asked}"
 
 
 def serve(site: Site, door: Door, told: Callable[[str], None], *, browser: bool = False) -> None:

@@ -254,7 +254,7 @@ def _picture(path: Path, draw: np.random.Generator) -> tuple[bytes, str]:
     try:
         from isogram.data.pictures.render import redrawn
     except ImportError as error:
-        raise ConfigError(f"to change pictures needs more: pip install isogram[silos] ({error})") from error
+        raise ConfigError(f"to change pictures needs more: pip install -e '.[silos]' in the clone ({error})") from error
     target = io.BytesIO()
     redrawn(IMAGE.read(Item(str(path), path=path), ModalityConfig()).image, draw).save(target, "PNG")
     return target.getvalue(), ".png"
@@ -264,7 +264,9 @@ def _recording(path: Path, draw: np.random.Generator) -> tuple[bytes, str]:
     try:
         import soundfile
     except ImportError as error:
-        raise ConfigError(f"to change recordings needs more: pip install isogram[silos] ({error})") from error
+        raise ConfigError(
+            f"to change recordings needs more: pip install -e '.[silos]' in the clone ({error})"
+        ) from error
     from isogram.data.pictures.sound import at_speed
 
     try:

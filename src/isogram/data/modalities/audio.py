@@ -54,7 +54,7 @@ class AudioKind:
         try:
             import soundfile
         except (ImportError, OSError) as error:
-            raise ConfigError(f"sound needs more: pip install isogram[silos] ({error})") from error
+            raise ConfigError(f"sound needs more: pip install -e '.[silos]' in the clone ({error})") from error
         from isogram.data.pictures.sound import resampled
 
         try:

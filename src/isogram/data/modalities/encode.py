@@ -65,6 +65,16 @@ def with_columns(config: ModalityConfig, items: Iterable[Item]) -> ModalityConfi
     return config
 
 
+def reader_of(config: ModalityConfig, items: Iterable[Item]) -> Reader:
+    """What reads and encodes such items: by the settings, the columns of the first of them, and the encoder's rate.
+
+    Raises:
+        ConfigError: no such kind or encoder, or a library is missing.
+    """
+    kind, encoder = kind_of(config), encoder_of(config)
+    return Reader(kind, encoder, at_rate(with_columns(config, items), encoder), alike=not config.columns)
+
+
 def encode(
     items: Sequence[Item],
     config: ModalityConfig,
@@ -93,12 +103,11 @@ def encode(
     """
     if not items:
         raise DataError("there are no items to encode")
-    kind, encoder = kind_of(config), encoder_of(config)
-    exact = at_rate(with_columns(config, items), encoder)
-    reader = Reader(kind, encoder, exact, alike=not config.columns)
-    about = {"kind": kind.name, "encoder": encoder.fingerprint, "reading": _READING}
-    about |= exact.model_dump(mode="json", include={"rate", "columns"})
-    with Store(cache or cache_dir() / "features", about) if encoder.fingerprint else nullcontext() as store:
+    reader = reader_of(config, items)
+    version = reader.encoder.fingerprint
+    about = {"kind": reader.kind.name, "encoder": version, "reading": _READING}
+    about |= reader.config.model_dump(mode="json", include={"rate", "columns"})
+    with Store(cache or cache_dir() / "features", about) if version else nullcontext() as store:
         return _Encoding(items, reader, store, told).run(skip_bad=skip_bad)
 
 

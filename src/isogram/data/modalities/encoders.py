@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
-from isogram.config import ModalityConfig
+from isogram.config import ModalityConfig, is_folder
 from isogram.data.base import FloatArray
 from isogram.data.fetch import WHEELS
 from isogram.data.modalities import kind_of
@@ -82,6 +83,9 @@ BUNDLED: dict[str, tuple[str, Callable[[], Encoder]]] = {
 }
 """Name -> the kind it reads, and what makes it; downloaded on first use."""
 
+_LISTED = {"minilm": "minilm (English)"}
+"""How lists call those that do not know all that their kind may hold."""
+
 _making = threading.Lock()
 
 
@@ -122,14 +126,22 @@ def check_encoder(config: ModalityConfig) -> None:
     """Whether there is an encoder of the name that the settings give; nothing is loaded.
 
     Raises:
-        ConfigError: there is none, or none for this kind; or no such kind.
+        ConfigError: there is none, or none for this kind; its folder is not there; or no such kind.
     """
     kind, name = kind_of(config), config.encoder
     own = ["builtin", *(bundled for bundled, (reads, _) in BUNDLED.items() if reads == kind.name)]
     of_hub = [f"{HF}ORGANISATION/MODEL or {HF}./folder"] if kind.name in PRETRAINED else []
-    if name in own or (of_hub and name.startswith(HF)):
+    if name in own:
         return
-    choice, near = ", ".join([*own, *of_hub]), nearest(name, own)
+    if of_hub and name.startswith(HF):
+        model = name.removeprefix(HF)
+        if is_folder(model) and not Path(model).expanduser().is_dir():
+            raise ConfigError(
+                f"encoder {name} cannot be loaded: there is no folder {model}; correct its path, or copy there what "
+                "save_pretrained wrote"
+            )
+        return
+    choice, near = ", ".join([*(_LISTED.get(one, one) for one in own), *of_hub]), nearest(name, own)
     if name.startswith(HF):
         raise ConfigError(f"kind {kind.name!r} has no encoders of the Hugging Face hub; give {choice}")
     if name in BUNDLED:

@@ -59,7 +59,7 @@ class ImageKind:
         try:
             from PIL import Image, ImageOps, UnidentifiedImageError
         except ImportError as error:
-            raise ConfigError(f"pictures need more: pip install isogram[silos] ({error})") from error
+            raise ConfigError(f"pictures need more: pip install -e '.[silos]' in the clone ({error})") from error
         bomb = (Image.DecompressionBombError, Image.DecompressionBombWarning)
         try:
             with Image.open(path, formats=FORMATS) as opened:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from isogram.config import is_folder
 from isogram.data.base import FloatArray
 from isogram.data.modalities.audio import Sound
 from isogram.data.modalities.base import Encoder
@@ -48,6 +50,7 @@ class Pretrained:
         import transformers
         from transformers.utils import logging
 
+        name = str(Path(name).expanduser()) if is_folder(name) else name
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -67,9 +67,7 @@ class Reader:
         read = []
         for item in items:
             try:
-                one = read_item(self.kind, item, self.config)
-                self.check(item, getattr(one, "others", ()))
-                read.append(one)
+                read.append(self.read(item))
                 found.append(None)
             except BadItem as error:
                 found.append(error)
@@ -84,6 +82,28 @@ class Reader:
                     seen = seen_hash(self.kind, one, keys[place])
                     found[place] = Kept(made, seen, tuple(getattr(one, "others", ())))
         return found
+
+    def read(self, item: Item) -> Any:
+        """What the kind makes of an item.
+
+        Raises:
+            BadItem, ConfigError: as `read_item`; or it has columns that it may not have.
+        """
+        one = read_item(self.kind, item, self.config)
+        self.check(item, getattr(one, "others", ()))
+        return one
+
+    def look(self, item: Item) -> tuple[str, FloatArray]:
+        """What the kind says of an item, and its tokens [1, T, c]; it is read once, and nothing of it is kept.
+
+        Raises:
+            BadItem, ConfigError: as `read`; or the encoder cannot do with it.
+        """
+        one = self.read(item)
+        [tokens] = self._encode([one], [item])
+        if isinstance(tokens, BadItem):
+            raise tokens
+        return self.kind.describe(one), tokens[None]
 
     def check(self, item: Item, others: Sequence[str]) -> None:
         """Whether an item may have columns beside those of the settings.

@@ -85,7 +85,7 @@ def _check_libraries() -> None:
         import soundfile  # noqa: F401
     except (ImportError, OSError) as error:
         raise ConfigError(
-            f"encoding pictures and speech needs more: pip install isogram[pictures] ({error})"
+            f"encoding pictures and speech needs more: pip install -e '.[pictures]' in the clone ({error})"
         ) from error
 
 

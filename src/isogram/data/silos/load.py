@@ -3,52 +3,44 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from isogram.config import ModalityConfig, SilosConfig
-from isogram.data.anchor_set import hash_anchor_set
+from isogram.config import ModalityConfig, SiloNode, SilosConfig
+from isogram.data.anchor_set import AnchorTable, hash_anchor_set
 from isogram.data.base import UNLABELLED, FederatedData, IntArray, NodeData
 from isogram.data.modalities.encoders import encoder_of
 from isogram.data.sheets import Problems
 from isogram.data.silos.apart import REMEDY, Source, shared_rows
 from isogram.data.silos.classes import check_groups, check_labels, declared, find_classes
-from isogram.data.silos.manifest import read_manifest
+from isogram.data.silos.manifest import Manifest, read_manifest
 from isogram.data.silos.measure import anchor_set, check_private_groups, hold_out_anchors, hold_out_rows
 from isogram.data.silos.rows import CHECK, SKIP, Public, Rows, Told, encode_anchors, encode_rows, first, say
 from isogram.data.silos.sites import check_settings, modality_configs, node_names
 from isogram.errors import DataError
 
 
-def load_silos(
-    silos: SilosConfig,
-    *,
-    anchors: int,
-    seed: int,
-    private: bool = False,
-    told: Told | None = None,
-    elsewhere: Sequence[str] | None = None,
-) -> FederatedData:
-    """The federation that folders and tables describe.
+class Looked(NamedTuple):
+    """silos: as they count here. configs: modality -> how it is read; nodes: name -> its entry; alone: notes."""
 
-    Args:
-        silos: which node holds what, and the anchor set.
-        anchors: K, drawn by `seed` from the concepts that are not held out; 0 takes all.
-        seed: of that draw, and of what is held out.
-        private: whether no row may decide what becomes of another (differential privacy): classes are declared, a node
-            with a column of classes has labels, rows are held out each by itself, and those that stand twice are an
-            error.
-        told: is called as items are encoded.
-        elsewhere: of one site's part of a federation between machines, the modalities that others hold: classes are
-            declared then, nothing is held out, and the anchors are the same at every site.
+    silos: SilosConfig
+    configs: dict[str, ModalityConfig]
+    table: AnchorTable
+    nodes: dict[str, SiloNode]
+    manifests: dict[str, Manifest]
+    classes: tuple[str, ...]
+    alone: list[str]
+
+
+def look_at(silos: SilosConfig, *, private: bool = False, elsewhere: Sequence[str] | None = None) -> Looked:
+    """What settings, folders, tables and the anchor set say, before any item is read; arguments as of `load_silos`.
 
     Raises:
-        DataError: every problem found: of the anchor set, of folders and tables, rows that cannot be read or stand
-            twice (unless `silos.skip_bad`), labels outside the classes, nothing to hold out.
-        ConfigError: no such kind or encoder, or a library is missing.
+        DataError: every problem found in them.
+        ConfigError: a library is missing.
     """
-    problems, tell = Problems(all_by=CHECK), told or (lambda part, done, total: None)
+    problems = Problems(all_by=CHECK)
     check_settings(silos, problems, elsewhere or ())
     configs, table = modality_configs(silos, problems, elsewhere or ())
     nodes = node_names(silos.nodes)
@@ -82,6 +74,39 @@ def load_silos(
         check_private_groups(silos, manifests, problems)
     alone = [] if private else check_groups(silos, manifests, problems)
     problems.stop()
+    return Looked(silos, configs, table, nodes, manifests, classes, alone)
+
+
+def load_silos(
+    silos: SilosConfig,
+    *,
+    anchors: int,
+    seed: int,
+    private: bool = False,
+    told: Told | None = None,
+    elsewhere: Sequence[str] | None = None,
+) -> FederatedData:
+    """The federation that folders and tables describe.
+
+    Args:
+        silos: which node holds what, and the anchor set.
+        anchors: K, drawn by `seed` from the concepts that are not held out; 0 takes all.
+        seed: of that draw, and of what is held out.
+        private: whether no row may decide what becomes of another (differential privacy): classes are declared, a node
+            with a column of classes has labels, rows are held out each by itself, and those that stand twice are an
+            error.
+        told: is called as items are encoded.
+        elsewhere: of one site's part of a federation between machines, the modalities that others hold: classes are
+            declared then, nothing is held out, and the anchors are the same at every site.
+
+    Raises:
+        DataError: every problem found: of the anchor set, of folders and tables, rows that cannot be read or stand
+            twice (unless `silos.skip_bad`), labels outside the classes, nothing to hold out.
+        ConfigError: no such kind or encoder, or a library is missing.
+    """
+    problems, tell = Problems(all_by=CHECK), told or (lambda part, done, total: None)
+    silos, configs, table, nodes, manifests, classes, alone = look_at(silos, private=private, elsewhere=elsewhere)
+    by_rows = silos.measure == "rows" and silos.held_out > 0
 
     public, notes = encode_anchors(table, configs, silos.skip_bad, tell, problems)
     rows = encode_rows(nodes, configs, manifests, classes, silos.skip_bad, tell, problems)

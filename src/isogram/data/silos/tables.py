@@ -243,7 +243,7 @@ def _read_parquet(path: Path, problems: Problems) -> TextTable:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ConfigError(f"{path}: Parquet needs more: pip install isogram[silos] (pyarrow)") from error
+        raise ConfigError(f"{path}: Parquet needs more: pip install -e '.[silos]' in the clone (pyarrow)") from error
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
