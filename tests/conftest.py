@@ -3,7 +3,10 @@
 What several files of tests begin with is made here, once for each of them.
 """
 
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,3 +73,31 @@ def client(site):
 
     with TestClient(create_app(site), base_url=showroom.HERE) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def written_silos(tmp_path_factory):
+    """The folder of `silos.write_silos`, and a cache that lasts as long."""
+    from silos import write_silos
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOGRAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield write_silos(tmp_path_factory.mktemp("silos")).parent
+
+
+@pytest.fixture
+def own_silos(written_silos, tmp_path):
+    """The configuration of a copy that a test may change."""
+    shutil.copytree(written_silos, tmp_path / "s")
+    return tmp_path / "s" / "own.toml"
+
+
+@pytest.fixture
+def closed():
+    """A folder that others may enter, unlike pytest's own; what is closed below may still be removed."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+        for path in Path(name).rglob("*"):
+            if not path.is_symlink():
+                path.chmod(0o755)

@@ -1,9 +1,16 @@
 """Two small silos with known truth, for runs on data = "silos": pictures of squares, and sentences about squares."""
 
 import csv
+import os
+from contextlib import contextmanager
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from isogram.config_file import read_config
+from isogram.data import evaluation, open_data
+from isogram.errors import IsogramError
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -84,3 +91,48 @@ def write_silos(folder, *, rows=40):
     path = folder / "own.toml"
     path.write_text(CONFIG)
     return path
+
+
+def load(path, *settings):
+    return open_data(read_config(path, settings))
+
+
+def problems(path, *settings):
+    """What is said of silos that cannot be loaded, with paths from their folder."""
+    with pytest.raises(IsogramError) as caught:
+        load(path, *settings)
+    return [line.replace(str(path.parent), "") for line in caught.value.problems]
+
+
+def edit(path, name, change):
+    """Replace the rows of a table beside the configuration by what the function makes of them."""
+    file = path.parent / name
+    with file.open(newline="") as opened:
+        rows = list(csv.reader(opened))
+    table(file, change(rows))
+
+
+def config(path, old, new):
+    """Replace a text of the configuration, which is there."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def held(data, modality):
+    with evaluation():
+        return data.held_out.tokens(modality)
+
+
+@contextmanager
+def as_nobody():
+    """Root may read everything, so it stops to be that."""
+    before = os.geteuid()
+    if before:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)

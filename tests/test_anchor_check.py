@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from isogram.cli import app
+from isogram.config_file import read_config
 from isogram.data.anchor_set import hash_anchor_set
 from isogram.doctor.anchor_check import check_anchor_set, warnings
 
@@ -136,6 +137,60 @@ def test_concepts_of_one_modality_alone_are_named(folder):
     report = check_anchor_set(folder)
     assert report.alone == ("c03",) and report.errors == ()
     assert "concepts: in one modality alone, where they connect nothing: c03" in said(report)
+
+
+def test_too_few_concepts_to_measure_on_or_to_choose_by_are_told_with_how_many_it_takes(folder, tmp_path):
+    """Of eight that are whole a fifth is two, which is what a figure takes."""
+    config = tmp_path / "my.toml"
+    config.write_text(
+        f'data = "silos"\n[silos]\nanchors = "{folder}"\n[silos.modalities.photo]\nkind = "image"\n'
+        '[silos.modalities.call]\nkind = "audio"\n[silos.modalities.lab]\nkind = "table"\n'
+        + "".join(f'[[silos.nodes]]\nname = "{m}"\nmodality = "{m}"\ndata = "."\n' for m in ("photo", "call", "lab"))
+    )
+
+    def told(*settings):
+        report = check_anchor_set(folder, read_config(config, settings) if settings else None)
+        return [f"{one.what}; {one.remedy}" for one in warnings(report) if one.where == "concepts"]
+
+    edit(folder, lambda rows: [row | {"quality": "0.5" if i >= 8 else ""} for i, row in enumerate(rows)])
+    assert told() == []
+    edit(folder, put(0, photo=""))
+    (said,) = told()
+    assert said == (
+        "7 of 40 have a real item (quality 1) in every modality; held_out = 0.2 of these is 1, and partners are looked "
+        'for among 2 or more: nothing is measured; give 8 a real item in every modality, or set measure = "rows" or '
+        "held_out = 0"
+    )
+    assert said in " ".join(anchors("check", folder).output.split()).replace(" → ", "; ")
+    assert told("silos.held_out=0.3") == told("silos.measure=rows") == told("silos.held_out=0") == []
+    assert (
+        "held_out = 0.1 of these is 1" in told("silos.held_out=0.1")[0] and "give 15 a" in told("silos.held_out=0.1")[0]
+    )
+    assert told("silos.held_out=0", "anchors=19") == [
+        "19 of two modalities or more are left as anchors: too few to choose the fit by, which stays as set; give 1 "
+        "more an item in two modalities"
+    ]
+    assert told("silos.held_out=0", "anchors=19", "align.choose=false") == told("silos.held_out=0", "anchors=20") == []
+
+
+def test_a_set_is_spoken_of_in_the_words_of_its_kinds(tmp_path):
+    """An item that is the mean of all says nothing: a picture is blank then, a row of numbers imputed."""
+    folder, draw = tmp_path / "set", np.random.default_rng(0)
+    values = draw.normal(size=(N, 6))
+    values[0] = values[1:].mean(0)
+    pixels = draw.integers(0, 255, (N, 56, 56, 3)).astype(np.float64)
+    pixels[0] = pixels[1:].mean(0)
+    (folder / "scans").mkdir(parents=True)
+    for i, picture in enumerate(pixels.round().astype(np.uint8)):
+        Image.fromarray(picture).save(folder / "scans" / f"{i}.png")
+    write_rows(folder / "anchors.csv", [{"concept": f"c{i}", "scan": f"scans/{i}.png"} for i in range(N)])
+    write_rows(
+        folder / "lab.csv", [{"concept": f"c{i}"} | {f"x{j}": v for j, v in enumerate(values[i])} for i in range(N)]
+    )
+    found = {f.where: f.remedy for f in warnings(check_anchor_set(folder)) if "say next to nothing" in f.what}
+    assert found == {
+        "modality scan": "check whether they are blank", "modality lab": "check whether they are empty, or imputed"
+    }  # fmt: skip
 
 
 def test_settings_say_how_columns_are_read(whole, tmp_path):

@@ -301,6 +301,7 @@ fill_anchor_set(Path({str(folder)!r}), "scan", "augment", make_generator("augmen
         ("new", "tempalte", {}, "no generator 'tempalte'; choose one of augment, espeak, table, template"),
         ("quality:name", "template", {}, "is no modality's name"),
         ("concept", "template", {}, "is no modality's name"),
+        ("new ", "template", {}, "'new ' is no modality's name"),
         ("lab", "template", {}, "has a table of its own, lab.csv"),
     ],
 )
@@ -355,6 +356,23 @@ def test_packages_may_offer_generators(folder, tmp_path, monkeypatch):
 def test_what_a_generator_makes_is_checked(folder, made):
     with pytest.raises(DataError, match="other"):
         fill_anchor_set(folder, "scan", "other", lambda wanted: made, out=None)
+
+
+@pytest.mark.parametrize(
+    ("quality", "make", "what"),
+    [
+        (0.9999999, lambda wanted: "seen", r"anchors\.csv: synthetic items of quality 1: 'scan' \(line 2\)"),
+        (0.5, lambda wanted: f"{wanted.concept}.png", "column 'scan': no such file in the folder: 'c00.png'"),
+        (0.5, lambda wanted: "a\0b", r": anchors\.csv, line 2: a NUL byte"),
+        (0.5, lambda wanted: f"photos/{wanted.concept[1:]}.png", "would be read as a file; make all of its"),
+    ],
+)
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_set_that_could_not_be_read_again_is_not_written(folder, tmp_path, in_place, quality, make, what):
+    before, out = tree(tmp_path), None if in_place else tmp_path / "new"
+    with pytest.raises(DataError, match=f"what was made is not kept.*{what}"):
+        fill_anchor_set(folder, "scan", "x", lambda wanted: Made(make(wanted)), out=out, quality=quality)
+    assert tree(tmp_path) == before
 
 
 def test_names_of_files_are_safe_whatever_the_concept_is(folder):

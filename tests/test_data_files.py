@@ -301,10 +301,39 @@ def test_a_misspelt_column_of_labels_is_guessed(path):
     assert any("has the column files.labels = 'diagnose'; did you mean 'diagnosis'?" in line for line in problems(path))
 
 
-def test_a_repeated_row_does_not_hide_a_shared_one(path):
+def repeat(*lines, times=2):
+    """For `edit`: some lines stand as often."""
+    return lambda t: [*t, *([f"again {line} {n}", *t[line - 1][1:]] for line in lines for n in range(1, times))]
+
+
+def test_between_nodes_a_row_that_one_repeats_may_be_chance_and_others_are_not(path):
+    edit(path, "north.csv", repeat(3))
+    copied("north.csv", 3, "south.csv")(path)
+    assert len(open_data(read_config(path)).nodes[1].tokens) == 25
+    edit(path, "south.csv", lambda t: [*t[:-1], ["other", *t[-1][1:]]])
+    copied("north.csv", 4, "south.csv")(path)
+    (said,) = problems(path)
+    assert "north.csv, line 4 (private) = " in said and "south.csv, line 27" in said and "line 3 " not in said
+
+
+@pytest.mark.parametrize(("times", "chance"), [(3, False), (4, True)])
+def test_where_a_node_repeats_a_tenth_of_its_rows_any_equal_ones_may_be_chance(path, times, chance):
+    """Two of 26 rows, or three of 27, stand again; and another one at two nodes."""
+    edit(path, "north.csv", repeat(3, times=times))
+    copied("north.csv", 4, "south.csv")(path)
+    if chance:
+        assert len(open_data(read_config(path)).nodes[1].tokens) == 25
+    else:
+        assert "north.csv, line 4 (private) = " in problems(path)[0]
+
+
+@pytest.mark.parametrize("lines", [[3], [26], [3, 4, 5, 6]])
+def test_however_often_a_node_repeats_rows_none_is_an_anchor(path, lines):
+    """Be it the anchor that it repeats, or others, and so many that equal rows of two nodes may be chance."""
     copied("public/rna.csv", 6, "north.csv")(path)
-    edit(path, "north.csv", lambda t: [*t, ["again", *t[3][1:]]])
-    assert "rna.csv, line 6 (anchor)" in problems(path)[0]
+    edit(path, "north.csv", repeat(*lines))
+    (said,) = problems(path)
+    assert "north.csv, line 26 (private) = " in said and "rna.csv, line 6 (anchor)" in said
 
 
 def test_blanks_around_cells_mean_nothing(path):

@@ -10,10 +10,11 @@ from planted import VIEWS, planted
 from test_federation import Poisoned
 
 from isogram.alignment.evidence import relation
-from isogram.config import AlignConfig, Config, ModelConfig, TrainConfig
+from isogram.config import AlignConfig, Config, ModalityConfig, ModelConfig, TrainConfig
 from isogram.data import AnchorItems, NodeData
 from isogram.doctor import Diagnosis, examine
 from isogram.doctor.findings import LEVEL
+from isogram.doctor.words import one_per, words_of
 
 CONFIG = Config(data="digits")  # the name alone: data are given
 
@@ -301,6 +302,28 @@ def test_a_node_in_another_unit_is_told_and_one_row_is_no_dead_sensor():
     assert [f.where for f in examine(unit, CONFIG).warnings if "another unit" in f.remedy] == ["node a-1"]
     one = replace(data, nodes=(NodeData("a-1", "a", a.tokens[:1]), *rest))
     assert not examine(one, CONFIG).warnings
+
+
+def test_each_kind_of_data_is_spoken_of_in_its_own_words():
+    """Rows that lie far from the anchors, and a number that never changes: of sensors only where there are any."""
+    kinds = {"a": "image", "b": "text", "c": "table"}
+    data = replace(planted(), encoders={name: ModalityConfig(kind=kind) for name, kind in kinds.items()})
+
+    def odd(tokens):
+        tokens = 1000 * tokens
+        tokens[:, 0, 0] = 1
+        return tokens
+
+    found = examine(replace(data, nodes=tuple(replace(n, tokens=odd(n.tokens)) for n in data.nodes)), CONFIG)
+    told = {(f.where, f.remedy) for f in found.warnings}
+    assert told == {
+        (f"node {node}", remedy)
+        for node, words in (("a-1", "image"), ("a-2", "image"), ("b", "text"), ("c", "table"))
+        for remedy in (words_of(words).far, words_of(words).still)
+    }
+    still = {f.where: f.what.partition(" (")[0] for f in found.warnings if "constant at this node" in f.what}
+    assert still["node c"].endswith(" columns") and still["node b"].endswith(" values of its tokens")
+    assert one_per(["text", "image"]) == "author, document or scene" and one_per(["", ""]) == "patient, site or hour"
 
 
 def test_classes_that_too_few_rows_speak_for_are_named():

@@ -1,23 +1,33 @@
 """Files that claim what they are not: one line each, and nothing is started or filled by them."""
 
+import hashlib
 import io
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import soundfile
 from PIL import Image
+from pyarrow import parquet
 
 from isogram.config import ModalityConfig
+from isogram.data import parquet as bounds
+from isogram.data.base import UNPACKED
 from isogram.data.modalities import base
 from isogram.data.modalities.audio import AUDIO
 from isogram.data.modalities.base import BadItem, Item
+from isogram.data.modalities.content import content_hash
 from isogram.data.modalities.image import IMAGE
 from isogram.data.modalities.series import SERIES
+from isogram.data.modalities.text import TEXT
 from isogram.data.sheets import Problems
 from isogram.data.silos.apart import Source, shared_rows
 from isogram.data.silos.tables import read_table
+from isogram.errors import DataError
+from isogram.inference import bank_file
 
 
 def file(path, content):
@@ -72,6 +82,72 @@ def test_what_would_unpack_to_more_than_is_read_is_refused_before_it_is(tmp_path
     slow = npz(tmp_path / "d.npz", x=np.arange(1000.0) ** 2, rate=np.array(1))
     with pytest.raises(BadItem, match=r"^d.npz: unpacks to .*; cut it into pieces or lower `rate`"):
         SERIES.read(slow, ModalityConfig(rate=1_000_000))
+
+
+def repeated(rows, **more):
+    """A table of one cell of a MiB, which stands once in the file and in memory, however many rows have it."""
+    cells = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), ["x" * 2**20])
+    return pa.table({"id": pa.array(range(rows)).cast(pa.string()), "text": cells} | more)
+
+
+def test_a_table_of_repeated_cells_is_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    """With a bound of 32 MiB in the place of a GiB."""
+    monkeypatch.setattr(bounds, "UNPACKED", 2**25)
+    path = tmp_path / "a.parquet"
+    for rows, at_once, said in ((100_000, 100_000, True), (4000, 500, True), (20, 20, False)):
+        parquet.write_table(repeated(rows), path, row_group_size=at_once, store_schema=False)
+        assert path.stat().st_size < 2**20
+        problems, before = Problems(), pa.default_memory_pool().max_memory()
+        table = read_table(path, problems)
+        if said:
+            assert len(problems) == 1 and problems[0].startswith(f"{path}: unpacks to ") and not table
+            assert ", and at most 0.0312 GiB are read of a file of 0." in problems[0]
+            assert problems[0].endswith(" MiB; save it as CSV, or as several tables")
+            assert pa.default_memory_pool().max_memory() - before < 2**28
+        else:
+            assert not problems and {len(cell) for cell in table.column("text")} == {2**20}
+
+
+def test_a_table_of_nothing_in_many_rows_is_refused_by_what_it_says_of_itself(tmp_path, monkeypatch):
+    parquet.write_table(
+        pa.table({"a": pa.nulls(40_000_000, pa.string()), "b": pa.nulls(40_000_000)}), tmp_path / "a.pq"
+    )
+    assert (tmp_path / "a.pq").stat().st_size < 2**20
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", None)
+    problems = Problems()
+    assert not read_table(tmp_path / "a.pq", problems)
+    assert "a.pq: unpacks to 1.8 GiB, and at most 1 GiB are read of a file of 0." in problems[0]
+
+
+def test_a_bank_of_repeated_cells_is_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounds, "UNPACKED", 2**25)
+    rows = 4000
+    text = {name: pa.array([""] * rows) for name in ("where", "path", "label")}
+    numbers = {
+        "coordinates": pa.array([[0.0]] * rows, pa.list_(pa.float32(), 1)),
+        "hubness": np.zeros(rows, np.float32),
+    }
+    table = repeated(rows, **text, **numbers).replace_schema_metadata({b"isogram": "{}"})
+    parquet.write_table(table, tmp_path / "bank")
+    with pytest.raises(DataError, match=r"bank: unpacks to 1.0 GiB, .* are read of a file of 0.*; give a file that"):
+        bank_file.read(tmp_path / "bank")
+
+
+def test_a_file_is_known_again_without_being_held_and_refused_before_it_is_read(tmp_path):
+    """Neither has anything on the disk: only their sizes count."""
+    large, larger = (Item(name, path=tmp_path / f"{name}.txt") for name in ("large", "larger"))
+    for item, size in ((large, 2**26), (larger, UNPACKED + 1)):
+        with item.path.open("wb") as file:
+            file.truncate(size)
+    tracemalloc.start()
+    try:
+        found = content_hash(large)
+        with pytest.raises(BadItem, match=r"^larger: unpacks to 1.0 GiB, and at most 1 GiB are read; cut it into"):
+            TEXT.read(larger, ModalityConfig())
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+    assert found == hashlib.sha256(bytes(2**26)).hexdigest()
 
 
 def test_an_empty_sound_is_said_to_be_empty(tmp_path):

@@ -7,43 +7,16 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
-from silos import COLOURS, draw, sentence, table, things, write_silos
-
-from isogram.config_file import read_config
-from isogram.data import evaluation, open_data
-from isogram.errors import IsogramError
+from silos import COLOURS, draw, held, load, problems, sentence, table, things
 
 CLASSES = 'silos.classes=["black","blue","green","pink","red","yellow"]'
 ROWS = ("silos.measure=rows", "silos.held_out=0.4")
 PRIVATE = ("privacy.epsilon=8", CLASSES, *ROWS)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOGRAM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    return write_silos(tmp_path_factory.mktemp("silos")).parent
-
-
 @pytest.fixture
-def path(written, tmp_path):
-    shutil.copytree(written, tmp_path / "s")
-    return tmp_path / "s" / "own.toml"
-
-
-def load(path, *settings):
-    return open_data(read_config(path, settings))
-
-
-def problems(path, *settings):
-    with pytest.raises(IsogramError) as caught:
-        load(path, *settings)
-    return [line.replace(str(path.parent), "") for line in caught.value.problems]
+def path(own_silos):
+    return own_silos
 
 
 def add(path, text):
@@ -53,11 +26,6 @@ def add(path, text):
 def node(name, modality, data, **more):
     keys = {"name": name, "modality": modality, "data": data} | more
     return "\n[[silos.nodes]]\n" + "".join(f'{key} = "{value}"\n' for key, value in keys.items())
-
-
-def held(data, modality):
-    with evaluation():
-        return data.held_out.tokens(modality)
 
 
 def alike(one, other):
@@ -99,6 +67,15 @@ def test_a_sequence_in_lower_case_is_still_the_anchor(path):
     add(path, '\n[silos.modalities.dna]\nkind = "sequence"\n' + node("lab", "dna", "x.fa"))
     said = problems(path)
     assert len(said) == 1 and "'dna' (anchor) = /x.fa, line 3 (private)" in said[0]
+
+
+def test_a_zero_below_zero_is_still_the_anchors(path):
+    lab = [["concept", "a", "b"], *([f"{colour} tiny", f"{i / 7:.3f}", "0"] for i, colour in enumerate(COLOURS))]
+    table(path.parent / "anchors" / "lab.csv", lab)
+    table(path.parent / "rows.csv", [["a", "b"], ["0.143", "-0.0"], ["9.5", "0"], ["7.5", "-0.0"]])
+    add(path, '\n[silos.modalities.lab]\nkind = "table"\n' + node("lab", "lab", "rows.csv"))
+    said = problems(path)
+    assert len(said) == 1 and "/anchors/lab.csv, line 3 (anchor) = /rows.csv, line 2 (private)" in said[0]
 
 
 def test_copies_of_one_row_in_other_formats_are_never_on_both_sides(path):
@@ -149,11 +126,13 @@ def test_a_site_may_see_one_picture_in_two_modalities_but_on_one_side(path):
         assert {whole.nodes[0].tokens[i].tobytes() for i in photos} == {
             whole.nodes[2].tokens[i].tobytes() for i in scans
         }
+    (said,) = problems(path, *PRIVATE)
+    assert "site 'shop': copies of one row that privacy.epsilon draws apart: /scans/" in said
 
 
 def two_folders(path, **more):
-    """A clinic with pictures and texts of the same 24 patients; a text per picture, told apart by its number."""
-    for i, (colour, size) in enumerate(things(24, 5)):
+    """A clinic with pictures and texts of the same 48 patients; a text per picture, told apart by its number."""
+    for i, (colour, size) in enumerate(things(48, 5)):
         draw(path.parent / "scans" / colour / f"P{i}.png", colour, size, 3000 + i)
         (path.parent / "letters" / colour).mkdir(parents=True, exist_ok=True)
         (path.parent / "letters" / colour / f"P{i}.txt").write_text(sentence(colour, size, 3000 + i))
@@ -176,10 +155,24 @@ def test_files_of_one_name_in_two_folders_of_a_site_are_of_one_patient(path, set
         assert scans == letters and 0 < len(scans) < n
 
 
+def test_files_in_folders_of_classes_and_others_that_are_not_are_of_one_patient(path):
+    """Which part of a path is a name, all rows decide together: where none may, the two ways are refused."""
+    two_folders(path)
+    for file in (path.parent / "letters").rglob("*.txt"):
+        file.rename(path.parent / "letters" / file.name)
+    names = [sorted((path.parent / folder).rglob("P*")) for folder in ("scans", "letters")]
+    for seed in range(3):
+        scans, letters = ({names[n][i].stem for i in kept(path, 2 + n, *ROWS, f"seed={seed}")[0]} for n in range(2))
+        assert scans == letters and 0 < len(scans) < 48
+    (said,) = problems(path, *PRIVATE)
+    assert said.startswith("site 'clinic': rows of one name that privacy.epsilon draws apart: /letters/P0.txt = /scans")
+    assert "give them the same path or id in each modality, or all of them one group" in said
+
+
 @pytest.mark.parametrize("settings", [ROWS, PRIVATE], ids=["", "private"])
 def test_groups_of_one_node_are_ids_of_another_that_has_none(path, settings):
     """Scans have the patient as id, letters as group and no id."""
-    named = things(24, 5)
+    named = things(48, 5)
     scans, letters = [["id", "file", "colour"]], [["text", "colour", "patient"]]
     for i, (colour, size) in enumerate(named):
         draw(path.parent / "scans" / f"{i}.png", colour, size, 3000 + i)

@@ -1,12 +1,9 @@
 """What a node holds, by folder, table or FASTA: its items with ids, classes, groups; and what is wrong, by line."""
 
 import os
-import tempfile
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from silos import table
+from silos import as_nobody, table
 
 from isogram.config import ModalityConfig, SiloNode
 from isogram.data.modalities import KINDS
@@ -239,30 +236,6 @@ def test_a_pipe_is_told_and_not_waited_for(tmp_path, name):
     assert problem == f"node 'shop': {tmp_path / name} is a device or pipe; save it as a file, and name that"
     problems = Problems()
     assert not read_table(tmp_path / name, problems) or name != "x.csv"
-
-
-@contextmanager
-def as_nobody():
-    """Root may read everything, so it stops to be that."""
-    before = os.geteuid()
-    if before:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
-
-
-@pytest.fixture
-def closed():
-    """A folder that others may enter, unlike pytest's own; what is closed below may still be removed."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-        for path in Path(name).rglob("*"):
-            path.chmod(0o755)
 
 
 def test_what_may_not_be_read_is_told(closed):

@@ -14,13 +14,12 @@ ROWS = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("ab"), st.integers
 SHARES = st.floats(0, 0.99)
 
 
-def split(rows, share, *, seed=0, name="shop"):
+def split(rows, share, *, keep=1, seed=0, name="shop"):
     """Rows as (group, node, label); each its own content."""
     groups = groups_of([[f"g{group}"] for group, _, _ in rows])
     labels = np.array([label for _, _, label in rows])
-    return hold_out(
-        groups, [f"{i}" for i in range(len(rows))], [n for _, n, _ in rows], labels, share, seed=seed, name=name
-    )
+    marks, nodes = [f"{i}" for i in range(len(rows))], [n for _, n, _ in rows]
+    return hold_out(groups, marks, nodes, labels, share, keep=keep, seed=seed, name=name)
 
 
 @given(ROWS, SHARES)
@@ -33,6 +32,14 @@ def test_groups_are_never_split_and_every_class_keeps_a_row(rows, share):
     assert after == before
 
 
+@given(ROWS, SHARES, st.integers(1, 9))
+def test_of_a_class_as_many_rows_stay_as_it_keeps_or_all_that_there_are(rows, share, keep):
+    held = split(rows, share, keep=keep)
+    before = Counter((node, label) for _, node, label in rows if label != UNLABELLED)
+    out = Counter(row[1:] for h, row in zip(held, rows, strict=True) if h)
+    assert all(before[of] - out[of] >= keep for of in before if out[of])
+
+
 @given(ROWS, SHARES, st.randoms(use_true_random=False))
 def test_the_order_of_rows_decides_nothing(rows, share, random):
     order = list(range(len(rows)))
@@ -40,13 +47,14 @@ def test_the_order_of_rows_decides_nothing(rows, share, random):
     groups = groups_of([[f"g{group}"] for group, _, _ in rows])
     labels, nodes = np.array([label for _, _, label in rows]), [node for _, node, _ in rows]
     marks = [f"{i}" for i in range(len(rows))]
-    held = hold_out(groups, marks, nodes, labels, share, seed=1, name="shop")
+    held = hold_out(groups, marks, nodes, labels, share, keep=1, seed=1, name="shop")
     mixed = hold_out(
         groups_of([[f"g{rows[i][0]}"] for i in order]),
         [marks[i] for i in order],
         [nodes[i] for i in order],
         labels[order],
         share,
+        keep=1,
         seed=1,
         name="shop",
     )

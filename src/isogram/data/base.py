@@ -25,6 +25,9 @@ Look = Callable[[FloatArray], FloatArray]
 
 UNLABELLED = -1
 
+UNPACKED = 1 << 30
+"""Bytes that one file may unpack to, as the numbers or text made of it: of small files whole memories can come."""
+
 
 @dataclass(frozen=True)
 class AnchorItems:

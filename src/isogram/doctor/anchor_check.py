@@ -1,5 +1,6 @@
 """An anchor set by itself, before any node is asked: who holds what, what is unreadable, doubtful or unlicensed."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -11,6 +12,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 
 from isogram.alignment import Standardizer
+from isogram.alignment.choice import LEAST
 from isogram.alignment.evidence import near
 from isogram.config import Config, ModalityConfig
 from isogram.data import AnchorItems, AnchorSet, FederatedData, HeldOut, NodeData
@@ -26,6 +28,9 @@ from isogram.local import MIN_ANCHORS
 
 CLOSER, JUDGED = 0.25, 10
 """Of `near`: half the distance to any third item; and the fewest items of which it is said. docs/anchor-sets.md."""
+
+MIN_FOUND = 2
+"""Concepts held out, of which fewer make no figure: a partner alone is always found."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class AnchorReport:
     """What was found.
 
     common: pairs of modalities and the concepts that both hold; alone: concepts that one modality holds alone.
-    near: modality, two concepts.
+    near: modality, two concepts. spare: what too few concepts allow neither to measure nor to choose.
     diagnosis: the doctor's, of the items that can be read; None where nothing could be tested.
     """
 
@@ -57,6 +62,7 @@ class AnchorReport:
     common: tuple[tuple[str, str, int], ...]
     alone: tuple[str, ...]
     near: tuple[tuple[str, str, str], ...]
+    spare: tuple[Finding, ...]
     diagnosis: Diagnosis | None
     errors: tuple[str, ...]
 
@@ -86,6 +92,7 @@ def check_anchor_set(
         if not named:
             raise ConfigError(f"these settings are of data = {config.data!r}, without silos; leave them out")
         modalities = {name: config.silos.modality(name) for name in sorted(named)}
+    settings = config or Config(data="tcga-brca")  # of the doctor and of silos it has the defaults
     problems = Problems(
         f"{folder}: nothing says of which kind the files of {name!r} are; give a configuration"
         for name, one in modalities.items()
@@ -113,8 +120,8 @@ def check_anchor_set(
             bad = error.problems
         held.append(_held(table, name, one, bad))
         errors += bad
-    data = _public(table, encoded, folder)
-    diagnosis = None if data is None else examine(data, config or Config(data="tcga-brca"))
+    data = _public(table, encoded, modalities, folder)
+    diagnosis = None if data is None else examine(data, settings)
     if diagnosis is not None:
         errors += [f"{f.where}: {f.what}; {f.remedy}" for f in diagnosis.errors]
     elif not errors:
@@ -129,6 +136,7 @@ def check_anchor_set(
         tuple((a, b, len(places[a] & places[b])) for a, b in combinations(table.items, 2)),
         tuple(c for i, c in enumerate(table.concepts) if sum(i in held for held in places.values()) == 1),
         () if data is None else _near(data, diagnosis),
+        () if data is None else _spare(table, readable, settings, 0 if config is None else config.anchors),
         diagnosis,
         tuple(errors),
     )
@@ -137,6 +145,7 @@ def check_anchor_set(
 def warnings(report: AnchorReport) -> list[Finding]:
     """What does not stand in the way, and should be looked at."""
     found = [] if report.diagnosis is None else [f for f in report.diagnosis.findings if f.level != "error"]
+    found += report.spare
     if report.alone:
         more = f" and {len(report.alone) - 5} more" if len(report.alone) > 5 else ""
         what = f"in one modality alone, where they connect nothing: {', '.join(report.alone[:5])}{more}"
@@ -170,6 +179,34 @@ def _unbridged(places: Mapping[str, set[int]], folder: Path) -> list[str]:
     ]
 
 
+def _spare(table: AnchorTable, readable: Mapping[str, set[int]], config: Config, most: int) -> tuple[Finding, ...]:
+    """Whether concepts can be held out to measure on, and enough are left to choose the fit by.
+
+    most: anchors that are drawn; 0 for all.
+    """
+    found = []
+    everywhere = set.intersection(*readable.values())
+    for name in readable:
+        items = table.items[name]
+        everywhere &= set(items.positions[items.quality == 1].tolist())
+    share = config.silos.held_out if config.silos.measure == "anchors" else 0.0
+    out = max(0, min(int(share * len(everywhere) + 0.5), len(everywhere) - 1))  # as `hold_out` draws, keeping one
+    if share and out < MIN_FOUND:
+        what = (
+            f"{len(everywhere)} of {len(table.concepts)} have a real item (quality 1) in every modality; held_out = "
+            f"{share:g} of these is {out}, and partners are looked for among {MIN_FOUND} or more: nothing is measured"
+        )
+        needed = max(MIN_FOUND + 1, math.ceil((MIN_FOUND - 0.5) / share))
+        remedy = f'give {needed} a real item in every modality, or set measure = "rows" or held_out = 0'
+        found.append(Finding("warning", "concepts", what, remedy))
+    connecting = sum(sum(i in there for there in readable.values()) > 1 for i in range(len(table.concepts)))
+    left = min(connecting - out, most or connecting)
+    if config.align.choose and left < LEAST:
+        what = f"{left} of two modalities or more are left as anchors: too few to choose the fit by, which stays as set"
+        found.append(Finding("note", "concepts", what, f"give {LEAST - left} more an item in two modalities"))
+    return tuple(found)
+
+
 def _held(table: AnchorTable, name: str, config: ModalityConfig, bad: tuple[str, ...]) -> Held:
     quality, provenance = table.items[name].quality, table.provenance[name]
     made = [q < 1 or p.lower().startswith(SYNTHETIC) for q, p in zip(quality, provenance, strict=True)]
@@ -185,7 +222,9 @@ def _held(table: AnchorTable, name: str, config: ModalityConfig, bad: tuple[str,
     )
 
 
-def _public(table: AnchorTable, encoded: Mapping[str, Encoded], folder: Path) -> FederatedData | None:
+def _public(
+    table: AnchorTable, encoded: Mapping[str, Encoded], modalities: Mapping[str, ModalityConfig], folder: Path
+) -> FederatedData | None:
     """A federation of the anchors alone: a node of each modality, without a row."""
     if len(encoded) < 2:
         return None
@@ -197,7 +236,8 @@ def _public(table: AnchorTable, encoded: Mapping[str, Encoded], folder: Path) ->
     there = np.unique(np.concatenate([item.index for item in items.values()]))
     anchors = AnchorSet(table.concepts, items).subset(there)
     nodes = tuple(NodeData(f"any {name}", name, item.tokens[:0]) for name, item in anchors.items.items())
-    return FederatedData(str(folder), nodes, anchors, HeldOut({}, {}, paired=False, private={}), ())
+    sealed = HeldOut({}, {}, paired=False, private={})
+    return FederatedData(str(folder), nodes, anchors, sealed, (), encoders=modalities)
 
 
 def _near(data: FederatedData, diagnosis: Diagnosis | None) -> tuple[tuple[str, str, str], ...]:

@@ -43,6 +43,7 @@ def examine(data: FederatedData, config: Config) -> Diagnosis:
     found = [_gather(data, name, config) for name in sorted(data.modalities)]
     usable, ids, n_anchors = [m for m in found if m.usable], data.anchors.ids, len(data.anchors)
     groups, nowhere = _groups(found, n_anchors)
+    kinds = {m.name: m.kind for m in found}
     pairs, suspects = _test(usable, data, config)
     duplicates, faint_items = [], []
     for m in usable:
@@ -52,11 +53,11 @@ def examine(data: FederatedData, config: Config) -> Diagnosis:
     said = [
         *findings.cannot_run(found, groups, [ids[i] for i in nowhere], ids, config),
         *findings.unrelated(usable, pairs, groups),
-        *findings.ordered(pairs, _serial(usable, data, config)),
+        *findings.ordered(pairs, _serial(usable, data, config), kinds),
         *(() if config.privacy.epsilon else findings.labels(data, config)),
         *findings.columns(found, data),
         *findings.ranges(found, data, config.align.clip),
-        *findings.items(suspects, duplicates, faint_items),
+        *findings.items(suspects, duplicates, faint_items, kinds),
     ]
     return Diagnosis(
         pairs,
@@ -85,6 +86,7 @@ def _gather(data: FederatedData, name: str, config: Config) -> Modality:
     features = _flat(items.tokens)
     return Modality(
         name,
+        data.encoders[name].kind if name in data.encoders else "",
         tuple(sorted(node.name for node in data.nodes if node.modality == name)),
         torch.from_numpy(items.index),
         features,

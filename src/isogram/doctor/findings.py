@@ -17,6 +17,7 @@ from isogram.config import Config
 from isogram.data import FederatedData, NodeData
 from isogram.data.base import UNLABELLED
 from isogram.doctor.diagnosis import Finding, Group, PairTest, Suspect
+from isogram.doctor.words import Words, one_per, words_of
 from isogram.goal import GOVERNED, Goal, governed
 from isogram.local import MIN_ANCHORS
 from isogram.secure_sum import MIN_EVIDENCE
@@ -36,9 +37,10 @@ FEW = 60
 
 @dataclass(frozen=True)
 class Modality:
-    """Anchors of one modality: positions [k], raw features [k, F], quality [k]."""
+    """Anchors of one modality: positions [k], raw features [k, F], quality [k]; kind "" where none is known."""
 
     name: str
+    kind: str
     nodes: tuple[str, ...]
     index: Tensor
     features: Tensor
@@ -147,8 +149,8 @@ def _failure(pairs: Sequence[PairTest]) -> tuple[str, str]:
     return what, f"{remedy}; if they do, these modalities have nothing in common: leave the nodes of one of them out"
 
 
-def ordered(pairs: Sequence[PairTest], serial: Mapping[str, float]) -> Iterable[Finding]:
-    """Pairs that a common order of the anchors alone could make look related."""
+def ordered(pairs: Sequence[PairTest], serial: Mapping[str, float], kinds: Mapping[str, str]) -> Iterable[Finding]:
+    """Pairs that a common order of the anchors alone could make look related; kinds: of each modality."""
     for pair in pairs:
         worst = max(serial[pair.a], serial[pair.b])
         if pair.verdict == "aligned" and worst <= IN_ORDER:
@@ -156,7 +158,8 @@ def ordered(pairs: Sequence[PairTest], serial: Mapping[str, float]) -> Iterable[
                 f"anchors that follow each other are alike in both (p = {worst:.2g}), as in files sorted by class, "
                 "site or time: such an order alone can look like a relation"
             )
-            remedy = "take independent items, such as one per patient, site or hour; do not rely on p otherwise"
+            each = one_per((kinds[pair.a], kinds[pair.b]))
+            remedy = f"take independent items, such as one per {each}; do not rely on p otherwise"
             yield Finding("warning", f"{pair.a} - {pair.b}", what, remedy)
 
 
@@ -169,7 +172,7 @@ def ranges(found: Sequence[Modality], data: FederatedData, clip: float) -> Itera
             share = float((((rows.double() - mean) / scale).abs() >= clip).double().mean()) if len(rows) else 0.0
             if share > FAR:
                 what = f"{share:.0%} of its values lie {clip:g} or more standard deviations from the anchors' mean"
-                yield Finding("warning", f"node {node.name}", what, "check for another unit, or a sensor that drifted")
+                yield Finding("warning", f"node {node.name}", what, words_of(m.kind).far)
 
 
 def labels(data: FederatedData, config: Config) -> Iterable[Finding]:
@@ -236,18 +239,19 @@ def columns(found: Sequence[Modality], data: FederatedData) -> Iterable[Finding]
         everywhere = torch.cat(list(rows.values()))
         # A column that no node's rows move either is padding: nothing is lost with it.
         lost = still & (everywhere != anchors[0]).any(0)
-        odd = lost & ~_by_chance(everywhere, anchors[0], len(anchors))
+        odd, words = lost & ~_by_chance(everywhere, anchors[0], len(anchors)), words_of(m.kind)
         if odd.any():
-            what = f"{_numbers(odd)} constant over the anchors, though not at the nodes: alignment ignores them"
+            what = f"{_numbers(odd, words)} constant over the anchors, though not at the nodes: alignment ignores them"
             yield Finding("warning", _place([m]), what, "use anchors over which they vary, if they matter")
         elif lost.any():
-            what = f"{_numbers(lost)} constant over the anchors and rarely vary at the nodes: alignment ignores them"
+            seldom = "constant over the anchors and rarely vary at the nodes: alignment ignores them"
+            what = f"{_numbers(lost, words)} {seldom}"
             yield Finding("note", _place([m]), what, "")
         for name, x in sorted((name, x) for name, x in rows.items() if len(x) > 1):
             dead = (x == x[0]).all(0) & ~still & ~_by_chance(anchors, x[0], len(x))
             if dead.any():
-                what = f"{_numbers(dead)} constant at this node, though not over the anchors"
-                yield Finding("warning", f"node {name}", what, "check for a dead sensor, or a column left empty")
+                what = f"{_numbers(dead, words)} constant at this node, though not over the anchors"
+                yield Finding("warning", f"node {name}", what, words.still)
 
 
 def padding(m: Modality, data: FederatedData) -> Tensor:
@@ -266,9 +270,12 @@ def _by_chance(varied: Tensor, value: Tensor, n: int) -> Tensor:
 
 
 def items(
-    suspects: Sequence[Suspect], duplicates: Sequence[tuple[str, str, str]], faint: Sequence[tuple[str, str]]
+    suspects: Sequence[Suspect],
+    duplicates: Sequence[tuple[str, str, str]],
+    faint: Sequence[tuple[str, str]],
+    kinds: Mapping[str, str],
 ) -> Iterable[Finding]:
-    """Single anchors that look wrong; the diagnosis lists them all."""
+    """Single anchors that look wrong; the diagnosis lists them all. kinds: of each modality."""
     for modality in sorted({suspect.modality for suspect in suspects}):
         names = [suspect.anchor for suspect in suspects if suspect.modality == modality]
         what = f"the items of {_some(names)} do not go with the same anchors elsewhere"
@@ -281,7 +288,7 @@ def items(
     for modality in sorted({m for m, _ in faint}):
         names = [anchor for m, anchor in faint if m == modality]
         what = f"the items of {_some(names)} are all but the mean of all items and say next to nothing"
-        yield Finding("warning", f"modality {modality}", what, "check whether they are empty, or imputed")
+        yield Finding("warning", f"modality {modality}", what, words_of(kinds[modality]).faint)
 
 
 def _place(modalities: Sequence[Modality]) -> str:
@@ -298,8 +305,8 @@ def _some(names: Sequence[str], kind: str = "anchor") -> str:
     return f"{plural} {listed}" if kind == "node" else f"{len(names)} {plural} ({listed})"
 
 
-def _numbers(which: Tensor) -> str:
+def _numbers(which: Tensor, words: Words) -> str:
     """Such as "3 of 10 columns (0, 4, 7) are"."""
     numbers = torch.nonzero(which).flatten().tolist()
     listed = ", ".join(map(str, numbers[:SHOWN])) + (", ..." if len(numbers) > SHOWN else "")
-    return f"{len(numbers)} of {len(which)} columns ({listed}) {'is' if len(numbers) == 1 else 'are'}"
+    return f"{len(numbers)} of {len(which)} {words.column} ({listed}) {'is' if len(numbers) == 1 else 'are'}"

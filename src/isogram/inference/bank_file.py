@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from isogram.data.base import FloatArray
-from isogram.errors import ConfigError, DataError
+from isogram.data.parquet import arrow, bounded
+from isogram.errors import DataError
 from isogram.files import write_atomic
 
 TEXTS = ("id", "where", "path", "text", "label")
@@ -16,24 +17,11 @@ TEXTS = ("id", "where", "path", "text", "label")
 
 _FORMAT, _HEADER = "isogram-bank-1", b"isogram"
 _COORDINATES, _HUBNESS, _LEFT_OUT = "coordinates", "hubness", "left_out"
+_COLUMNS = (*TEXTS, _COORDINATES, _HUBNESS)
 _ABOUT = ("model", "anchors", "node", "modality", "encoder")
 
 Parts = tuple[FloatArray, FloatArray, Any, dict[str, str], tuple[str, ...]]
 """As `Bank` has them: coordinates, hubness, texts, about, bad."""
-
-
-def arrow() -> tuple[Any, Any]:
-    """The libraries pyarrow and pyarrow.parquet.
-
-    Raises:
-        ConfigError: they are missing.
-    """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ConfigError(f"banks need more: pip install -e '.[silos]' in the clone ({error})") from error
-    return pyarrow, parquet
 
 
 def texts_of(columns: Mapping[str, Any]) -> Any:
@@ -65,19 +53,21 @@ def read(path: Path) -> Parts:
     Raises:
         DataError: it is none, is damaged, or of another version.
     """
-    pa, parquet = arrow()
+    pa, _ = arrow()
     remedy = "give a file that `isogram embed` wrote"
     if not path.is_file():  # opening a pipe would wait
         raise DataError(f"cannot read {path}: there is no such file; {remedy}")
     try:
-        with parquet.ParquetFile(path) as file:
-            table = file.read()
+        with bounded(path, remedy) as file:
+            found = file.schema.metadata or {}
+            if _HEADER not in found:
+                raise DataError(f"{path} holds no embedded items; {remedy}")
+            names = [name for name in file.schema.names if name in _COLUMNS]
+            table = pa.Table.from_batches(file.batches(names), schema=pa.schema(map(file.schema.field, names)))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"cannot read {path}: {str(error).partition(chr(10))[0]}; {remedy}") from error
-    if _HEADER not in (table.schema.metadata or {}):
-        raise DataError(f"{path} holds no embedded items; {remedy}")
     try:
-        header = json.loads(table.schema.metadata[_HEADER])
+        header = json.loads(found[_HEADER])
         if header["format"] == _FORMAT:
             return _parts(table, header)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
@@ -91,7 +81,7 @@ def _parts(table: Any, header: Mapping[str, Any]) -> Parts:
     about, bad = {name: header[name] for name in _ABOUT}, header.get(_LEFT_OUT, [])  # before 0.4 there was none
     if not isinstance(bad, list) or not all(isinstance(value, str) for value in (*about.values(), *bad)):
         raise ValueError("its header holds what is no text")
-    for name in (*TEXTS, _COORDINATES, _HUBNESS):
+    for name in _COLUMNS:
         if table.column_names.count(name) != 1:
             raise ValueError(f"it has no column {name!r}")
         column = table.column(name)

@@ -8,8 +8,9 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from isogram.data.anchor_set.layout import (
 )
 from isogram.data.modalities.base import Item
 from isogram.data.sheets import Problems
-from isogram.data.silos.tables import TextTable
+from isogram.data.silos.tables import TextTable, read_table
 from isogram.errors import ConfigError, DataError
 from isogram.files import make_folder, write_atomic, writing
 
@@ -125,7 +126,7 @@ def _real(anchors: AnchorTable, modality: str) -> int:
 
 
 def _check_name(modality: str, table: TextTable, folder: Path, problems: Problems) -> None:
-    if not is_modality(modality) or not modality.strip():
+    if not is_modality(modality) or not modality or modality != modality.strip():
         problems.append(f"{modality!r} is no modality's name; choose another")
     if modality in [path.stem for path in own_tables(folder)]:
         problems.append(f"{modality!r} has a table of its own, {modality}.csv; add rows of numbers to that by yourself")
@@ -217,12 +218,43 @@ def _write(
                 columns[f"{what}:{modality}"][row] = text
             if licensed:
                 columns[f"{LICENCE}:{modality}"][row] = one.licence
-        write_atomic(target / table.path.name, _table(columns, table.path.suffix))
+        content = _table(columns, table.path.suffix)
+        _read_back(target / table.path.name, content, modality, {columns[CONCEPT][row]: made[row] for row in made})
+        write_atomic(target / table.path.name, content)
     except BaseException:
         for path in new:
             with suppress(OSError):
                 path.unlink()
         raise
+
+
+def _read_back(path: Path, content: bytes, modality: str, made: Mapping[str, Made]) -> None:
+    """Whether the set can be read once its table has this content, and the new items are what they were made as.
+
+    Raises:
+        DataError: no.
+    """
+    problems = Problems()
+    with TemporaryDirectory(prefix="isogram-") as elsewhere:
+        there = Path(elsewhere) / path.name
+        there.write_bytes(content)
+        table = replace(read_table(there, problems), path=path)
+    try:
+        problems.stop()
+        anchors = read_anchor_set(path.parent, guess_modalities(path.parent, table), table)
+    except DataError as error:
+        lines = [line.replace(f"{there}", path.name).replace(f"{path.parent}/", "") for line in error.problems]
+        raise DataError(
+            *(f"what was made is not kept, for the set could not be read: {line}" for line in lines)
+        ) from error
+    held = anchors.items[modality]
+    for position, item in zip(held.positions, held.items, strict=True):
+        concept = anchors.concepts[position]
+        if concept in made and (item.path is None) != isinstance(made[concept].content, str):
+            raise DataError(
+                f"what was made is not kept: of concept {concept!r} {modality!r} would be read as "
+                f"{'text' if item.path is None else 'a file'}; make all of its items text, or all files"
+            )
 
 
 def _file(target: Path, modality: str, concept: str, content: bytes, suffix: str, new: list[Path]) -> str:

@@ -1,6 +1,6 @@
 """The folder of an anchor set, read: `anchors.csv` or `anchors.parquet`, and the files that belong to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -52,13 +52,16 @@ class AnchorTable:
     licence: Mapping[str, tuple[str, ...]]
 
 
-def read_anchor_set(folder: Path, modalities: Mapping[str, ModalityConfig]) -> AnchorTable:
+def read_anchor_set(
+    folder: Path, modalities: Mapping[str, ModalityConfig], table: TextTable | None = None
+) -> AnchorTable:
     """The anchors of a run's modalities.
 
     Args:
         folder: with `anchors.csv` or `anchors.parquet`.
         modalities: column -> what stands in it; other columns are passed over. A modality of kind table has no column
             but a file `MODALITY.csv`, with a column `concept` and columns of numbers.
+        table: of concepts, in the place of the folder's, as if it stood there.
 
     Raises:
         DataError: all that is wrong, by file and line: concepts that are empty or stand twice, absent columns and
@@ -66,7 +69,7 @@ def read_anchor_set(folder: Path, modalities: Mapping[str, ModalityConfig]) -> A
         ConfigError: there is no such kind.
     """
     problems = Problems()
-    table = open_table(folder, problems)
+    table = open_table(folder, problems, table)
     if not table:
         problems.stop()
     found: dict[str, dict[int, Item]] = {}
@@ -75,7 +78,8 @@ def read_anchor_set(folder: Path, modalities: Mapping[str, ModalityConfig]) -> A
         if kind in ROWS:
             found[name] = _rows(folder, name, config.columns, table, problems)
         elif table.has(name, problems):
-            found[name] = cell_items(table, name, _is_of_files(kind), problems)
+            reads = KINDS[kind].suffixes if kind in CELLS else None
+            found[name] = cell_items(table, name, problems, files=_is_of_files(kind), suffixes=reads)
     about = _about(table, found, problems)
     problems.stop()
     used = sorted({row for rows in found.values() for row in rows})
@@ -97,16 +101,20 @@ def read_anchor_set(folder: Path, modalities: Mapping[str, ModalityConfig]) -> A
     )
 
 
-def guess_modalities(folder: Path) -> dict[str, ModalityConfig]:
+def guess_modalities(folder: Path, table: TextTable | None = None) -> dict[str, ModalityConfig]:
     """Every modality that the folder holds: those of columns of files (`are_files`) by suffix, of other columns text.
 
     Where suffixes do not tell of which kind files are, it is called `FILE`, which nothing can encode.
+
+    Args:
+        folder: of the set.
+        table: as in `read_anchor_set`.
 
     Raises:
         DataError: the table of concepts cannot be read; what is wrong inside is for `read_anchor_set` to tell.
     """
     problems = Problems()
-    table = open_table(folder, problems)
+    table = open_table(folder, problems, table)
     if not table:
         problems.stop()
     guessed = {}
@@ -115,13 +123,32 @@ def guess_modalities(folder: Path) -> dict[str, ModalityConfig]:
         if not cells:
             continue  # to be filled
         kinds = {SUFFIXES.get(Path(cell).suffix.lower(), FILE) for cell in cells}
-        kind = "text" if not are_files(folder, cells) else kinds.pop() if len(kinds) == 1 else FILE
+        suffixes = KINDS[name].suffixes if name in CELLS else None  # a modality that is called as its kind
+        kind = "text" if not are_files(folder, cells, suffixes) else kinds.pop() if len(kinds) == 1 else FILE
         guessed[name] = ModalityConfig(kind=kind)
     return guessed | {path.stem: ModalityConfig(kind="table") for path in own_tables(folder)}
 
 
-def open_table(folder: Path, problems: Problems) -> TextTable:
-    """The table of concepts, an empty one if it cannot be used: what is wrong with it as a whole was noted."""
+def open_table(folder: Path, problems: Problems, table: TextTable | None = None) -> TextTable:
+    """The table of concepts, an empty one if it cannot be used: what is wrong with it as a whole was noted.
+
+    table: one that has been read, in the place of the folder's.
+    """
+    before = len(problems)
+    table = _find_table(folder, problems) if table is None else table
+    if len(problems) > before or not table.has(CONCEPT, problems):
+        return TextTable(folder / "anchors.csv")
+    if "license" in table.columns:
+        problems.append(f"{table.path}: column 'license'; it is called 'licence' here: rename it")
+    held = {*filter(is_modality, table.columns), *(path.stem for path in own_tables(folder))}
+    strangers = [name for name in table.columns if ":" in name and name.partition(":")[0] in ABOUT]
+    strangers = [name for name in strangers if name.partition(":")[2] not in held]
+    problems.some(f"{table.path}: columns about modalities that it does not have:", strangers, "rename or drop them")
+    concepts_of(table, problems)
+    return table
+
+
+def _find_table(folder: Path, problems: Problems) -> TextTable:
     here = [path for path in (folder / "anchors.csv", folder / "anchors.parquet") if path.exists()]
     nothing = TextTable(folder / "anchors.csv")
     if not here:
@@ -134,20 +161,7 @@ def open_table(folder: Path, problems: Problems) -> TextTable:
     if isinstance(wrong := find(folder, here[0].name), Wrong):
         problems.append(f"{here[0]}: {wrong.what}; {wrong.remedy}")
         return nothing
-    before = len(problems)
-    table = read_table(here[0], problems)
-    if len(problems) > before:
-        return nothing
-    if not table.has(CONCEPT, problems):
-        return nothing
-    if "license" in table.columns:
-        problems.append(f"{table.path}: column 'license'; it is called 'licence' here: rename it")
-    held = {*filter(is_modality, table.columns), *(path.stem for path in own_tables(folder))}
-    strangers = [name for name in table.columns if ":" in name and name.partition(":")[0] in ABOUT]
-    strangers = [name for name in strangers if name.partition(":")[2] not in held]
-    problems.some(f"{table.path}: columns about modalities that it does not have:", strangers, "rename or drop them")
-    concepts_of(table, problems)
-    return table
+    return read_table(here[0], problems)
 
 
 class _About(NamedTuple):
@@ -172,10 +186,20 @@ def concepts_of(table: TextTable, problems: Problems) -> list[str]:
     return concepts
 
 
-def cell_items(table: TextTable, name: str, files: bool, problems: Problems) -> dict[int, Item]:
-    """Row -> its item of a column of `files`, or of what its cells look like: a column of texts may be of files."""
+def cell_items(
+    table: TextTable,
+    name: str,
+    problems: Problems,
+    *,
+    files: bool = False,
+    suffixes: Collection[str] | None = None,
+) -> dict[int, Item]:
+    """Row -> its item of a column of `files`, or of what its cells look like: texts may stand in files.
+
+    suffixes: for `are_files`.
+    """
     folder, cells = table.path.parent, table.column(name)
-    files = files or are_files(folder, cells)
+    files = files or are_files(folder, cells, suffixes)
     found: dict[int, Item] = {}
     wrong: dict[Wrong, list[str]] = {}
     for row, cell in enumerate(cells):

@@ -197,7 +197,7 @@ class FromTable:
         problems.stop()
         if table.has(CONCEPT, problems) & table.has("value", problems):
             self.concepts = concepts_of(table, problems)
-            items = cell_items(table, "value", False, problems)
+            items = cell_items(table, "value", problems)
         problems.stop()
         licences = table.column(LICENCE) if LICENCE in table.columns else [""] * len(table)
         self._items = {self.concepts[row]: (item, licences[row]) for row, item in items.items()}

@@ -6,7 +6,7 @@ Such folders come from other organisations: nothing that a table says makes isog
 import csv
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
@@ -36,27 +36,44 @@ def is_modality(column: str) -> bool:
     return column != CONCEPT and column.partition(":")[0] not in ABOUT
 
 
-def are_files(folder: Path, cells: Iterable[str]) -> bool:
+def are_files(folder: Path, cells: Iterable[str], suffixes: Collection[str] | None = None) -> bool:
     """Whether a column is of files: more than half of its cells end in a suffix (".png"), or are paths of files there.
 
     So that neither a text that happens to be the name of a file, nor a path without one, makes all others look wrong.
+
+    Args:
+        folder: of the set.
+        cells: of the column; empty ones do not count.
+        suffixes: that the column's kind reads, in lower case; None if that is not known: those of all kinds, or the one
+            that all cells have. Other endings are no suffixes: "node.js" is a text.
     """
     told = [cell for cell in cells if cell]
-    files = [re.search(r"\.[A-Za-z]\w{0,9}$", cell) or isinstance(find(folder, cell), Path) for cell in told]
-    return 2 * sum(map(bool, files)) > len(told)
+    found = [re.search(r"\.[A-Za-z]\w{0,9}$", cell) for cell in told]
+    ends = ["" if end is None else end[0].lower() for end in found]
+    if suffixes is None:
+        suffixes = {*SUFFIXES, *(ends if len(set(ends)) == 1 else ())} - {""}
+    files = [end in suffixes or isinstance(find(folder, cell), Path) for end, cell in zip(ends, told, strict=True)]
+    return 2 * sum(files) > len(told)
 
 
 def own_tables(folder: Path) -> list[Path]:
     """Files `MODALITY.csv` beside the table of concepts: with a column `concept`, and a number in another column.
 
-    So is a link that leads out of the folder, which is not looked at: who reads the set is told of it.
+    So is a link that leads out of the folder, which is not looked at, or what cannot be: who reads the set is told.
     """
     root, found = folder.resolve(), []
     for path in sorted(folder.glob("*.csv")):
         leads_out = path.is_file() and not path.resolve().is_relative_to(root)
-        if path.name != "anchors.csv" and (leads_out or (path.is_file() and _holds_numbers(path))):
+        if path.name != "anchors.csv" and (leads_out or (path.is_file() and _may_hold_numbers(path))):
             found.append(path)
     return found
+
+
+def _may_hold_numbers(path: Path) -> bool:
+    try:
+        return _holds_numbers(path)
+    except OSError:
+        return True
 
 
 def _holds_numbers(path: Path) -> bool:

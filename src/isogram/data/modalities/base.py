@@ -1,8 +1,11 @@
 """What a kind of data is: how an item is read, and what makes tokens of it."""
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,15 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isogram.config import ModalityConfig
-from isogram.data.base import FloatArray
+from isogram.data.base import UNPACKED, FloatArray
 from isogram.errors import DataError
 
 MOST = 1_000_000
 """Samples a second that a file may claim: what is resampled from more would not fit a memory."""
-
-
-UNPACKED = 1 << 30
-"""Bytes that one item may unpack to, as the numbers that are made of it: of small files whole memories can come."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +167,24 @@ def bytes_of(item: Item) -> bytes:
     """All of the item's file.
 
     Raises:
+        BadItem: as `path_of`; it cannot be read, or has more than `UNPACKED` bytes.
+    """
+    with opened(item) as file:
+        refuse_large(item, os.fstat(file.fileno()).st_size)
+        return file.read()
+
+
+@contextmanager
+def opened(item: Item) -> Iterator[BufferedReader]:
+    """The item's file, of any size.
+
+    Raises:
         BadItem: as `path_of`; or it cannot be read.
     """
     path = path_of(item)
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
         raise _unreadable(item, error) from error
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from isogram.data.modalities.base import Canonical, Item, Kind, bytes_of
+from isogram.data.modalities.base import Canonical, Item, Kind, opened
 
 
 def content_hash(item: Item) -> str:
@@ -17,7 +17,8 @@ def content_hash(item: Item) -> str:
         return hashlib.sha256(json.dumps(item.values, separators=(",", ":")).encode()).hexdigest()
     if item.text is not None:
         return hashlib.sha256(item.text.encode("utf-8", "surrogatepass")).hexdigest()
-    return hashlib.sha256(bytes_of(item)).hexdigest()
+    with opened(item) as file:  # in blocks: a recording of a day needs no memory to be known again
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_key(item: Item) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isogram.config import ModalityConfig
-from isogram.data.base import FloatArray
-from isogram.data.modalities.base import UNPACKED, BadItem, Builtin, Encoder, Item, path_of
+from isogram.data.base import UNPACKED, FloatArray
+from isogram.data.modalities.base import BadItem, Builtin, Encoder, Item, path_of
 from isogram.data.tokens import patches
 from isogram.errors import ConfigError
 

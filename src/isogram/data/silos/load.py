@@ -115,7 +115,7 @@ def load_silos(
     problems.stop()
 
     if by_rows:
-        held_out, rows, unmeasured = hold_out_rows(silos, rows, seed, problems, private=private)
+        held_out, rows, unmeasured = hold_out_rows(silos, rows, classes, seed, problems, private=private)
         notes += unmeasured
         free = np.ones(len(table.concepts), bool)
     else:

@@ -1,7 +1,7 @@
 """What is held out to measure on, and which concepts are anchors."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 
 import numpy as np
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from isogram.config import SilosConfig
 from isogram.data.anchor_set import AnchorTable
 from isogram.data.base import UNLABELLED, AnchorItems, AnchorSet, FloatArray, HeldOut, IntArray
-from isogram.data.sheets import Problems
+from isogram.data.sheets import Problems, few
 from isogram.data.silos.manifest import Manifest
 from isogram.data.silos.rows import Public, Rows
 from isogram.data.silos.sites import of_sites
 from isogram.data.silos.split import groups_of, hold_out, hold_out_each, rank
+
+KEPT = 5
+"""Labelled rows of each class that stay at a node: of fewer no sum is sent, and nobody could learn the class."""
 
 
 def hold_out_anchors(
@@ -30,7 +33,8 @@ def hold_out_anchors(
         for position, mark in zip(items.positions.tolist(), items.source.hashes, strict=True):
             keys[position].append((items.source.kind, mark))
     labels = np.where(whole == 0, 0, UNLABELLED)
-    held = hold_out(groups_of(keys), table.concepts, [""] * n, labels, silos.held_out, seed=seed, name="anchors")
+    nodes, name = [""] * n, "anchors"
+    held = hold_out(groups_of(keys), table.concepts, nodes, labels, silos.held_out, keep=1, seed=seed, name=name)
     free = ~held
     held &= whole == 0
     if silos.held_out and not held.any():
@@ -83,12 +87,12 @@ def anchor_set(
 
 
 def hold_out_rows(
-    silos: SilosConfig, rows: Sequence[Rows], seed: int, problems: Problems, *, private: bool
+    silos: SilosConfig, rows: Sequence[Rows], classes: Sequence[str], seed: int, problems: Problems, *, private: bool
 ) -> tuple[HeldOut, list[Rows], list[str]]:
     """A share of the labelled rows of each node, a site at a time: its modalities may be of the same patients.
 
     Returns:
-        What is held out, the rows that are not, and a note of each modality that is not measured.
+        What is held out, the rows that are not, and notes of modalities and classes that are not measured.
     """
     held: dict[str, NDArray[np.bool_]] = {}
     for site in dict.fromkeys(one.node.name for one in rows):
@@ -114,7 +118,7 @@ def hold_out_rows(
             problems.append(f"node {one.name!r}: all rows are held out; lower silos.held_out")
     if not tokens:
         most = max(((one.labels != UNLABELLED).sum() for one in rows if one.labels is not None), default=0)
-        kept_all = "every class of a node has to keep one, and groups stay together; label more rows"
+        kept_all = f"every class of a node has to keep {KEPT}, and groups stay together; label more rows"
         why = _too_small(silos.held_out, int(most)) or ("none was drawn; raise it" if private else kept_all)
         problems.append(
             f"silos.held_out = {silos.held_out:g}, and no labelled row can be held out: {why}, or set held_out = 0"
@@ -125,9 +129,24 @@ def hold_out_rows(
             notes.append(f"{modality}: not measured, for no node of it names its classes by label")
         elif not private:
             notes.append(f"{modality}: not measured, for none of its rows with a class could be held out")
+    if not private:
+        notes += _unmeasured(rows, truth, classes)
     whole = {modality: np.concatenate(parts) for modality, parts in tokens.items()}
     labels = {modality: np.concatenate(parts) for modality, parts in truth.items()}
     return HeldOut(whole, labels, paired=False, private={}), kept, notes
+
+
+def _unmeasured(rows: Sequence[Rows], truth: Mapping[str, Sequence[IntArray]], classes: Sequence[str]) -> Iterator[str]:
+    """A note of each measured modality that has rows of classes of which none is held out."""
+    for modality, parts in truth.items():
+        told = [one.labels for one in rows if one.node.modality == modality and one.labels is not None]
+        left = np.setdiff1d(np.concatenate(told), [UNLABELLED, *np.concatenate(parts)])
+        if len(left):
+            names = few([classes[c] for c in left])
+            yield (
+                f"{modality}: not measured on {names}, of which no row is held out; a node keeps {KEPT} of a class to "
+                "learn it from"
+            )
 
 
 def _drawn(of_site: Sequence[Rows], share: float, seed: int, site: str) -> NDArray[np.bool_]:
@@ -142,30 +161,32 @@ def _drawn(of_site: Sequence[Rows], share: float, seed: int, site: str) -> NDArr
             marks.append(own)
         nodes += [one.name] * len(one.items)
         labels.append(np.full(len(one.items), UNLABELLED) if one.labels is None else one.labels)
-    return hold_out(groups_of(keys), marks, nodes, np.concatenate(labels), share, seed=seed, name=site)
+    return hold_out(groups_of(keys), marks, nodes, np.concatenate(labels), share, keep=KEPT, seed=seed, name=site)
 
 
 def _drawn_each(of_site: Sequence[Rows], share: float, seed: int, site: str, problems: Problems) -> NDArray[np.bool_]:
     """The same under differential privacy: a row's own group, name or else content draws for it, whatever others are.
 
-    Copies that draw apart are an error, for leaving one out would be decided by another row.
+    Rows that `_drawn` would keep together and that draw apart are an error, for leaving one out would be decided by
+    another row.
     """
-    keys, apart = list[str](), list[str]()
-    first: dict[str, tuple[str, str]] = {}
+    keys, copies, names = list[str](), list[str](), list[str]()
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+    # Within one node a name is one row's: there copies are better kept together by what they are.
+    several = len(of_site) > 1
     for one in of_site:
-        for item, group, names, mark in zip(one.items, one.groups, one.names, one.hashes, strict=True):
-            own = f"{one.kind}/{mark}"
-            # Within one node a name is one row's: there copies are better kept together by what they are.
-            name = names[0] if names and len(of_site) > 1 else ""
-            keys.append(f"group {group}" if group else f"name {name}" if name else f"content {own}")
-            key, where = first.setdefault(own, (keys[-1], item.where))
-            if key != keys[-1]:
-                apart.append(f"{item.where} = {where}")
-    problems.some(
-        f"site {site!r}: copies of one row that privacy.epsilon draws apart:",
-        apart,
-        "keep one of each, or give all of them one group",
-    )
+        for item, group, known, mark in zip(one.items, one.groups, one.names, one.hashes, strict=True):
+            content, linked = f"{one.kind}/{mark}", known if several else ()
+            name = linked[0] if linked else ""
+            keys.append(f"group {group}" if group else f"name {name}" if name else f"content {content}")
+            for link, apart in [(("content", content), copies), *((("name", other), names) for other in linked)]:
+                key, where = first.setdefault(link, (keys[-1], item.where))
+                if key != keys[-1]:
+                    apart.append(f"{item.where} = {where}")
+    remedy = "keep one of each, or give all of them one group"
+    problems.some(f"site {site!r}: copies of one row that privacy.epsilon draws apart:", copies, remedy)
+    remedy = "give them the same path or id in each modality, or all of them one group"
+    problems.some(f"site {site!r}: rows of one name that privacy.epsilon draws apart:", names, remedy)
     return hold_out_each(keys, share, seed=seed, name=site)
 
 

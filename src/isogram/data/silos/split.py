@@ -31,12 +31,13 @@ def hold_out(
     labels: IntArray,
     share: float,
     *,
+    keep: int,
     seed: int,
     name: str,
 ) -> NDArray[np.bool_]:
     """[n] whether a row is held out: of each node about `share` of its labelled rows, never a part of a group.
 
-    Every class of a node keeps a labelled row that is not, so a class in one group is never held out.
+    Every class of a node keeps `keep` labelled rows that are not; of one that has no more, none is held out.
 
     Args:
         groups: [n] number of each row's group, which may have rows of several nodes.
@@ -44,6 +45,7 @@ def hold_out(
         nodes: [n] the node that each row is at.
         labels: [n] its class; `UNLABELLED` rows go with their group and are not counted.
         share: in [0, 1).
+        keep: rows, 1 or more.
         seed: of the draw.
         name: of what is split: others draw otherwise.
     """
@@ -67,7 +69,7 @@ def hold_out(
             # Half of a large group beyond the goal is as far off as the other half below it.
             if not own or have[node] + own / 2 > share * goal[node]:
                 continue
-            if any(left[key] <= count for key, count in here.items()):
+            if any(left[key] - count < keep for key, count in here.items()):
                 continue
             left -= here
             for (at, _), count in here.items():

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isogram.data.base import IntArray
+from isogram.data.parquet import arrow, bounded
 from isogram.data.sheets import Problems, meant
-from isogram.errors import ConfigError
+from isogram.errors import DataError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PARQUET = frozenset({".parquet", ".pq"})
@@ -239,14 +240,10 @@ def _not_utf8(path: Path) -> str:
 
 
 def _read_parquet(path: Path, problems: Problems) -> TextTable:
+    pa, _ = arrow()
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ConfigError(f"{path}: Parquet needs more: pip install -e '.[silos]' in the clone (pyarrow)") from error
-    try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
+        with bounded(path, "save it as CSV, or as several tables") as file:
+            schema = file.schema
             header = tuple(name.strip() for name in schema.names)
             if not header:
                 problems.append(f"{path} is empty; give it columns and rows")
@@ -257,13 +254,16 @@ def _read_parquet(path: Path, problems: Problems) -> TextTable:
             unread = {name: str(kind) for name, kind in types.items() if not _is_text(pa, kind)}
             chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in header if name not in unread}
             names = [name for name in schema.names if name.strip() in chunks]
-            for batch in file.iter_batches(columns=names):
+            for batch in file.batches(names):
                 for name, column in zip(names, batch.columns, strict=True):
                     cells = column.cast(pa.string()).to_pylist()
                     if pa.types.is_floating(column.type):
                         cells = [_float(cell, value) for cell, value in zip(cells, column.to_pylist(), strict=True)]
                     chunks[name.strip()].append(_texts([(cell or "").strip() for cell in cells]))
-            count = file.metadata.num_rows
+            count = file.rows
+    except DataError as error:
+        problems += error.problems
+        return TextTable(path)
     except pa.ArrowException as error:
         problems.append(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}; write it anew")
         return TextTable(path)
