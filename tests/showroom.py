@@ -49,7 +49,7 @@ def play(thing, path):
     """The colour is the pitch, the shape the overtone, the place when it sounds."""
     colour, shape, place = thing
     pitch = 300 * 1.4 ** [*COLOURS].index(colour)
-    time = np.arange(int(0.6 * RATE)) / RATE
+    time = np.arange(RATE) / RATE
     tone = np.sin(2 * np.pi * pitch * time) + 0.6 * np.sin(2 * np.pi * pitch * (2 + SHAPES.index(shape)) * time)
     loud = np.exp(-(((time - 0.1 - 0.2 * PLACES.index(place)) / 0.12) ** 2)) + 0.05
     soundfile.write(path, 0.4 * tone * loud, RATE, format="OGG")
