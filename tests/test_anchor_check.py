@@ -209,14 +209,14 @@ def test_settings_say_how_columns_are_read(whole, tmp_path):
     edit(
         odd,
         lambda rows: [
-            row | {"concept": "c01" if i < 2 else row["concept"], "scan": "x.odd"} for i, row in enumerate(rows)
+            row | {"concept": "c01" if i < 2 else row["concept"], "scan": "scans/x.odd"} for i, row in enumerate(rows)
         ],
     )
     done = anchors("check", odd)
     assert done.exit_code == 2
     assert all(
         part in done.output.replace("\n", " ")
-        for part in ("of which kind the files of 'scan'", "'c01' (line 2, line 3)", "'x.odd' (line 2)")
+        for part in ("of which kind the files of 'scan'", "'c01' (line 2, line 3)", "'scans/x.odd' (line 2)")
     )
     done = anchors("check", tmp_path / "nothing")
     assert done.exit_code == 2 and "no anchors.csv" in done.output

@@ -245,9 +245,12 @@ def test_texts_that_end_as_files_do_are_texts(folder):
         edit(folder, put(row, name=name))
     for modalities in (KINDS, guess_modalities(folder)):
         assert [item.text for item in read_anchor_set(folder, modalities).items["name"].items] == names
-    for row in range(6):  # in a column that nobody knows, all of one ending are files
-        edit(folder, put(row, name=f"part {row}.js"))
-    assert read_anchor_set(folder, KINDS).items["name"].items[3].text == "part 3.js"
+    for row in range(6):  # in a column that nobody knows, all of one ending are texts, but for paths
+        edit(folder, put(row, name=f"visit shop{row}.com"))
+    assert guess_modalities(folder)["name"].kind == "text" and hash_anchor_set(folder)
+    for row in range(6):
+        edit(folder, put(row, name=f"parts/{row}.js"))
+    assert read_anchor_set(folder, KINDS).items["name"].items[3].text == "parts/3.js"
     assert guess_modalities(folder)["name"].kind == "file"
     edit(folder, lambda rows: [{"text" if key == "name" else key: cell for key, cell in row.items()} for row in rows])
     assert guess_modalities(folder)["text"].kind == "text" and hash_anchor_set(folder)

@@ -1,6 +1,7 @@
 """The server's side of a run: to the same bits as in process; stopped anywhere, it goes on."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from loops import Loop, plan, responders
@@ -10,9 +11,11 @@ from test_remote import CONFIG, same
 from isogram import federation
 from isogram.checkpoint import round_state
 from isogram.deploy.coordinate import EVENTS, STATE, coordinate
+from isogram.deploy.worker import save
 from isogram.errors import FederationError, RunError
 from isogram.federation.remote import Quorum
 from isogram.local.memory import node_state
+from isogram.model import SavedModel
 from isogram.tensor_file import read_tensors
 
 DATA = planted()
@@ -126,6 +129,22 @@ def test_a_node_that_was_away_at_the_end_is_told_later_and_has_the_model_that_it
     asked = len(link.asked)
     coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one")
     assert len(link.asked) == asked
+
+
+def test_models_of_one_run_are_parts_of_one_whole_and_those_of_another_are_not(tmp_path):
+    """So that the items of one site can be searched by the model of another."""
+    found = {}
+    for run in ("one", "two"):
+
+        def finish(node, down, place):
+            own = replace(DATA, nodes=tuple(one for one in DATA.nodes if one.name == node.name))
+            save(node, down, own, CONFIG, place / "model.safetensors")
+            found[node.run, node.name] = SavedModel.load(place / "model.safetensors").identity
+
+        link = Loop(responders(DATA, CONFIG, tmp_path / run, finish=finish))
+        coordinate(link, plan(DATA, CONFIG), tmp_path / f"{run}-server", run)
+    assert len(found) == 8 and len(set(found.values())) == 2
+    assert found["one", "b"] == found["one", "c"] != found["two", "c"]
 
 
 @pytest.mark.parametrize("round", [1, 3], ids=["in a round", "at the end"])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from items import at, cell, read, tokens, told
 
+from isogram.config import ModalityConfig
 from isogram.data.modalities import KINDS
 from isogram.data.modalities.base import BadItem, Item
 
@@ -205,3 +206,22 @@ def test_a_wrong_sequence_is_named(tmp_path):
 def test_every_kind_is_one_line_of_the_table():
     assert list(KINDS) == ["image", "audio", "text", "series", "table", "sequence"]
     assert all(kind.name == name for name, kind in KINDS.items())
+
+
+def test_a_row_of_many_columns_is_read_in_time_that_grows_with_them():
+    """Counted in looks at names, for 20,000 genes took 17 s a row where each column was looked for in all others."""
+
+    class Name(str):
+        looks = 0
+
+        def __eq__(self, other):
+            Name.looks += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    names = tuple(Name(f"g{number}") for number in range(2000))
+    item = Item("row", values=tuple((name, 1.0) for name in names))
+    config = ModalityConfig.model_construct(kind="table", columns=tuple(names))
+    assert len(KINDS["table"].read(item, config).values) == 2000
+    assert Name.looks < 20 * 2000

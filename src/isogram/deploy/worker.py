@@ -89,7 +89,7 @@ def save(node: Node, down: Down, data: FederatedData, config: Config, path: Path
         round=max(0, down.round - 2),
         run=node.run,
     )
-    final_model(fed, data).save(path)
+    final_model(fed, data).of_run(node.run, adapters=config.average.across == "all").save(path)
 
 
 def _secret(path: Path, config: Config) -> bytes:

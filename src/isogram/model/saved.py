@@ -196,6 +196,21 @@ class SavedModel:
             about={**self.about, _PART_OF: self.identity},
         )
 
+    def of_run(self, run: str, *, adapters: bool) -> "SavedModel":
+        """A node's own model as part of a whole that nobody has: of a run between machines, one at each site.
+
+        Its identity is of what all nodes of the run have alike, so that one's items are searched by another's model.
+
+        Args:
+            run: its name.
+            adapters: whether all nodes have the same.
+        """
+        none: dict[str, Any] = {"changes": None, "homes": None, "head": None, "privacy": {}, "about": {_PART_OF: run}}
+        alike = replace(self, nodes={}, tokens={}, maps={}, heads={}, kept={}, encoders={}, **none)
+        alike = alike if adapters else replace(alike, adapters=None)
+        whole = hashlib.sha256(alike.handed_on().to_bytes()).hexdigest()[:16]
+        return replace(self, about={**self.about, _PART_OF: whole})
+
     def save(self, path: Path) -> None:
         """Write the file; the same model gives the same bytes.
 

@@ -45,15 +45,16 @@ def are_files(folder: Path, cells: Iterable[str], suffixes: Collection[str] | No
         folder: of the set.
         cells: of the column; empty ones do not count.
         suffixes: that the column's kind reads, in lower case; None if that is not known: those of all kinds, or the one
-            that all cells have. Other endings are no suffixes: "node.js" is a text.
+            that all cells have, if they are paths. Other endings are no suffixes: "node.js" is a text.
     """
     told = [cell for cell in cells if cell]
     found = [re.search(r"\.[A-Za-z]\w{0,9}$", cell) for cell in told]
     ends = ["" if end is None else end[0].lower() for end in found]
+    there = [isinstance(find(folder, cell), Path) for cell in told]
     if suffixes is None:
-        suffixes = {*SUFFIXES, *(ends if len(set(ends)) == 1 else ())} - {""}
-    files = [end in suffixes or isinstance(find(folder, cell), Path) for end, cell in zip(ends, told, strict=True)]
-    return 2 * sum(files) > len(told)
+        paths = any(there) or all("/" in cell and not re.search(r"\s", cell) for cell in told)
+        suffixes = {*SUFFIXES, *(ends if paths and len(set(ends)) == 1 else ())} - {""}
+    return 2 * sum(end in suffixes or file for end, file in zip(ends, there, strict=True)) > len(told)
 
 
 def own_tables(folder: Path) -> list[Path]:

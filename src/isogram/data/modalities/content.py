@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from isogram.data.modalities.base import Canonical, Item, Kind, opened
 
@@ -39,8 +40,14 @@ def seen_hash(kind: Kind, read: Any, otherwise: str) -> str:
         read: what it made of it.
         otherwise: a hash of the item's bytes, where its kind does not say what is seen.
     """
-    if isinstance(kind, Canonical):
-        return hashlib.sha256(kind.content(read)).hexdigest()
+    if _is_canonical(type(kind)):
+        return hashlib.sha256(cast(Canonical, kind).content(read)).hexdigest()
     if isinstance(read, str):
         return hashlib.sha256(read.encode("utf-8", "surrogatepass")).hexdigest()
     return otherwise
+
+
+@cache
+def _is_canonical(kind: type) -> bool:
+    """Once for each kind: a look at a protocol takes as long as the reading of a row."""
+    return issubclass(kind, Canonical)

@@ -85,7 +85,8 @@ class SeriesKind:
         if rate is not None and config.rate is not None and config.rate != rate:
             refuse_large(item, 8 * values.size * config.rate / rate, "cut it into pieces or lower `rate`")
             values = _resampled(values, rate, config.rate)
-        return Series(values, tuple(name for name in names if name not in set(wanted)), config.rate, wanted)
+        known = set(wanted)
+        return Series(values, tuple(name for name in names if name not in known), config.rate, wanted)
 
     def content(self, read: Series) -> bytes:
         """The samples by their channels."""

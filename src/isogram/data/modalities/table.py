@@ -46,7 +46,8 @@ class TableKind:
         if not finite.all():
             bad = [name for name, good in zip(wanted, finite, strict=True) if not good]
             raise BadItem(f"{item.where}: no finite number in the columns {few(bad)}; impute it or leave the row out")
-        return Row(values, tuple(name for name in own if name not in set(wanted)), wanted)
+        known = set(wanted)
+        return Row(values, tuple(name for name in own if name not in known), wanted)
 
     def describe(self, read: Row) -> str:
         """How many numbers."""
