@@ -1,20 +1,24 @@
 """Encoding many items: the same bits whatever stands beside and whatever was kept, and nothing bad passed over."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from items import at, cell
 from PIL import Image
 from tiny_models import tiny
 
-from isogram.config import ModalityConfig
+from isogram.config import ModalityConfig, SiloNode
+from isogram.data import room
 from isogram.data.modalities import KINDS
 from isogram.data.modalities import encode as module
 from isogram.data.modalities.base import Builtin, Item
 from isogram.data.modalities.content import content_hash
 from isogram.data.modalities.encode import encode, with_columns
+from isogram.data.silos.rows import Rows
 from isogram.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -193,6 +197,56 @@ def test_what_is_wrong_does_not_depend_on_what_was_kept(tmp_path):
         for cache in ("cold", "warm"):
             with pytest.raises(DataError):
                 encode([bad], ModalityConfig(kind=kind), cache=tmp_path / cache)
+
+
+def test_what_reading_does_to_items_is_counted_cold_and_warm(tmp_path):
+    wave = RNG.normal(size=(4000, 6)).clip(-3, 3) / 4
+    files = ((16000, 1), (8000, 1), (44100, 2), (16000, 6), (8000, 1), (24000, 1), (32000, 1), (48000, 1))
+    for number, (rate, channels) in enumerate(files):
+        soundfile.write(tmp_path / f"{number}.wav", wave[:, :channels] if number != 4 else wave[:, 1:2], rate)
+    sounds = [at(tmp_path / f"{number}.wav") for number in range(8)]
+    told = (
+        "2 of 8 at 8,000 Hz, resampled to 16,000: data/1.wav",
+        "1 of 8 at 44,100 Hz, resampled to 16,000: data/2.wav",
+        "1 of 8 with 2 channels, averaged to one: data/2.wav",
+        "1 of 8 with 6 channels, averaged to one: data/3.wav",
+        "1 of 8 at 24,000 Hz, resampled to 16,000: data/5.wav",
+        "2 more such notes",
+    )
+    for _ in range(2):
+        assert encode(sounds, ModalityConfig(kind="audio"), cache=tmp_path / "cache").notes == told
+    for number, rate in enumerate((50, 100, 50)):
+        np.savez(tmp_path / f"{number}.npz", x=RNG.normal(size=400), z=RNG.normal(size=400), rate=rate)
+    series = [at(tmp_path / f"{number}.npz") for number in range(3)]
+    for columns, borrowed, more in (
+        (("x", "z"), True, ()),
+        (("x",), False, ()),
+        (("x",), True, ("3 of 3 with other columns than the anchors, which are not read: data/0.npz",)),
+    ):
+        config = ModalityConfig(kind="series", rate=50, columns=columns)
+        for _ in range(2):
+            found = encode(series, config, borrowed=borrowed, cache=tmp_path / "cache")
+            assert found.notes == (*more, "1 of 3 at 100 Hz, resampled to 50: data/1.npz")
+
+
+def test_tokens_that_do_not_fit_the_memory_are_refused_before_they_are_made(tmp_path, monkeypatch):
+    def wide(read):
+        return np.zeros((len(read), 1000, 5000), np.float32)
+
+    monkeypatch.setattr(module, "encoder_of", lambda config: Builtin("text", "", wide, batch=1))
+    said = (
+        r"^100,000 items of 1,000 tokens of 5,000 values take 2,000.0 GB of memory, and [\d,.]+ GB are free; give fewer"
+    )
+    with pytest.raises(DataError, match=said):
+        encode([cell("a")] * 100_000, TEXT, cache=tmp_path)
+    tokens = np.broadcast_to(np.float32(0), (100_001, 1000, 5000))
+    nothing = [""] * len(tokens)
+    node = SiloNode(name="a", modality="text", data=tmp_path)
+    rows = Rows("a", node, "text", tokens, nothing, nothing, nothing, nothing, nothing, None)
+    assert rows.only(np.ones(len(tokens), bool)).tokens is tokens
+    with pytest.raises(DataError, match=said):
+        rows.only(np.arange(len(tokens)) > 0)
+    assert 0 < room.free() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_an_item_that_only_the_encoder_cannot_do_is_left_out_unless_it_can_do_none(tmp_path, monkeypatch):

@@ -23,14 +23,14 @@ def test_what_is_written_is_read_to_the_same_bits(tmp_path):
     values = np.random.default_rng(0).normal(size=(3000, 4, 384)).astype(np.float32)
     values[0, 0, :3] = np.nextafter(np.float32(1), 2), np.finfo(np.float32).tiny / 2, -0.0
     with Store(tmp_path, {"encoder": "x"}) as store:
-        store.write({named(number): Kept(value, "seen", ("x", "y")) for number, value in enumerate(values)})
+        store.write({named(number): Kept(value, "seen", ("x", "y"), ("cut",)) for number, value in enumerate(values)})
     with Store(tmp_path, {"encoder": "x"}) as store:
         found = dict(store.read([named(number) for number in range(4000)]))
     assert len(found) == 3000
     for number, value in enumerate(values):
-        kept, seen, others = found[named(number)]
+        kept, *about = found[named(number)]
         np.testing.assert_array_equal(kept.view(np.uint32), value.view(np.uint32))
-        assert seen == "seen" and others == ("x", "y")
+        assert about == ["seen", ("x", "y"), ("cut",)]
     with Store(tmp_path, {"encoder": "y"}) as store:
         assert not dict(store.read([named(0)])), "another encoder has a file of its own"
 

@@ -264,6 +264,21 @@ def test_the_commands_take_folders_files_and_texts(at, tmp_path):
     assert [r["class"] for r in rows] == model.classify("shop", sorted((bad / "left").glob("[0-9]*.png")))
 
 
+def test_files_of_other_kinds_are_told_and_not_passed_over_in_silence(at, tmp_path):
+    folder, _ = at
+    photos = tmp_path / "photos"
+    shutil.copytree(folder / "photos", photos)
+    for number in range(3):
+        (photos / f"{number}.heic").write_bytes(b"another kind")
+    note = f"{photos}: 3 other files passed over (3 .heic)"
+    assert read_source(Model.load(folder), "shop", photos).kept([0]).notes == (note,)
+    arguments = [str(folder), str(photos), "--node", "shop", "-o", str(tmp_path / "out"), "--force"]
+    for command in ("embed", "classify"):
+        done = RUN.invoke(app, [command, *arguments])
+        assert done.exit_code == 0 and f"note: {note}" in done.stderr, done.output
+        assert json.loads(RUN.invoke(app, [command, *arguments, "--json"]).stdout)["notes"] == [note]
+
+
 def test_a_runs_settings_say_which_column_is_which(at, model, tmp_path):
     """In a run's folder, of a table that has their columns; others are named, or found, as ever."""
     folder, _ = at

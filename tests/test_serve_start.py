@@ -103,6 +103,17 @@ def test_banks_are_read_until_something_changes(shop):
     assert said == []
 
 
+def test_files_of_other_kinds_are_told_at_each_start(shop):
+    other, said = shop / "photos" / "one.heic", []
+    other.write_bytes(b"another kind")
+    try:
+        for _ in range(2):
+            of_run(shop / "runs" / "shop", silent, said.append)
+    finally:
+        other.unlink()
+    assert said == [f"photos: {shop / 'photos'}: 1 other files passed over (1 .heic)"] * 2
+
+
 def test_rows_that_are_no_items_are_counted_among_those_left_out(shop):
     folder, table = shop / "runs" / "shop", shop / "notes.csv"
     before = table.read_text()

@@ -112,6 +112,50 @@ def test_sound_is_told_at_the_rate_that_the_encoder_hears(folder):
     assert code == 0 and found["examples"][0]["what"] == "0.5 s, 44,100 Hz, resampled to 24,000", found
 
 
+def test_series_of_other_channels_are_told_as_a_run_reads_them(folder):
+    """Without a configuration the first file's channels count, with one the anchors', of whom nobody chose any."""
+    rng, rows = np.random.default_rng(0), [["concept", "vibration"]]
+
+    def write(path, names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table(path, [names, *[[f"{one:.3f}" for one in row] for row in rng.normal(size=(100, len(names)))]])
+
+    for number in range(12):
+        write(folder / "anchors" / "s" / f"{number}.csv", ["x", "y"])
+        rows.append([f"c{number}", f"s/{number}.csv"])
+    table(folder / "anchors" / "anchors.csv", rows)
+    for number, names in enumerate((["x", "y"], ["x"], ["y", "z", "x"], ["x", "y"], ["x", "y", "w"])):
+        write(folder / "series" / f"{number}.csv", names)
+    code, (found,) = as_json("series", "--kind", "series")
+    assert code == 2 and found["items"] == 2 and len(found["problems"]) == 3
+    assert "series/2.csv: has columns 'z' beside 'x', 'y', which the first item has" in found["problems"][1]
+    own = '[silos.modalities.vibration]\nkind = "series"\n'
+    node = '[[silos.nodes]]\nname = "s"\nmodality = "vibration"\ndata = "series"\n'
+    (folder / "s.toml").write_text(f'data = "silos"\n[silos]\nanchors = "anchors"\n{own}{node}')
+    code, (found,) = as_json("s.toml")
+    assert code == 2 and len(found["problems"]) == 1 and "1.csv: lacks the channels 'y'" in found["problems"][0]
+    note = f"2 of 4 with other columns than the anchors, which are not read: {folder}/series/2.csv"
+    assert found["notes"] == [note] and f"  note      {note}\n" in check("s.toml").stdout
+    (folder / "series" / "1.csv").unlink()
+    data = open_data(read_config(folder / "s.toml", ["silos.held_out=0"]))
+    assert data.notes == (f"s: {note}",)
+    (folder / "s.toml").write_text((folder / "s.toml").read_text().replace(own, f'{own}columns = ["x", "y"]\n'))
+    assert as_json("s.toml")[1][0]["notes"] == []
+
+
+def test_rates_and_channels_of_sound_are_counted(folder):
+    (folder / "sounds").mkdir()
+    wave = np.random.default_rng(0).normal(size=(8000, 6)).clip(-3, 3) / 4
+    for name, rate, channels in (("a", 16000, 1), ("b", 8000, 1), ("c", 16000, 6), ("d", 8000, 2)):
+        soundfile.write(folder / "sounds" / f"{name}.wav", wave[:, :channels], rate)
+    code, (found,) = as_json("sounds", "--kind", "audio")
+    assert code == 0 and found["notes"] == [
+        "2 of 4 at 8,000 Hz, resampled to 16,000: sounds/b.wav",
+        "1 of 4 with 6 channels, averaged to one: sounds/c.wav",
+        "1 of 4 with 2 channels, averaged to one: sounds/d.wav",
+    ]
+
+
 def test_classes_are_checked_as_a_run_checks_them(folder):
     text = (folder / "own.toml").read_text()
     (folder / "own.toml").write_text(text.replace("[silos]", '[silos]\nclasses = ["red", "green"]'))
@@ -146,6 +190,36 @@ def test_all_problems_are_told_and_end_with_2(folder):
     assert "photos/red/bad00.png: is no picture" in errors[0] and "items     40 of 70 rows" in done.stdout
     code, (shop, desk) = as_json("own.toml")
     assert code == 2 and len(shop["problems"]) == 30 and desk["problems"] == []
+
+
+def test_what_skip_bad_leaves_out_is_counted_and_no_problem(folder):
+    Path("photos/red/bad.png").write_bytes(b"no picture")
+    shutil.copy("anchors/photo/5.png", "photos/red/99.png")
+    Path("texts.csv").write_text(Path("texts.csv").read_text() + "t98,,red,me\n")
+    assert check("own.toml").exit_code == 2
+    code, (shop, desk) = as_json("own.toml", "--skip-bad")
+    assert code == 0 and shop["problems"] == desk["problems"] == []
+    assert shop["notes"][-1] == "2 left out (silos.skip_bad)" and desk["notes"] == ["1 left out (silos.skip_bad)"]
+    assert "photos/red/bad.png: is no picture" in shop["left_out"][0] and "stands twice: " in shop["left_out"][1]
+    assert len(shop["left_out"]) == 2 and "line 42, column 'text': empty" in desk["left_out"][0]
+    text = Path("own.toml").read_text()
+    Path("own.toml").write_text(text.replace("[silos]", "[silos]\nskip_bad = true"))
+    done = check("own.toml")
+    assert done.exit_code == 0 and "  note      2 left out (silos.skip_bad)\n  problems  none" in done.stdout
+    assert done.stderr.count("left out: ") == 3 and "error" not in done.stderr
+    assert check("photos", "--kind", "image").exit_code == 2
+    assert check("photos", "--kind", "image", "--skip-bad").exit_code == 0
+    Path("own.toml").write_text(text)
+    assert RUN.invoke(app, ["doctor", "own.toml"]).exit_code == 2
+    assert RUN.invoke(app, ["doctor", "own.toml", "--skip-bad"]).exit_code == 0
+    done = RUN.invoke(app, ["run", "own.toml", "--skip-bad", "-s", "train.rounds=0", "-s", "threads=1"])
+    assert done.exit_code == 0 and read_config(Path("runs/own/config.toml")).silos.skip_bad, done.output
+    for file in Path("photos").rglob("*.png"):
+        file.write_bytes(b"no picture")
+    code, (shop, _) = as_json("own.toml", "--skip-bad")
+    assert code == 2 and len(shop["problems"]) == 42 and shop["left_out"] == [], "leaving all out helps nobody"
+    done = RUN.invoke(app, ["doctor", "--data", "machines", "--skip-bad"])
+    assert done.exit_code == 2 and "--skip-bad is short for silos.skip_bad = true" in done.stderr
 
 
 def test_what_cannot_be_found_or_encoded_is_a_problem_beside_the_others(folder):

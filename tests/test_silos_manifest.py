@@ -195,13 +195,22 @@ def test_a_kind_of_files_on_a_column_of_texts_is_one_problem_that_shows_none_of_
         assert not found.bad and "private" not in said
 
 
+def test_ids_that_stand_twice_are_told_with_their_rows(tmp_path):
+    table(tmp_path / "t.csv", [["id", "note"], *([f"i{n % 8}", f"note\n{n}"] for n in range(10)), *[["k", "x"]] * 7])
+    said = "t.csv: ids that stand twice: 'i0' (lines 2, 18), 'i1' (lines 4, 20), 'k' (lines 22, 23, 24, 25, 26"
+    assert f"{said} and 2 more); an id names" in read(tmp_path / "t.csv", "text", id="id", column="note")[1][0]
+    files(tmp_path, "1.png", "2.png")
+    table(tmp_path / "p.csv", [["id", "p"], ["a", "1.png"], ["b", "1.png"], ["a", "2.png"]])
+    assert "p.csv: ids that stand twice: 'a' (lines 2, 4); an id" in read(tmp_path / "p.csv", "image", id="id")[1][0]
+
+
 def test_of_private_values_a_message_shows_the_beginning_alone(tmp_path):
     long = "a very long and private history of what ails somebody whom you know"
     table(tmp_path / "t.csv", [["id", "a"], [long, long], [long, "1"], ["q", "2\n3"]])
     found, problems = read(tmp_path / "t.csv", "table")
     assert f"'a': {long[:39]}…;" in found.bad[0] and "'a': 2\\n3;" in found.bad[1], "and no line breaks"
     _, problems = read(tmp_path / "t.csv", "text", id="id", column="a")
-    assert f"ids that stand twice: '{long[:39]}…'; an id" in problems[0]
+    assert f"ids that stand twice: '{long[:39]}…' (lines 2, 3); an id" in problems[0]
     table(tmp_path / "p.csv", [["p"], ["1.png"], [f"{long}.png"]])
     found, _ = read(tmp_path / "p.csv", "image")
     assert f"no file '{long[:39]}…'; paths count" in found.bad[1]
@@ -276,13 +285,13 @@ def wrong(name, content, kind, words, **settings):
         wrong("d", ["1.csv"], "table", "items of kind table are no files; name a table of numbers"),
         wrong("1.png", "x", "image", "is no folder or table; name the folder that holds it, or a table of paths"),
         wrong("1.xlsx", "x", "table", "is no folder or table; name a CSV, TSV or Parquet"),
-        wrong("t.csv", "id,note\n1,a\n1,b\n", "text", "ids that stand twice: '1'; an id names one row", id="id"),
+        wrong("t.csv", "id,note\n1,a\n1,b\n", "text", "ids that stand twice: '1' (lines 2, 3); an id names", id="id"),
         wrong("t.csv", "n,m\n1,x\n2,y\n3,z\n4,w\n", "table", "columns that only count the lines: n; name them as id"),
         wrong("t.csv", "n,m\na,x\n", "table", "no column of numbers; encode them"),
         wrong("t.csv", "note\n\n", "text", "holds no rows"),
         wrong("t.csv", b"note\nna\xefve\n", "text", "line 2: byte 0xef is not UTF-8"),
         wrong("x.fa", "ACGT\n", "sequence", "line 1: 'ACGT' before the first record"),
-        wrong("x.fa", ">a\nAC\n>a\nGT\n", "sequence", "ids that stand twice: 'a'"),
+        wrong("x.fa", ">a\nAC\n>a\nGT\n", "sequence", "ids that stand twice: 'a' (lines 1, 3)"),
         wrong("x.fa", ">a\nAC\n", "text", "is FASTA, which holds sequences, not kind text"),
         wrong("x.fa", ">a\nAC\n", "sequence", "has no columns; leave label out", label="organism"),
         wrong("x.fa", b">a\nAC\n\xff\n", "sequence", "save it as FASTA in UTF-8"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isogram.errors import IsogramError, RefusedError
+from isogram.errors import ConfigError, IsogramError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +32,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result and errors.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on where the doctor refuses.")]
 AskFirst = Annotated[bool, typer.Option("--ask", help="Ask before a node sends a first message of a kind.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out items that cannot be read, and count them.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last complete round.")]
 
 
@@ -72,15 +73,23 @@ def consoles(quiet: bool, as_json: bool) -> tuple[Console, Console]:
     return SafeConsole(quiet=as_json), SafeConsole(stderr=True, quiet=quiet)
 
 
-def read_settings(file: Path | None, data: str | None, settings: Sequence[str] | None) -> Config:
+def read_settings(
+    file: Path | None, data: str | None, settings: Sequence[str] | None, *, skip_bad: bool = False
+) -> Config:
     """The settings of a file, with those given on the command line in the place of its own.
 
     Raises:
-        ConfigError: a setting is unknown or wrong; or the file cannot be read.
+        ConfigError: a setting is unknown or wrong; the file cannot be read; or other data than silos skip nothing.
     """
+    from isogram.config import SILOS
     from isogram.config_file import read_config
 
-    return read_config(file, [*([f'data="{data}"'] if data is not None else []), *(settings or [])])
+    short = [f'data="{data}"'] if data is not None else []
+    skip = ["silos.skip_bad=true"] if skip_bad else []
+    config = read_config(file, [*short, *(settings or []), *skip])
+    if skip_bad and config.data != SILOS:
+        raise ConfigError(f'--skip-bad is short for silos.skip_bad = true, and data = "{config.data}"; leave it out')
+    return config
 
 
 def print_json(value: Any) -> None:

@@ -17,6 +17,7 @@ from isogram.cli.options import (
     Quiet,
     Resume,
     Set,
+    SkipBad,
     consoles,
     explained,
     print_json,
@@ -58,7 +59,12 @@ def init(
 
 
 def doctor(
-    file: File = None, data: Data = None, settings: Set = None, as_json: Json = False, quiet: Quiet = False
+    file: File = None,
+    data: Data = None,
+    settings: Set = None,
+    skip_bad: SkipBad = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say from public anchors alone whether the silos can be aligned."""
     with explained():
@@ -68,7 +74,7 @@ def doctor(
         from isogram.report.terminal import print_diagnosis
 
         console, progress = consoles(quiet, as_json)
-        config = read_settings(file, data, settings)
+        config = read_settings(file, data, settings, skip_bad=skip_bad)
         progress.print("reading data", highlight=False)
         with Parts(progress) as parts:
             found = open_data(config, parts.tell)
@@ -84,6 +90,7 @@ def align(
     file: File = None,
     data: Data = None,
     settings: Set = None,
+    skip_bad: SkipBad = False,
     resume: Resume = False,
     force: Force = False,
     ask: AskFirst = False,
@@ -92,7 +99,7 @@ def align(
 ) -> None:
     """One-shot alignment without training, into a folder NAME-align."""
     with explained():
-        config = read_settings(file, data, [*(settings or []), "train.rounds=0"])
+        config = read_settings(file, data, [*(settings or []), "train.rounds=0"], skip_bad=skip_bad)
         _run(config.model_copy(update={"name": f"{config.name}-align"}), resume, force, ask, as_json, quiet)
 
 
@@ -100,6 +107,7 @@ def run(
     file: File = None,
     data: Data = None,
     settings: Set = None,
+    skip_bad: SkipBad = False,
     resume: Resume = False,
     force: Force = False,
     ask: AskFirst = False,
@@ -108,7 +116,7 @@ def run(
 ) -> None:
     """Align, train and report, into a folder of its own."""
     with explained("interrupted: with --resume the same command goes on from the last complete round"):
-        _run(read_settings(file, data, settings), resume, force, ask, as_json, quiet)
+        _run(read_settings(file, data, settings, skip_bad=skip_bad), resume, force, ask, as_json, quiet)
 
 
 def _run(config: Config, resume: bool, force: bool, ask: bool, as_json: bool, quiet: bool) -> None:

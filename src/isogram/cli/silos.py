@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isogram.cli.options import Json, Quiet, consoles, explained, print_json, read_settings
+from isogram.cli.options import Json, Quiet, SkipBad, consoles, explained, print_json, read_settings, say
 from isogram.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def check(
         str | None, typer.Option(help="Of a folder or table: image, audio, text, series, table, sequence.")
     ] = None,
     column: Annotated[str, typer.Option(metavar="NAME", help="Of a table, the column of its items.")] = "",
+    skip_bad: SkipBad = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -49,17 +50,19 @@ def check(
             raise ConfigError(f"{data} is no configuration (.toml): say what its items are, such as --kind image")
         with Parts(progress) as parts:
             if settings:
-                found = check_config(read_settings(data, None, None), node, parts.tell)
+                found = check_config(read_settings(data, None, None, skip_bad=skip_bad), node, parts.tell)
             else:
                 name, known = printable(data.resolve().stem) or "data", kind_of(ModalityConfig(kind=str(kind))).name
                 one = SiloNode(name=name, modality=known, data=data, column=column)
-                found = [check_node(name, one, ModalityConfig(kind=known), parts.tell)]
+                found = [check_node(name, one, ModalityConfig(kind=known), parts.tell, skip_bad=skip_bad)]
         for checked in found:
             for line in _told(checked):
                 console.print(line, highlight=False, soft_wrap=True)
+            for line in _few(checked.left_out, "left out"):
+                say(f"left out: {line}", err=True)
         if as_json:
             print_json([checked.to_json() for checked in found])
-        problems = [line for checked in found for line in _few(checked.problems)]
+        problems = [line for checked in found for line in _few(checked.problems, "problems")]
         if problems:
             raise DataError(*problems)
 
@@ -92,6 +95,6 @@ def _told(checked: Checked) -> Iterator[str]:
     yield f"  problems  {len(checked.problems) or 'none'}"
 
 
-def _few(problems: tuple[str, ...]) -> list[str]:
-    more = [f"{len(problems) - _SHOWN} more problems: --json prints all"] if len(problems) > _SHOWN else []
-    return [*problems[:_SHOWN], *more]
+def _few(lines: tuple[str, ...], what: str) -> list[str]:
+    more = [f"{len(lines) - _SHOWN} more {what}: --json prints all"] if len(lines) > _SHOWN else []
+    return [*lines[:_SHOWN], *more]

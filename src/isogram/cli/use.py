@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isogram.cli.options import Json, Quiet, consoles, explained, print_json, say
+from isogram.cli.options import Json, Quiet, SkipBad, consoles, explained, print_json, say
 from isogram.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
     from isogram.config import SiloNode
     from isogram.data.base import FloatArray
-    from isogram.inference import Model
+    from isogram.inference import Model, Source
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a run or an export, or a model file.")]
 DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="Folder or table, as a node's data; or one file.")]
 NodeName = Annotated[str, typer.Option("--node", metavar="NAME", help="That the items are of, or its modality.")]
 Column = Annotated[str, typer.Option(metavar="NAME", help="Of a table: column of paths, text or sequences.")]
 Id = Annotated[str, typer.Option(metavar="NAME", help="Of a table: column of names of rows.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out items that cannot be read.")]
 Replace = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 
@@ -44,17 +43,21 @@ def embed(
 ) -> None:
     """Embed items into a file that can be searched."""
     with explained(), _or_skipped():
+        from dataclasses import replace
+
         from isogram.inference import Bank, Model, read_source
 
         _free(out, force)
         loaded, like = Model.load(model), _in_the_run(model)
         source = read_source(loaded, node, data, column=column, id=id, label=label, skip_bad=skip_bad, like=like)
         with _bar(quiet or as_json) as told:
-            bank = Bank.of(loaded, node, source, skip_bad=skip_bad, told=told)
+            source, tokens = loaded.encoded(node, source, skip_bad=skip_bad, told=told)
+            bank = Bank.of(loaded, node, replace(source, tokens=tokens))
         bank.save(out)
-        _tell_bad(bank.bad)
+        _tell(source)
         if as_json:
-            print_json({"file": str(out), "items": len(bank), "left_out": list(bank.bad), **bank.about})
+            lines = {"left_out": list(source.bad), "notes": list(source.notes)}
+            print_json({"file": str(out), "items": len(bank), **lines, **bank.about})
         elif not quiet:
             left = f", {len(bank.bad)} left out" if bank.bad else ""
             say(f"wrote {out}: {len(bank)} items of node {bank.about['node']}{left}")
@@ -138,9 +141,9 @@ def classify(
             {"id": id, "where": item.where, "class": name, "score": round(float(one[loaded.classes.index(name)]), 6)}
             for id, item, name, one in best
         ]
-        _tell_bad(source.bad)
+        _tell(source)
         if as_json:
-            print_json({"items": named, "left_out": list(source.bad)})
+            print_json({"items": named, "left_out": list(source.bad), "notes": list(source.notes)})
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, ("id", "where", "class", "score"), lineterminator="\n")
         writer.writeheader()
@@ -206,6 +209,9 @@ def _free(path: Path, force: bool) -> None:
         raise ConfigError(f"{path} exists already; name another file, or replace it by --force")
 
 
-def _tell_bad(lines: tuple[str, ...]) -> None:
-    for line in lines:
+def _tell(source: Source) -> None:
+    """What of it is left out, and what else to know."""
+    for line in source.bad:
         say(f"left out: {line}", err=True)
+    for line in source.notes:
+        say(f"note: {line}", err=True)

@@ -174,7 +174,7 @@ class Model:
         told: Callable[[int, int], None] = lambda done, total: None,
         cache: Path | None = None,
     ) -> tuple[Source, FloatArray]:
-        """What of a source can be read, what cannot among its `bad`; and the tokens of that.
+        """What of a source can be read, what cannot among its `bad`, what was changed among `notes`; and its tokens.
 
         Raises:
             DataError, ConfigError: as `tokens`.
@@ -182,7 +182,7 @@ class Model:
         if source.tokens is not None:
             return source, source.tokens
         found = self.tokens(node, source.items, skip_bad=skip_bad, told=told, cache=cache)
-        return source.kept(found.kept.tolist(), found.bad), found.tokens
+        return source.kept(found.kept.tolist(), found.bad, found.notes), found.tokens
 
     def embed(self, node: str, items: Items, *, skip_bad: bool = False) -> FloatArray:
         """[n, r] float32, the coordinates of items in the common frame as the node computes them, not of unit length.

@@ -27,7 +27,7 @@ class Source:
     """Items [n] of one node, with ids and labels ("" if unknown).
 
     tokens: of a table of a run on files, whose modality has no encoder; else None.
-    bad: a line for each row that is no item, with its remedy.
+    bad: a line for each row that is no item, with its remedy. notes: what else to know, as of files of other kinds.
     """
 
     items: tuple[Item, ...]
@@ -35,24 +35,27 @@ class Source:
     labels: tuple[str, ...]
     tokens: FloatArray | None = None
     bad: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Source":
         """What a folder or table of a node holds, and what of it is no item."""
         labels = manifest.labels or [""] * len(manifest.items)
-        return cls(tuple(manifest.items), tuple(manifest.ids), tuple(labels), bad=tuple(manifest.bad))
+        bad, notes = tuple(manifest.bad), tuple(manifest.notes)
+        return cls(tuple(manifest.items), tuple(manifest.ids), tuple(labels), bad=bad, notes=notes)
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def kept(self, rows: Sequence[int], bad: Sequence[str] = ()) -> "Source":
-        """These rows of it, and a line for each that was left out."""
+    def kept(self, rows: Sequence[int], bad: Sequence[str] = (), notes: Sequence[str] = ()) -> "Source":
+        """These rows of it, a line for each that was left out, and notes of these."""
         return Source(
             tuple(self.items[i] for i in rows),
             tuple(self.ids[i] for i in rows),
             tuple(self.labels[i] for i in rows),
             None if self.tokens is None else self.tokens[list(rows)],
             (*self.bad, *bad),
+            (*self.notes, *notes),
         )
 
     def only(self, row: str) -> "Source":

@@ -35,7 +35,7 @@ def of_run(run: Path, told: Told, said: Callable[[str], None], *, private: bool 
     Args:
         run: its folder.
         told: is called as banks are built.
-        said: is given a line about each bank that was damaged.
+        said: is given a line about each bank that was damaged, and notes of what the items were found among.
         private: of talking pictures, also rows that were trained on.
 
     Raises:
@@ -58,6 +58,9 @@ def of_run(run: Path, told: Told, said: Callable[[str], None], *, private: bool 
     model = Model.load(run)
     shelves = _of_silos(model, config) if config.data == SILOS else pictures.shelves(run, config, private=private)
     held = banks(run, model, shelves, told, said)
+    for name, shelf in shelves.items():
+        for note in shelf.notes:
+            said(f"{name}: {note}")
     return Site(
         model,
         held,

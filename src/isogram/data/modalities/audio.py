@@ -9,7 +9,7 @@ from scipy.fft import dct
 
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
-from isogram.data.modalities.base import MOST, BadItem, Builtin, Encoder, Item, path_of, refuse_large
+from isogram.data.modalities.base import MOST, BadItem, Builtin, Encoder, Item, path_of, refuse_large, resampling
 from isogram.data.tokens import frames
 from isogram.errors import ConfigError
 
@@ -92,6 +92,11 @@ class AudioKind:
         averaged = "" if read.channels == 1 else f", {read.channels} channels averaged"
         made = "" if read.original == read.rate else f", resampled to {read.rate:,}"
         return f"{seconds:.1f} s{averaged}, {read.original:,} Hz{made}"
+
+    def changes(self, read: Sound) -> tuple[str, ...]:
+        """Another rate, and several channels."""
+        averaged = (f"with {read.channels} channels, averaged to one",) if read.channels > 1 else ()
+        return (*resampling(read.original, read.rate), *averaged)
 
     def content(self, read: Sound) -> bytes:
         """Its samples, and how fast they come."""

@@ -124,6 +124,15 @@ class Canonical(Protocol):
         ...
 
 
+@runtime_checkable
+class Changing(Protocol):
+    """A kind whose reading changes some items more than others, which people have to know."""
+
+    def changes(self, read: Any) -> tuple[str, ...]:
+        """What was done to an item, as it goes on after "1 of 6": "at 8,000 Hz, resampled to 16,000"."""
+        ...
+
+
 @dataclass(frozen=True)
 class Builtin:
     """An encoder that is one function, and nothing to load.
@@ -199,6 +208,11 @@ def refuse_large(item: Item, size: float, what: str = "cut it into pieces") -> N
         raise BadItem(
             f"{item.where}: unpacks to {size / 2**30:,.1f} GiB, and at most {UNPACKED / 2**30:.3g} GiB are read; {what}"
         )
+
+
+def resampling(rate: int, to: int) -> tuple[str, ...]:
+    """Of `Changing.changes`, what is said of a rate that is another one than wanted."""
+    return (f"at {rate:,} Hz, resampled to {to:,}",) if rate != to else ()
 
 
 def numbers_content(columns: Sequence[str], values: NDArray[np.float64]) -> bytes:

@@ -18,15 +18,16 @@ from isogram.data.modalities import kind_of
 from isogram.data.modalities.base import BadItem, Columned, Item
 from isogram.data.modalities.content import cache_key
 from isogram.data.modalities.encoders import at_rate, encoder_of
-from isogram.data.modalities.reader import Failed, Reader, Results
+from isogram.data.modalities.reader import Failed, Reader, Reading, Results, counted
 from isogram.data.modalities.store import Kept, Store
+from isogram.data.room import check_room
 from isogram.errors import DataError
 
 Told = Callable[[int, int], None]
 """Items done, items in all."""
 
-_READING = "3"
-"""Another one whenever a kind reads an item to something else than before."""
+_READING = "4"
+"""Another one whenever a kind reads an item to something else than before, or more is kept of it."""
 
 _AHEAD = 2
 """Threads that read while the others encode."""
@@ -42,7 +43,8 @@ class Encoded:
     """Tokens [n, T, c] of the items that could be encoded.
 
     kept [n]: their positions among the items given, ascending. bad: a line for each of the others: where, why, remedy.
-    hashes: `content.seen_hash` of each that was kept. from_cache: how many of them were on disk before.
+    hashes: `content.seen_hash` of each that was kept. from_cache: how many of them were on disk before. notes: what was
+    done to some of them that people have to know, such as resampling.
     """
 
     tokens: FloatArray
@@ -50,6 +52,7 @@ class Encoded:
     bad: tuple[str, ...]
     hashes: tuple[str, ...]
     from_cache: int
+    notes: tuple[str, ...] = ()
 
 
 def with_columns(config: ModalityConfig, items: Iterable[Item]) -> ModalityConfig:
@@ -65,14 +68,17 @@ def with_columns(config: ModalityConfig, items: Iterable[Item]) -> ModalityConfi
     return config
 
 
-def reader_of(config: ModalityConfig, items: Iterable[Item]) -> Reader:
+def reader_of(config: ModalityConfig, items: Iterable[Item], *, borrowed: bool = False) -> Reader:
     """What reads and encodes such items: by the settings, the columns of the first of them, and the encoder's rate.
+
+    borrowed: see `Reading`.
 
     Raises:
         ConfigError: no such kind or encoder, or a library is missing.
     """
     kind, encoder = kind_of(config), encoder_of(config)
-    return Reader(kind, encoder, at_rate(with_columns(config, items), encoder), alike=not config.columns)
+    exact = at_rate(with_columns(config, items), encoder)
+    return Reader(Reading(kind, exact, alike=not config.columns, borrowed=borrowed), encoder)
 
 
 def encode(
@@ -80,6 +86,7 @@ def encode(
     config: ModalityConfig,
     *,
     skip_bad: bool = False,
+    borrowed: bool = False,
     told: Told = lambda done, total: None,
     cache: Path | None = None,
 ) -> Encoded:
@@ -92,21 +99,24 @@ def encode(
         items: any number; they are read a few batches at a time.
         config: of the modality, its kind filled in. Without `columns`, all items have those of the first.
         skip_bad: leave out items that cannot be read, and say so in `Encoded.bad`.
+        borrowed: whether nobody chose the columns of `config`, which are the anchors': `Encoded.notes` then counts
+            items that have others.
         told: is called as encoding goes on.
         cache: folder of tokens kept by content; if absent `features` in `fetch.cache_dir()`. Interrupted, what is
             done is kept.
 
     Raises:
         ConfigError: no such kind or encoder, or a library is missing.
-        DataError: every item that cannot be read, a `BadItem` if others can; with `skip_bad`, that none can.
+        DataError: every item that cannot be read, a `BadItem` if others can; with `skip_bad`, that none can; or tokens
+            that do not fit the memory.
         StorageError: the cache cannot be written.
     """
     if not items:
         raise DataError("there are no items to encode")
-    reader = reader_of(config, items)
+    reader = reader_of(config, items, borrowed=borrowed)
     version = reader.encoder.fingerprint
-    about = {"kind": reader.kind.name, "encoder": version, "reading": _READING}
-    about |= reader.config.model_dump(mode="json", include={"rate", "columns"})
+    about = {"kind": reader.reading.kind.name, "encoder": version, "reading": _READING}
+    about |= reader.reading.config.model_dump(mode="json", include={"rate", "columns"})
     with Store(cache or cache_dir() / "features", about) if version else nullcontext() as store:
         return _Encoding(items, reader, store, told).run(skip_bad=skip_bad)
 
@@ -119,6 +129,7 @@ class _Encoding:
         self._bad: dict[int, str] = {}
         self._keys: list[str] = []
         self._seen: dict[str, str] = {}
+        self._said: dict[str, tuple[str, ...]] = {}
         self._places: dict[str, list[int]] = {}
         self._tokens: FloatArray | None = None
         self._done = np.zeros(len(items), bool)
@@ -137,8 +148,14 @@ class _Encoding:
             raise (BadItem if len(bad) < len(self._items) else DataError)(*bad)
         assert self._tokens is not None
         kept = np.flatnonzero(self._done)
-        tokens = self._tokens[kept] if len(kept) < len(self._items) else self._tokens
-        return Encoded(tokens, kept, bad, tuple(self._seen[self._keys[i]] for i in kept), from_cache)
+        tokens = self._tokens
+        if len(kept) < len(self._items):
+            check_room((len(kept), *tokens.shape[1:]))
+            tokens = tokens[kept]
+        at = kept.tolist()
+        said = [(self._items[i].where, self._said[self._keys[i]]) for i in at if self._keys[i] in self._said]
+        hashes = tuple(self._seen[self._keys[i]] for i in at)
+        return Encoded(tokens, kept, bad, hashes, from_cache, counted(said, len(kept)))
 
     def _hash(self, pool: ThreadPoolExecutor) -> None:
         slices = [self._items[start : start + _SLICE] for start in range(0, len(self._items), _SLICE)]
@@ -154,7 +171,7 @@ class _Encoding:
             for name, kept in self._store.read(list(self._places)):
                 position = self._places[name][0]
                 try:
-                    self._reader.check(self._items[position], kept.others)
+                    self._reader.reading.check(self._items[position], kept.others)
                 except BadItem as error:
                     self._note(position, str(error))
                 else:
@@ -202,6 +219,7 @@ class _Encoding:
     def _fill(self, name: str, kept: Kept) -> None:
         tokens = kept.tokens
         if self._tokens is None:
+            check_room((len(self._items), *tokens.shape))
             self._tokens = np.empty((len(self._items), *tokens.shape), np.float32)
         if tokens.shape != self._tokens.shape[1:]:
             raise DataError(
@@ -211,6 +229,8 @@ class _Encoding:
         self._tokens[self._places[name]] = tokens
         self._done[self._places[name]] = True
         self._seen[name] = kept.seen
+        if said := self._reader.reading.said(kept.others, kept.changes):
+            self._said[name] = said
 
     def _tell(self) -> None:
         self._told(int(self._done.sum()) + len(self._bad), len(self._items))

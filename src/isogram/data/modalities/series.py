@@ -21,6 +21,7 @@ from isogram.data.modalities.base import (
     bytes_of,
     numbers_content,
     refuse_large,
+    resampling,
 )
 from isogram.data.sheets import few
 from isogram.data.silos.tables import number
@@ -38,13 +39,14 @@ _RATE = "rate"
 class Series:
     """[samples, channels], channels in the order of the settings' `columns`. others: those the settings do not name.
 
-    rate: samples a second, None if nobody says so.
+    rate: samples a second, None if nobody says so; original: of the file, likewise.
     """
 
     values: NDArray[np.float64]
     others: tuple[str, ...]
     rate: int | None
     columns: tuple[str, ...] = ()
+    original: int | None = None
 
 
 class SeriesKind:
@@ -86,7 +88,11 @@ class SeriesKind:
             refuse_large(item, 8 * values.size * config.rate / rate, "cut it into pieces or lower `rate`")
             values = _resampled(values, rate, config.rate)
         known = set(wanted)
-        return Series(values, tuple(name for name in names if name not in known), config.rate, wanted)
+        return Series(values, tuple(name for name in names if name not in known), config.rate, wanted, rate)
+
+    def changes(self, read: Series) -> tuple[str, ...]:
+        """Another rate."""
+        return () if read.rate is None or read.original is None else resampling(read.original, read.rate)
 
     def content(self, read: Series) -> bytes:
         """The samples by their channels."""

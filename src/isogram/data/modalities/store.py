@@ -25,11 +25,12 @@ _REMEDY = "set ISOGRAM_CACHE to a folder on a local disk"
 
 
 class Kept(NamedTuple):
-    """Of one item: tokens [T, c]; `content.seen_hash`; the columns that it has beside those of the settings."""
+    """Of one item: tokens [T, c]; `content.seen_hash`; columns beside those of the settings; `Changing.changes`."""
 
     tokens: FloatArray
     seen: str
     others: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
 class Store:
@@ -82,8 +83,9 @@ class Store:
             for key, count, width, crc, data, about in rows:
                 if len(data) != 4 * count * width or zlib.crc32(data + about.encode()) != crc:
                     raise self._damaged("tokens that are not those written")
-                seen, *others = json.loads(about)
-                yield key.hex(), Kept(np.frombuffer(data, "<f4").reshape(count, width), seen, tuple(others))
+                seen, others, changes = json.loads(about)
+                tokens = np.frombuffer(data, "<f4").reshape(count, width)
+                yield key.hex(), Kept(tokens, seen, tuple(others), tuple(changes))
 
     def write(self, items: Mapping[str, Kept]) -> None:
         """Keep items by hash, all or none of them; what is there already stays.
@@ -94,7 +96,7 @@ class Store:
         """
         rows = []
         for name, one in items.items():
-            data, about = np.ascontiguousarray(one.tokens, "<f4").tobytes(), json.dumps([one.seen, *one.others])
+            data, about = np.ascontiguousarray(one.tokens, "<f4").tobytes(), json.dumps(one[1:])
             rows.append((bytes.fromhex(name), *one.tokens.shape, zlib.crc32(data + about.encode()), data, about))
         with self._explained():
             self._base.execute("BEGIN IMMEDIATE")

@@ -12,7 +12,7 @@ from isogram.data.modalities.base import BadItem, Item
 from isogram.data.modalities.content import cache_key, seen_hash
 from isogram.data.modalities.encode import with_columns
 from isogram.data.modalities.encoders import at_rate, encoder_of
-from isogram.data.modalities.reader import read_item
+from isogram.data.modalities.reader import Reading, counted
 from isogram.data.sheets import Problems, excerpt, meant
 from isogram.data.silos.apart import REMEDY, Source, shared_rows
 from isogram.data.silos.classes import check_groups, check_labels, declared, find_classes
@@ -33,7 +33,7 @@ class Checked:
     rows: all that there are; items: those that can be read. examples: where some stand, and what they are. tokens: how
     many an item becomes, and the values of each. labels: class -> rows, "" for those without. groups: how many, and the
     rows of the largest. anchors: of its modality, that it was compared with. columns: what is read -> its column;
-    unused: the others.
+    unused: the others. left_out: a line for each row that `silos.skip_bad` leaves out.
     """
 
     node: str
@@ -52,6 +52,7 @@ class Checked:
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -80,9 +81,11 @@ def check_config(config: Config, node: str | None, told: Told) -> list[Checked]:
     configs, public, notes = _public(here, told, problems)
     found, manifests, sources = [], dict[str, Manifest](), dict[str, Source]()
     for name, one in names.items():
-        own = configs.get(one.modality, here.modality(one.modality))
+        chosen = here.modality(one.modality)
+        own = configs.get(one.modality, chosen)
+        borrowed = bool(own.columns) and not chosen.columns
         try:
-            checked, manifests[name], sources[name] = _read(name, one, own, told, declared(silos))
+            checked, manifests[name], sources[name] = _read(name, one, own, told, declared(silos), borrowed)
         except ConfigError as error:  # of its kind: other nodes may have another
             checked = Checked(name, one.modality, own.kind, own.encoder, str(one.data), problems=error.problems)
         items = public.get(one.modality)
@@ -93,7 +96,11 @@ def check_config(config: Config, node: str | None, told: Told) -> list[Checked]:
         check_groups(silos, manifests, problems)
     twice = shared_rows(sources, public, private=private)
     again = {name: [f"stands twice: {line}; {REMEDY}" for line in lines.values()] for name, lines in twice.items()}
-    found = [replace(one, problems=(*one.problems, *again.get(one.node, ()))) for one in found]
+    if private:  # no row decides what becomes of another
+        found = [replace(one, problems=(*one.problems, *again.get(one.node, ()))) for one in found]
+    else:
+        found = [replace(one, left_out=(*one.left_out, *again.get(one.node, ()))) for one in found]
+    found = [_judged(one, silos.skip_bad) for one in found]
     return [replace(found[0], problems=(*found[0].problems, *problems), notes=(*found[0].notes, *notes)), *found[1:]]
 
 
@@ -120,29 +127,38 @@ def _public(
     return configs, public, notes
 
 
-def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told) -> Checked:
-    """One node by itself: all of its items are read, and some encoded.
+def check_node(name: str, node: SiloNode, config: ModalityConfig, told: Told, *, skip_bad: bool = False) -> Checked:
+    """One node by itself: all of its items are read, and some encoded; skip_bad: as `SilosConfig` has it.
 
     Raises:
         ConfigError: there is no such kind.
     """
-    return _read(name, node, config, told, ())[0]
+    return _judged(_read(name, node, config, told)[0], skip_bad)
 
 
 def _read(
-    name: str, node: SiloNode, config: ModalityConfig, told: Told, classes: tuple[str, ...]
+    name: str,
+    node: SiloNode,
+    config: ModalityConfig,
+    told: Told,
+    classes: tuple[str, ...] = (),
+    borrowed: bool = False,
 ) -> tuple[Checked, Manifest, Source]:
-    """One node, its labels among the classes, if there are any; what it holds, and its rows that can be read."""
+    """One node, its labels among the classes, if there are any; what it holds, and its rows that can be read.
+
+    Of others a line is in `left_out`, whatever the settings say: see `_judged`.
+    """
     kind, problems = kind_of(config), Problems(each=True)
     found = Checked(name, node.modality, kind.name, config.encoder, str(node.data))
     try:
         manifest = read_manifest(node, config, problems)
     except IsogramError as error:
         return replace(found, problems=error.problems), Manifest(), Source(kind.name, [], [], [], node.name)
-    config = with_columns(config, manifest.items)
+    alike, config = not config.columns, with_columns(config, manifest.items)
     read: list[tuple[Item, Any]] = []
     good: list[int] = []
     hashes = []
+    said: list[tuple[str, tuple[str, ...]]] = []
     encoder = None
     try:
         encoder = encoder_of(config)
@@ -150,12 +166,15 @@ def _read(
     except IsogramError as error:
         problems += [f"modality {node.modality!r}: {line}" for line in error.problems]
     check_labels(name, manifest, classes, problems)
+    reading = Reading(kind, config, alike, borrowed)
     bad = list(manifest.bad)
     for row, item in enumerate(manifest.items):
         try:
-            content = read_item(kind, item, config)
+            content = reading.read(item)
             hashes.append(seen_hash(kind, content, cache_key(item)))
             good.append(row)
+            if changed := reading.said(getattr(content, "others", ()), reading.changes(content)):
+                said.append((item.where, changed))
         except BadItem as error:
             bad += error.problems
         except ConfigError as error:  # a library is missing, for every item alike
@@ -190,11 +209,19 @@ def _read(
         groups=_groups(manifest),
         columns=manifest.columns,
         unused=tuple(manifest.unused),
-        notes=(*manifest.notes, *notes),
-        problems=(*problems, *bad),
+        notes=(*manifest.notes, *counted(said, len(good)), *notes),
+        problems=tuple(problems),
+        left_out=tuple(bad),
     )
     ids = [manifest.ids[row] if manifest.named else "" for row in good]
     return checked, manifest, Source(kind.name, [manifest.items[row] for row in good], hashes, ids, node.name)
+
+
+def _judged(found: Checked, skip: bool) -> Checked:
+    """Rows that cannot be used are problems; or counted with `skip`, if there are others."""
+    if skip and 0 < len(found.left_out) < found.rows:
+        return replace(found, notes=(*found.notes, f"{len(found.left_out):,} left out (silos.skip_bad)"))
+    return replace(found, problems=(*found.problems, *found.left_out), left_out=())
 
 
 def _counted(labels: list[str]) -> dict[str, int]:

@@ -109,7 +109,7 @@ def load_silos(
     by_rows = silos.measure == "rows" and silos.held_out > 0
 
     public, notes = encode_anchors(table, configs, silos.skip_bad, tell, problems)
-    rows = encode_rows(nodes, configs, manifests, classes, silos.skip_bad, tell, problems)
+    rows = encode_rows(silos, nodes, configs, manifests, classes, tell, problems)
     problems.stop()
     rows = _keep_apart(rows, public, problems, skip=silos.skip_bad and not private, private=private)
     problems.stop()
@@ -178,7 +178,7 @@ def _keep_apart(
 
 def _notes(rows: Rows, n: int, classes: Sequence[str], by_rows: bool) -> list[str]:
     """What a reader of the figures has to know of a node's n rows; by_rows: what they were split by is not checked."""
-    notes = []
+    notes = [f"{rows.name}: {note}" for note in rows.notes]
     if rows.left:
         left = rows.left[0] if by_rows else first(rows.left, CHECK)
         notes.append(f"{rows.name}: {len(rows.left)} of {n} rows left out: {left}")

@@ -14,12 +14,15 @@ from isogram.data.modalities.fasta import SUFFIXES as FASTA
 from isogram.data.modalities.fasta import read_records
 from isogram.data.sheets import Problems, excerpt, few, nearest
 from isogram.data.silos.cells import WRITTEN, are_paths, composed, items_of, numbers_of, rows_of
-from isogram.data.silos.tables import TextTable, is_table, number, read_table
+from isogram.data.silos.tables import PARQUET, TextTable, is_table, number, read_table
 
 FOLDER = "folder"
 """What `label` and `group` are called where subfolders say them."""
 
 _LOOKED_AT = 200
+
+_PLACES = 5
+"""Rows that are named of those with one id."""
 
 
 @dataclass
@@ -70,13 +73,30 @@ def read_manifest(node: SiloNode, config: ModalityConfig, problems: Problems) ->
         )
         return Manifest()
     if found.named:
-        again = [repr(excerpt(name)) for name, times in Counter(found.ids).items() if times > 1]
         problems.some(
-            f"{node.data}: ids that stand twice:", again, "an id names one row; rows of one patient share a `group`"
+            f"{node.data}: ids that stand twice:",
+            _again(found, node.data),
+            "an id names one row; rows of one patient share a `group`",
         )
     if not found.items and not found.bad and len(problems) == before:
         problems.append(f"node {node.name!r}: {node.data} holds no items; fill it in")
     return found
+
+
+def _again(found: Manifest, path: Path) -> list[str]:
+    """Ids that several rows have, and the first of these: "'i0' (lines 2, 9)"."""
+    rows: dict[str, list[str]] = {name: [] for name, times in Counter(found.ids).items() if times > 1}
+    for name, item in zip(found.ids, found.items, strict=True) if rows else ():
+        if name in rows:
+            rows[name].append(item.where.rpartition(f"{path}, ")[2])
+    unit = "rows" if path.suffix.lower() in PARQUET else "lines"
+    return [f"{excerpt(name)!r} ({unit} {_numbers(places)})" for name, places in rows.items()]
+
+
+def _numbers(places: Sequence[str]) -> str:
+    """The first of some places such as "line 7"."""
+    more = f" and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
+    return ", ".join("".join(filter(str.isdecimal, place)) for place in places[:_PLACES]) + more
 
 
 def one_group(manifest: Manifest) -> str:

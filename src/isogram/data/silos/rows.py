@@ -7,11 +7,12 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
-from isogram.config import ModalityConfig, SiloNode
+from isogram.config import ModalityConfig, SiloNode, SilosConfig
 from isogram.data.anchor_set import AnchorTable
 from isogram.data.base import UNLABELLED, FloatArray, IntArray
 from isogram.data.modalities.base import Item
 from isogram.data.modalities.encode import encode
+from isogram.data.room import check_room
 from isogram.data.sheets import Problems
 from isogram.data.silos.apart import Source
 from isogram.data.silos.manifest import Manifest
@@ -34,7 +35,7 @@ class Rows:
     """Encoded rows of a node: tokens [n, T, c].
 
     hashes: of what encoders see. ids: of a column, else "". groups, names: see `Manifest`. labels: None if nothing says
-    them. left: a line a row not used.
+    them. left: a line a row not used. notes: see `Encoded`.
     """
 
     name: str
@@ -48,9 +49,17 @@ class Rows:
     names: Sequence[tuple[str, ...]]
     labels: IntArray | None
     left: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def only(self, keep: NDArray[np.bool_], *left: str) -> "Rows":
-        """Some of the rows; `left` says of the others why they are not among them."""
+        """Some of the rows; `left` says of the others why they are not among them.
+
+        Raises:
+            DataError: their tokens do not fit the memory beside those that there are.
+        """
+        if keep.all():
+            return replace(self, left=self.left + left)
+        check_room((int(keep.sum()), *self.tokens.shape[1:]))
         return replace(
             self,
             tokens=self.tokens[keep],
@@ -92,6 +101,7 @@ def encode_anchors(
         elif done.bad:
             left = first(done.bad, "isogram anchors check")
             notes.append(f"anchors: {len(done.bad)} of {len(held.items)} {modality} left out: {left}")
+        notes += [f"anchors, {modality}: {note}" for note in done.notes]
         positions, items = held.positions[done.kept], [held.items[i] for i in done.kept]
         names = [table.concepts[i] for i in positions]
         public[modality] = Public(
@@ -101,15 +111,15 @@ def encode_anchors(
 
 
 def encode_rows(
+    silos: SilosConfig,
     nodes: Mapping[str, SiloNode],
     configs: Mapping[str, ModalityConfig],
     manifests: Mapping[str, Manifest],
     classes: Sequence[str],
-    skip: bool,
     tell: Told,
     problems: Problems,
 ) -> list[Rows]:
-    """The rows of each node as tokens; those that cannot be encoded are problems, or with `skip` left out."""
+    """The rows of each node as tokens; those that cannot be encoded are problems, or left out with `skip_bad`."""
     number = {name: position for position, name in enumerate(classes)}
     rows = []
     for name, node in nodes.items():
@@ -118,11 +128,17 @@ def encode_rows(
             problems.append(f"node {name!r}: no row can be used: {first(manifest.bad, CHECK)}")
             continue
         try:
-            done = encode(manifest.items, configs[node.modality], skip_bad=True, told=_part(tell, name))
+            done = encode(
+                manifest.items,
+                configs[node.modality],
+                skip_bad=True,
+                borrowed=not silos.modality(node.modality).columns,
+                told=_part(tell, name),
+            )
         except DataError as error:
             say(error.problems, 0, problems)
             continue
-        if not skip:
+        if not silos.skip_bad:
             say(done.bad, len(manifest.items), problems)
         labels = None
         if manifest.labels is not None:
@@ -140,6 +156,7 @@ def encode_rows(
                 [manifest.names[i] for i in done.kept],
                 labels,
                 (*manifest.bad, *done.bad),
+                done.notes,
             )
         )
     return rows
