@@ -102,7 +102,7 @@ def test_a_table_of_repeated_cells_is_refused_before_they_are_unpacked(tmp_path,
         if said:
             assert len(problems) == 1 and problems[0].startswith(f"{path}: unpacks to ") and not table
             assert ", and at most 0.0312 GiB are read of a file of 0." in problems[0]
-            assert problems[0].endswith(" MiB; save it as CSV, or as several tables")
+            assert problems[0].endswith(" MiB; save it as several tables")
             assert pa.default_memory_pool().max_memory() - before < 2**28
         else:
             assert not problems and {len(cell) for cell in table.column("text")} == {2**20}
@@ -110,13 +110,57 @@ def test_a_table_of_repeated_cells_is_refused_before_they_are_unpacked(tmp_path,
 
 def test_a_table_of_nothing_in_many_rows_is_refused_by_what_it_says_of_itself(tmp_path, monkeypatch):
     parquet.write_table(
-        pa.table({"a": pa.nulls(40_000_000, pa.string()), "b": pa.nulls(40_000_000)}), tmp_path / "a.pq"
+        pa.table({"a": pa.nulls(40_000_000, pa.string()), "b": pa.nulls(40_000_000, pa.string())}), tmp_path / "a.pq"
     )
     assert (tmp_path / "a.pq").stat().st_size < 2**20
     monkeypatch.setattr(parquet.ParquetFile, "iter_batches", None)
     problems = Problems()
     assert not read_table(tmp_path / "a.pq", problems)
-    assert "a.pq: unpacks to 1.8 GiB, and at most 1 GiB are read of a file of 0." in problems[0]
+    assert "a.pq: unpacks to 1.5 GiB, and at most 1 GiB are read of a file of 0." in problems[0]
+
+
+def test_numbers_count_as_they_are_and_columns_that_are_not_read_not_at_all(tmp_path, monkeypatch):
+    """With a bound of a MiB: 20,000 x 10 of int32 and the rows' numbers have 0.92 MiB, lists that are not read 1.5."""
+    monkeypatch.setattr(bounds, "UNPACKED", 2**20)
+    zeros, lists = np.zeros(20_000, np.int32), pa.array([["xy"] * 5] * 20_000)
+    path = tmp_path / "a.parquet"
+    for columns, refused in ((10, False), (13, True)):
+        parquet.write_table(pa.table({f"g{i}": zeros for i in range(columns)} | {"tags": lists}), path)
+        assert bounds.MOST_TIMES * path.stat().st_size < 2**20
+        problems = Problems()
+        assert bool(read_table(path, problems)) != refused and len(problems) == refused
+    assert "unpacks to 0.0 GiB, and at most 0.000977 GiB are read" in problems[0]
+
+
+def not_utf8(*cells):
+    """A column of text as Arrow would have it if it were UTF-8."""
+    ends = np.cumsum([0, *map(len, cells)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(cells), pa.py_buffer(ends), pa.py_buffer(b"".join(cells)))
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_parquet_whose_text_is_not_utf8_is_told_by_row_and_column(repeats, tmp_path):
+    column = not_utf8(*[b"well"] * 1500, b"caf\xe9", *[b"ill"] * 9)
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"id": range(1510), "text": column}), path, use_dictionary=repeats)
+    problems = Problems()
+    assert not read_table(path, problems)
+    assert problems == [f"{path}, row 1501, column 'text': byte 0xe9 is not UTF-8; write it anew in UTF-8"]
+    text = {name: pa.array(["x"]) for name in ("id", "where", "path", "label")} | {"text": not_utf8(b"\xff")}
+    numbers = {"coordinates": pa.array([[0.0]], pa.list_(pa.float32(), 1)), "hubness": np.zeros(1, np.float32)}
+    table = pa.table(text | numbers).replace_schema_metadata({b"isogram": "{}"})
+    parquet.write_table(table, tmp_path / "bank", use_dictionary=repeats)
+    with pytest.raises(DataError, match=r"bank, row 1, column 'text': byte 0xff is not UTF-8; write it anew in UTF-8$"):
+        bank_file.read(tmp_path / "bank")
+
+
+def test_parquet_whose_names_are_not_utf8_is_told(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"abcdef": ["x"], "id": ["y"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"abcdef", b"abcd\xe9f"))
+    problems = Problems()
+    assert not read_table(path, problems)
+    assert problems == [f"{path}: the name of a column is not UTF-8; rename it"]
 
 
 def test_a_bank_of_repeated_cells_is_refused_before_they_are_unpacked(tmp_path, monkeypatch):

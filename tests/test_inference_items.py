@@ -320,6 +320,24 @@ def test_a_runs_settings_say_which_column_is_which(at, model, tmp_path):
     assert "word " * 30 not in shown.stdout
 
 
+def test_a_table_is_read_once_whether_or_not_a_run_names_its_columns(model, tmp_path, monkeypatch):
+    read, reader = [], csv.reader
+    monkeypatch.setattr(csv, "reader", lambda *args, **how: read.append(args) or reader(*args, **how))
+    path = tmp_path / "new.csv"
+    path.write_bytes(b"id,words,other\nn0,a dark thing,x y\nn1,caf\xe9,x\n")
+    like = {"desk": SiloNode(name="desk", modality="name", data=path, column="words", id="id")}
+    for times, how in enumerate(({"like": like}, {"column": "words", "id": "id"}), 1):
+        found = read_source(model, "desk", path, skip_bad=True, **how)
+        assert found.ids == ("n0",) and found.items[0].text == "a dark thing" and len(read) == times
+        assert found.bad == (f"{path}, line 3: byte 0xe9 is not UTF-8; save it as CSV in UTF-8, or drop the row",)
+    with pytest.raises(DataError, match=r"line 3: byte 0xe9 is not UTF-8"):
+        read_source(model, "desk", path, like=like)
+    path.write_bytes(b"")
+    with pytest.raises(DataError) as raised:
+        read_source(model, "desk", path, like=like)
+    assert raised.value.problems == (f"{path} is empty; give it a header and rows",)
+
+
 def test_rows_of_numbers_are_given_by_their_columns(tmp_path):
     """The kind table: a mapping has a row's numbers, in any order; a CSV is read by its header."""
     write_anchor_set(tmp_path / "anchors", 40, columns=("lab", "name"))

@@ -238,6 +238,16 @@ def test_a_misspelt_column_is_one_problem(tmp_path):
     assert len(problems) == 1 and "no column id = 'no'" in problems[0]
 
 
+def test_a_row_that_is_not_utf8_is_one_that_cannot_be_an_item(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"n,note,who\n7,a b,P1\n8,caf\xe9,P2\n9,,P3\n10,c d,P4\n")
+    found, problems = read(tmp_path / "t.csv", "text", id="n", label="who", column="note")
+    assert problems == [] and found.ids == ["7", "10"] and found.labels == ["P1", "P4"] and len(found) == 4
+    assert [line.partition(";")[0] for line in found.bad] == [
+        f"{tmp_path / 't.csv'}, line 3: byte 0xe9 is not UTF-8",
+        f"{tmp_path / 't.csv'}, line 4, column 'note': empty",
+    ]
+
+
 @pytest.mark.parametrize("name", ["x.fa", "x.csv", "x"])
 def test_a_pipe_is_told_and_not_waited_for(tmp_path, name):
     os.mkfifo(tmp_path / name)

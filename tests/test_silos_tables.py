@@ -120,6 +120,41 @@ def test_a_bad_table_is_told_of_with_line_and_remedy(tmp_path, case):
         assert word in problems[0]
 
 
+def test_rows_that_are_not_utf8_are_told_or_left_out_each_by_itself(tmp_path):
+    """A cell of three lines, two of them bad, is one row; the good cell of two lines moves those below it."""
+    several = b'id,text\n1,"a\nb"\n2,caf\xe9\n3,"x\n\xff\n\xfe"\n\xe9,z\n5,"\xc3\xa9"\n'
+    path = written(tmp_path, several + b"6,\xc3\n7,\xed\xa0\x80\n8,\xfc\n9,\xfc\n")
+    (problem,) = said(path)
+    told = [(4, 0xE9), (6, 0xFF), (8, 0xE9), (10, 0xC3), (11, 0xED), (12, 0xFC), (13, 0xFC)]
+    lines = [f"line {line}: byte 0x{byte:02x} is not UTF-8" for line, byte in told]
+    assert problem == f"{path}: {', '.join(lines[:5])} and 2 more; save it as CSV in UTF-8"
+    each = Problems(each=True)
+    assert not read_table(path, each) and each == [f"{path}: {line}; save it as CSV in UTF-8" for line in lines]
+    problems = Problems()
+    table = read_table(path, problems, skip=True)
+    assert not problems and table.column("id") == ["1", "5"] and table.column("text") == ["a\nb", "é"]
+    assert table.starts.tolist() == [2, 9]
+    assert table.bad == tuple(f"{path}, {line}; save it as CSV in UTF-8, or drop the row" for line in lines)
+
+
+def test_a_header_or_a_whole_table_that_is_not_utf8_cannot_be_left_out(tmp_path):
+    for content, line in ((b"id,\xe9\n1,a\n2,b\n", 1), (b"id,text\n1,\xe9\n", 2)):
+        problems = Problems()
+        assert not read_table(written(tmp_path, content), problems, skip=True)
+        assert len(problems) == 1 and f"line {line}: byte 0xe9 is not UTF-8; save it as CSV" in problems[0]
+    assert "line 3 has 3" in said(written(tmp_path, b"id,text\n1,a\n2,\xe9,c\n"))[0]
+
+
+def test_parquet_of_lists_alone_says_what_its_columns_are(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": [["a"], ["b"]], "more": [[1], [2]]}), tmp_path / "t.parquet")
+    (problem,) = said(tmp_path / "t.parquet")
+    assert problem.startswith(f"{tmp_path / 't.parquet'}: no column of text or numbers: 'text' holds list<")
+    assert ": string>, 'more' holds list<" in problem and problem.endswith(": int64>; save text, numbers or paths")
+
+
 def test_what_is_no_table_is_told(tmp_path):
     assert "no file" in said(tmp_path / "t.csv")[0]
     assert "no table that can be read; save it as .csv" in said(written(tmp_path, "x", "t.xlsx"))[0]

@@ -14,8 +14,14 @@ from isogram.errors import ConfigError, DataError
 MOST_TIMES = 32
 """Of its own size a file may unpack to, if that is more than `UNPACKED`: text is packed to a tenth, hardly to less."""
 
+_ROW = 8
+"""Bytes that a row takes at least: its number."""
+
 _CELL = 16
 """Bytes that a cell takes at least where it is text, however short."""
+
+_WIDTHS = {"BOOLEAN": 4, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": _CELL}
+"""Physical type -> bytes of a cell; a truth value is spelled."""
 
 _ROWS = 1024
 """That are unpacked at a time."""
@@ -43,25 +49,51 @@ class Bounded:
 
     def __init__(self, path: Path, remedy: str, about: Any, file: Any) -> None:
         self.path, self.rows, self.schema = path, about.num_rows, about.schema.to_arrow_schema()
-        self._remedy, self._file = remedy, file
+        self._remedy, self._about, self._file = remedy, about, file
         self._bound = max(UNPACKED, MOST_TIMES * path.stat().st_size)
-        groups = [about.row_group(i) for i in range(about.num_row_groups)]
-        cells = self.rows + sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
-        self._check(max(_CELL * cells, sum(group.total_byte_size for group in groups)))
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
         """Some columns, as record batches; text is of type string.
 
         Raises:
-            DataError: they unpack to more than is read.
+            DataError: they unpack to more than is read, by what the file says of them or indeed; or text is not UTF-8.
         """
         pa, _ = arrow()
-        seen = 0
+        self._check(self._claimed(columns))
+        rows = seen = 0
         for batch in self._file.iter_batches(batch_size=_ROWS, columns=list(columns)):
-            seen += sum(map(_unpacked, batch.columns))
+            seen += _ROW * len(batch) + sum(map(_unpacked, batch.columns))
             self._check(seen)
             plain = [one.dictionary_decode() if pa.types.is_dictionary(one.type) else one for one in batch.columns]
+            for name, column in zip(batch.schema.names, plain, strict=True):
+                self._check_text(name, column, rows)
+            rows += len(batch)
             yield pa.RecordBatch.from_arrays(plain, names=batch.schema.names)
+
+    def _claimed(self, columns: Sequence[str]) -> int:
+        """Bytes that some columns unpack to at least, by what the file says of itself."""
+        begins = tuple(f"{name}." for name in columns)  # as a column that is nested goes on
+        leaves = [(i, self._about.schema.column(i)) for i in range(self._about.num_columns)]
+        held = [(i, _WIDTHS.get(leaf.physical_type, leaf.length)) for i, leaf in leaves if _in(leaf.path, begins)]
+        groups = [self._about.row_group(i) for i in range(self._about.num_row_groups)]
+        parts = [(width, group.column(i)) for group in groups for i, width in held]
+        cells = sum(width * part.num_values for width, part in parts)
+        return max(_ROW * self.rows + cells, sum(part.total_uncompressed_size for _, part in parts))
+
+    def _check_text(self, name: str, column: Any, before: int) -> None:
+        """Refuses text that is not UTF-8, which Arrow reads as it is; before: rows above this part of the column."""
+        pa, _ = arrow()
+        try:
+            column.validate(full=_is_string(column.type))
+        except pa.ArrowInvalid:
+            for row, cell in enumerate(column, before + 1):
+                try:
+                    cell.as_py()
+                except UnicodeDecodeError as error:
+                    where = f"{self.path}, row {row}, column {name!r}"
+                    what = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+                    raise DataError(f"{where}: {what}; write it anew in UTF-8") from error
+            raise
 
     def _check(self, size: float) -> None:
         if size > self._bound:
@@ -76,12 +108,15 @@ def bounded(path: Path, remedy: str) -> Iterator[Bounded]:
     """A file to read, closed in the end.
 
     Raises:
-        DataError: by what it says of itself, it unpacks to more than `UNPACKED` and `MOST_TIMES` its size.
+        DataError: the name of a column is no text.
         ConfigError: a library is missing.
         OSError, pyarrow.ArrowException: it cannot be opened, or is no Parquet.
     """
     _, parquet = arrow()
-    about = parquet.read_metadata(path)
+    try:
+        about = parquet.read_metadata(path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the name of a column is not UTF-8; rename it") from error
     leaves = [about.schema.column(i) for i in range(about.num_columns)]
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     # As dictionaries, cells that repeat take no memory before they are counted.
@@ -94,9 +129,18 @@ def _unpacked(column: Any) -> int:
     pa, _ = arrow()
     import pyarrow.compute as pc
 
-    least = _CELL * len(column)
     if not pa.types.is_dictionary(column.type):
-        return max(least, column.nbytes)
-    if not (pa.types.is_string(column.type.value_type) or pa.types.is_large_string(column.type.value_type)):
+        return int(column.nbytes)
+    least = _CELL * len(column)
+    if not _is_string(column.type.value_type):
         return least
     return max(least, pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0)
+
+
+def _is_string(kind: Any) -> bool:
+    pa, _ = arrow()
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _in(leaf: str, begins: tuple[str, ...]) -> bool:
+    return f"{leaf}.".startswith(begins)

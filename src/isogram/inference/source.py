@@ -139,14 +139,16 @@ def read_source(
     config = model.encoder(node)
     if data.is_file() and data.suffix.lower() in kind_of(config).suffixes and (one or not is_table(data)):
         return Source((Item(str(data), path=data),), (data.name,), ("",))
-    problems = Problems()
+    problems, table = Problems(), None
     if node in like and data.is_file() and is_table(data):
-        there = read_table(data, Problems()).columns
+        table = read_table(data, problems, skip=True)
+        problems.stop()
+        own = like[node]
         column, id = (
-            given or (own if own in there else "") for given, own in ((column, like[node].column), (id, like[node].id))
+            given or (name if name in table.columns else "") for given, name in ((column, own.column), (id, own.id))
         )
     silo = SiloNode(name=node, modality=modality, data=data, column=column, id=id, label=label)
-    found = read_manifest(silo, config, problems)
+    found = read_manifest(silo, config, problems, table)
     bad = [] if skip_bad else found.bad
     if bad and found.items and not problems:
         raise BadItem(*bad)

@@ -52,20 +52,23 @@ class Manifest:
         return len(self.items) + len(self.bad)
 
 
-def read_manifest(node: SiloNode, config: ModalityConfig, problems: Problems) -> Manifest:
+def read_manifest(
+    node: SiloNode, config: ModalityConfig, problems: Problems, table: TextTable | None = None
+) -> Manifest:
     """The items of a node; an empty list if what is wrong with all of them was noted.
 
     Args:
         node: of which site and modality, and where it is.
         config: of its modality; for tables with `columns`, all numbers but for id, label and group if that is empty.
         problems: what is wrong with the whole, such as an absent column. Single rows that cannot be items are `bad`.
+        table: the node's, if it has been read already, with `skip`.
 
     Raises:
         ConfigError: there is no such kind; or a library is missing that the kind or Parquet needs.
     """
     kind, before = kind_of(config), len(problems)
     try:
-        found = _found(node, kind, config, problems)
+        found = _found(node, kind, config, problems, table)
     except OSError as error:
         problems.append(
             f"node {node.name!r}: cannot read {error.filename or node.data} ({error.strerror or error}); get "
@@ -110,7 +113,7 @@ def one_group(manifest: Manifest) -> str:
     )
 
 
-def _found(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Problems) -> Manifest:
+def _found(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Problems, table: TextTable | None) -> Manifest:
     if node.data.is_dir():
         return _of_folder(node, kind, problems)
     if not node.data.exists():
@@ -120,7 +123,8 @@ def _found(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Problem
     elif node.data.suffix.lower() in FASTA:
         return _of_fasta(node, kind, problems)
     elif is_table(node.data):
-        return _of_table(node, kind, config, problems)
+        table = read_table(node.data, problems, skip=True) if table is None else table
+        return _of_table(table, node, kind, config, problems)
     else:
         reads = "the folder that holds it, or a table of paths" if kind.suffixes else "a CSV, TSV or Parquet"
         problems.append(f"node {node.name!r}: {node.data} is no folder or table; name {reads}")
@@ -243,14 +247,14 @@ def _of_fasta(node: SiloNode, kind: Kind, problems: Problems) -> Manifest:
     return found
 
 
-def _of_table(node: SiloNode, kind: Kind, config: ModalityConfig, problems: Problems) -> Manifest:
-    table, before = read_table(node.data, problems), len(problems)
+def _of_table(table: TextTable, node: SiloNode, kind: Kind, config: ModalityConfig, problems: Problems) -> Manifest:
+    before = len(problems)
     if not table:
         return Manifest()
     about = {key: getattr(node, key) for key in ("id", "label", "group") if getattr(node, key)}
     absent = [name for key, name in about.items() if not _has(table, node, key, problems)]
     rest = [name for name in table.columns if name not in about.values()]
-    found = Manifest(columns=dict(about), named="id" in about)
+    found = Manifest(columns=dict(about), named="id" in about, bad=list(table.bad))
     if kind.name == "table":
         # With a column misspelt, the one that is meant would be taken for an item's.
         numbers = numbers_of(table, rest, config, problems) if config.columns or not absent else {}

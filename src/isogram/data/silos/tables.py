@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,14 @@ SUFFIXES = PARQUET | SEPARATORS.keys()
 _CHUNK = 512
 """Rows that are lists at a time: of many more, the garbage collector takes as long as the reading."""
 
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""What stands for a byte that is not UTF-8 where text is read with Python's surrogateescape."""
+
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
+"""How files of UTF-16 begin there."""
+
+_SAVE = "save it as CSV in UTF-8"
+
 _LONGEST_CELL = 1 << 26
 """Characters: a chromosome's arm fits; Python's own bound of 131,072 does not even hold a long report."""
 
@@ -36,6 +45,7 @@ class TextTable:
 
     cells: column -> [n] text, "" where nothing is. starts [n]: line that each row begins on, or its number in Parquet.
     unread: column -> its type, of those that are no text, number, truth value or time.
+    bad: a line for each row that was left out, with its remedy.
     """
 
     path: Path
@@ -43,6 +53,7 @@ class TextTable:
     cells: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     starts: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     unread: Mapping[str, str] = field(default_factory=dict)
+    bad: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.columns)
@@ -97,8 +108,14 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_table(path: Path, problems: Problems) -> TextTable:
+def read_table(path: Path, problems: Problems, *, skip: bool = False) -> TextTable:
     """A table by its file's suffix; an empty one if its problems were noted, each with its line.
+
+    Args:
+        path: of the file.
+        problems: get what is wrong.
+        skip: rows of a CSV that are not UTF-8 are left out, see `TextTable.bad`, unless no other has any; else they are
+            problems.
 
     Raises:
         ConfigError: Parquet needs a library that is missing.
@@ -112,7 +129,9 @@ def read_table(path: Path, problems: Problems) -> TextTable:
             problems.append(f"{path} is a device or pipe; save a table, and name that")
             return nothing
         path.open("rb").close()
-        table = _read_parquet(path, problems) if suffix in PARQUET else _read_csv(path, SEPARATORS[suffix], problems)
+        table = (
+            _read_parquet(path, problems) if suffix in PARQUET else _read_csv(path, SEPARATORS[suffix], problems, skip)
+        )
     except FileNotFoundError:
         problems.append(f"no file {path}; correct its path")
     except OSError as error:
@@ -125,35 +144,42 @@ def read_table(path: Path, problems: Problems) -> TextTable:
     return table
 
 
-def _read_csv(path: Path, separator: str, problems: Problems) -> TextTable:
+def _read_csv(path: Path, separator: str, problems: Problems, skip: bool) -> TextTable:
     nothing, line = TextTable(path), 0
+    broken: list[str] = []
+    bad: list[str] = []
     chunks: dict[str, list[NDArray[Any]]] = {}
     starts: list[int] = []
     odd: list[tuple[int, int]] = []
     rows: list[list[str]] = []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file, _long_cells():
-            reader = csv.reader(_without_nul(file), delimiter=separator, strict=True)
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file, _long_cells():
+            reader = csv.reader(_lines(file, broken), delimiter=separator, strict=True)
             header = tuple(cell.strip() for cell in next(reader, ()))
+            if broken:
+                problems.append(f"{path}, {broken[0]}; {_SAVE}")
+                return nothing
             if not _check_header(path, header, separator, problems):
                 return nothing
             chunks = {name: [] for name in header}
             line = reader.line_num
             for row in reader:
-                if len(row) == len(header):
+                bad += broken[:1]
+                if len(row) != len(header):
+                    odd.append((line + 1, len(row)))
+                elif not broken:
                     rows.append(row)
                     starts.append(line + 1)
-                else:
-                    odd.append((line + 1, len(row)))
+                broken.clear()
                 line = reader.line_num
                 if len(rows) == _CHUNK:
                     _move(rows, chunks)
             _move(rows, chunks)
-    except UnicodeDecodeError:
-        problems.append(_not_utf8(path))
+    except _Utf16Error:
+        problems.append(f"{path} is UTF-16 text; {_SAVE}")
         return nothing
     except _NulError as error:
-        problems.append(f"{path}, line {error}: a NUL byte, so this is no text; save it as CSV in UTF-8")
+        problems.append(f"{path}, line {error}: a NUL byte, so this is no text; {_SAVE}")
         return nothing
     except csv.Error as error:
         problems.append(f"{path}: cannot read the row that begins on line {line + 1}: {error}; check its quotes")
@@ -166,7 +192,12 @@ def _read_csv(path: Path, separator: str, problems: Problems) -> TextTable:
         [f"line {at} {f'has {cells}' if cells else 'is blank'}" for at, cells in odd],
         "quote cells that hold a separator, and leave no line out",
     )
-    return TextTable(path, header, {name: _joined(some) for name, some in chunks.items()}, np.array(starts, np.int64))
+    if bad and not (skip and starts):
+        problems.some(f"{path}:", bad, _SAVE)
+        return nothing
+    cells = {name: _joined(chunks.pop(name)) for name in header}  # one at a time: two of each need twice the memory
+    left = tuple(f"{path}, {one}; {_SAVE}, or drop the row" for one in bad)
+    return TextTable(path, header, cells, np.array(starts, np.int64), bad=left)
 
 
 def _check_header(path: Path, header: Sequence[str], separator: str, problems: Problems) -> bool:
@@ -207,10 +238,19 @@ class _NulError(Exception):
     pass
 
 
-def _without_nul(file: TextIO) -> Iterator[str]:
+class _Utf16Error(Exception):
+    pass
+
+
+def _lines(file: TextIO, broken: list[str]) -> Iterator[str]:
+    """Lines of a file; `broken` gets those that are not UTF-8, each with its first such byte."""
     for number, line in enumerate(file, 1):
+        if number == 1 and line.startswith(_UTF_16):
+            raise _Utf16Error
         if "\0" in line:
             raise _NulError(number)
+        if not line.isascii() and (found := _ESCAPED.search(line)):
+            broken.append(f"line {number}: byte 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8")
         yield line
 
 
@@ -224,25 +264,10 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _not_utf8(path: Path) -> str:
-    """What to say of a file that is not UTF-8: the first such line, and how it was probably saved."""
-    with path.open("rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            return f"{path} is UTF-16 text; save it as CSV in UTF-8"
-        file.seek(0)
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                bad = line[error.start]
-                return f"{path}, line {number}: byte 0x{bad:02x} is not UTF-8; save it as CSV in UTF-8"
-    return f"{path} is not UTF-8 text; save it as CSV in UTF-8"
-
-
 def _read_parquet(path: Path, problems: Problems) -> TextTable:
     pa, _ = arrow()
     try:
-        with bounded(path, "save it as CSV, or as several tables") as file:
+        with bounded(path, "save it as several tables") as file:
             schema = file.schema
             header = tuple(name.strip() for name in schema.names)
             if not header:
@@ -254,6 +279,10 @@ def _read_parquet(path: Path, problems: Problems) -> TextTable:
             unread = {name: str(kind) for name, kind in types.items() if not _is_text(pa, kind)}
             chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in header if name not in unread}
             names = [name for name in schema.names if name.strip() in chunks]
+            if not names:
+                typed = [f"{name!r} holds {kind}" for name, kind in unread.items()]
+                problems.some(f"{path}: no column of text or numbers:", typed, "save text, numbers or paths")
+                return TextTable(path)
             for batch in file.batches(names):
                 for name, column in zip(names, batch.columns, strict=True):
                     cells = column.cast(pa.string()).to_pylist()
@@ -267,7 +296,7 @@ def _read_parquet(path: Path, problems: Problems) -> TextTable:
     except pa.ArrowException as error:
         problems.append(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}; write it anew")
         return TextTable(path)
-    cells = {name: _joined(some) for name, some in chunks.items()}
+    cells = {name: _joined(chunks.pop(name)) for name in tuple(chunks)}
     return TextTable(path, tuple(cells), cells, np.arange(1, count + 1), unread)
 
 
