@@ -105,7 +105,7 @@ def test_an_entry_is_named_by_number_and_name(tmp_path):
     [
         ("[run.train]", "[waits]\njoin = 1e9\n[run.train]", "waits.join"),
         ("[run.train]", "[waits]\nanswer = 0\n[run.train]", "waits.answer"),
-        ("[server]", '[server]\nlisten = "0.0.0.0:9092"', "server.listen"),
+        ("[server]", '[server]\nlisten = "0.0.0.0:9092"', "server.listen: '0.0.0.0:9092' is open to others"),
         ("[server]", '[server]\nlisten = "10.0.0.3:9092"', "asks nobody for a password"),
         ('kind = "text"', 'kind = "text"\nencoder = "hf:./mine"', "a folder of one machine"),
         ("rounds = 2", 'device = "cuda"', "[run] train.device: each site says it in its own site.toml"),
