@@ -259,14 +259,17 @@ def _disagreements(found: Mapping[str, Any]) -> list[str]:
 
 
 def _kinds(modalities: Mapping[str, Any]) -> list[str]:
-    from isogram.data.modalities import kind_of
+    """What a run would refuse; nothing is loaded."""
+    from isogram.data.modalities.encoders import check_encoder
 
     problems = []
     for name, entry in modalities.items():
-        kind = entry.get("kind", "") if isinstance(entry, dict) else None
-        if isinstance(kind, str):
+        kind, encoder = (entry.get("kind", ""), entry.get("encoder", "builtin")) if isinstance(entry, dict) else (0, 0)
+        if isinstance(kind, str) and isinstance(encoder, str):
+            # A folder of one machine is told of as such.
+            encoder = "builtin" if is_folder(encoder) else encoder
             try:
-                kind_of(ModalityConfig(kind=kind or name))
+                check_encoder(ModalityConfig(kind=kind or name, encoder=encoder))
             except ConfigError as error:
                 problems += [f"modalities.{name}: {text}" for text in error.problems]
     return problems
