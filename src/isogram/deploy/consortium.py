@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from isogram.config import SILOS, Config, ModalityConfig, SiloNode, is_folder
 from isogram.config.settings import Settings
 from isogram.config_file import explain, validated
+from isogram.deploy.layout import CONSORTIUM, kind_of_folder
 from isogram.deploy.names import alike, file_label, host_label, is_loopback, parse_address
 from isogram.errors import ConfigError
 
@@ -155,7 +156,13 @@ def read_consortium(path: Path) -> Consortium:
     Raises:
         ConfigError: the file cannot be read, or something in it is wrong: all of it, with its place.
     """
-    return parse_consortium(read_toml(path), path)
+    if path.is_dir():
+        beside = f"; name {path / CONSORTIUM}" if (path / CONSORTIUM).exists() else ""
+        raise ConfigError(f"{path} is {kind_of_folder(path) or 'a folder'}, not a consortium's file{beside}")
+    found = read_toml(path)
+    if "nodes" in found and "sites" not in found:
+        raise ConfigError(f"{path} is a site's file; name the consortium's, {CONSORTIUM}")
+    return parse_consortium(found, path)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

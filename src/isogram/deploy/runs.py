@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from isogram.deploy.check import open_server
+from isogram.deploy.check import check_is_server, open_server
 from isogram.deploy.consortium import read_consortium
 from isogram.deploy.coordinate import STATE, Plan, coordinate
 from isogram.deploy.layout import ServerFolder
@@ -155,6 +155,7 @@ def coordinated(link: Link, config: Mapping[str, Any]) -> None:
 
 
 def _runs(path: Path) -> Path:
+    check_is_server(path)
     return ServerFolder(path).state / "runs"
 
 
