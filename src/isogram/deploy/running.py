@@ -1,5 +1,6 @@
 """What runs all the time: the server's process at the coordinator, node and warm worker at a site, kept running."""
 
+import shlex
 import socket
 import sys
 import tempfile
@@ -37,7 +38,8 @@ UP = 60.0
 def control_of(server: Server) -> Control:
     """The server's control, from its own machine."""
     folder, listen = server.folder, parse_address(server.consortium.server.listen)
-    return Control(folder.state / "engine" / "control", f"localhost:{listen[1]}", folder.authority)
+    start = f"isogram deploy server {shlex.quote(str(folder.path))}"
+    return Control(folder.state / "engine" / "control", f"localhost:{listen[1]}", folder.authority, start)
 
 
 def run_server(path: Path, say: Say) -> None:

@@ -1,6 +1,7 @@
 """Runs of a consortium, at the server: begun, gone on with, watched."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -94,6 +95,36 @@ def read_state(folder: Path) -> dict[str, Any]:
         return dict(read_json(folder / STATE))
     nothing: dict[str, Any] = {"round": None, "rounds": 0, "complete": False, "untold": [], "nodes": {}, "problems": []}
     return {"run": folder.name} | nothing
+
+
+def standing(path: Path, folder: Path) -> list[str]:
+    """Why a run does not go on, and what to do; nothing if it goes on, or is complete and nothing is done for it.
+
+    Args:
+        path: the server's folder.
+        folder: of the run.
+
+    Raises:
+        ConfigError: the server's folder cannot be used.
+    """
+    if read_state(folder)["complete"]:
+        return []
+    on = f"go on with it: {_command('resume', path)}"
+    if outcome := _outcome(folder):
+        return [*outcome, f"run {folder.name} is stopped; {on}"]
+    if not (folder / ENGINE).exists():
+        return [f"run {folder.name} never began; {on}"]
+    try:
+        how = control_of(open_server(path)).state(read_json(folder / ENGINE)["run"])
+    except RunError as error:
+        return [*error.problems, f"run {folder.name} stands still meanwhile; once the server is there, {on}"]
+    if how.startswith("finished") and not read_state(folder)["complete"]:
+        return [f"run {folder.name} is stopped ({how}); {on}"]
+    return []
+
+
+def _command(word: str, path: Path) -> str:
+    return f"isogram deploy {word} {shlex.quote(str(path))}"
 
 
 def follow(path: Path, folder: Path, show: Show, every: float = 1.0) -> list[str]:
