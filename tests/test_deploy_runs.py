@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from deployments import write_consortium
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from isogram.cli import app
@@ -72,6 +73,13 @@ def test_what_has_ended_is_not_stopped_again_and_said_in_our_words(server):
     left(server, STATE, {"complete": True})
     code, said = ask("stop", server)
     assert code == 2 and said == "error: run one is complete; there is nothing to stop\n"
+
+
+def test_a_second_server_is_told_of_the_first_while_its_port_is_still_free(server):
+    (server / "state").mkdir(exist_ok=True)
+    with FileLock(server / "state" / ".lock"):
+        assert ask("server", server) == (2, f"error: a server runs from {server} already; stop that one first\n")
+    assert not (server / "state" / "logs").exists()
 
 
 @pytest.mark.parametrize(("attempt", "told"), [(1, "resumed once"), (3, "resumed 3 times")])
