@@ -67,6 +67,12 @@ def test_commands_that_measure_share_the_same_flags(command):
         assert flag in text, flag
 
 
+@pytest.mark.parametrize("command", ["deploy check", "anchors check", "embed", "search", "serve"])
+def test_help_says_what_is_required_without_marks_of_markup(command):
+    done = RUN.invoke(app, [*command.split(), "--help"])
+    assert done.exit_code == 0 and "[required]" in done.output and "\\" not in done.output, done.output
+
+
 def test_completion_is_there():
     shown = RUN.invoke(app, ["--show-completion"], env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
     assert shown.exit_code in (0, 1)  # the shell may be unknown here; what it completes is asked below

@@ -92,6 +92,19 @@ def test_a_kind_that_does_not_exist(tmp_path):
     assert len(found) == 1 and "modalities.notes: there is no kind of data 'texts'" in found[0], found
 
 
+@pytest.mark.parametrize(
+    ("encoder", "told"),
+    [
+        ("minilmm", "modalities.notes: there is no encoder 'minilmm'; did you mean 'minilm'?"),
+        ("lite0", "modalities.notes: encoder 'lite0' reads image, not text; give builtin, minilm"),
+    ],
+)
+def test_an_encoder_that_does_not_exist(tmp_path, encoder, told):
+    path = changed(write_consortium(tmp_path), 'kind = "text"', f'kind = "text"\nencoder = "{encoder}"')
+    (found,) = problems(path)
+    assert found.startswith(f"{path}: {told}"), found
+
+
 def test_an_entry_is_named_by_number_and_name(tmp_path):
     found = problems(changed(write_consortium(tmp_path), 'contact = "it@north.example"', "contact = 5\nmodalty = 1"))
     assert sorted(text.split(": ", 1)[1] for text in found) == [
@@ -105,7 +118,7 @@ def test_an_entry_is_named_by_number_and_name(tmp_path):
     [
         ("[run.train]", "[waits]\njoin = 1e9\n[run.train]", "waits.join"),
         ("[run.train]", "[waits]\nanswer = 0\n[run.train]", "waits.answer"),
-        ("[server]", '[server]\nlisten = "0.0.0.0:9092"', "server.listen"),
+        ("[server]", '[server]\nlisten = "0.0.0.0:9092"', "server.listen: '0.0.0.0:9092' is open to others"),
         ("[server]", '[server]\nlisten = "10.0.0.3:9092"', "asks nobody for a password"),
         ('kind = "text"', 'kind = "text"\nencoder = "hf:./mine"', "a folder of one machine"),
         ("rounds = 2", 'device = "cuda"', "[run] train.device: each site says it in its own site.toml"),

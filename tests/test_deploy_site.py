@@ -130,6 +130,79 @@ def test_what_is_refused(folder, old, new, told):
     assert all(one.startswith(f"{path}: ") for one in found)
 
 
+def test_all_places_that_are_wrong_are_told_beside_wrong_values(folder):
+    path = fill_in(folder, "north")
+    text = path.read_text().replace('state = "state"', 'state = "site.toml"').replace("threads = 1", 'threads = "many"')
+    text = text.replace('device = "cpu"', 'device = "abacus"').replace("numbers.csv", "nowhere.csv")
+    path.write_text(text)
+    anchors = folder.parent / "data" / "anchors" / "anchors.csv"
+    anchors.write_text(anchors.read_text().replace("number 2", "number two"))
+    told = problems(path)
+    assert len(told) == 5, told
+    for words in ("threads = 'many'", "data of numbers: no file", "is a file; name a folder", "device = 'abacus'"):
+        assert sum(words in text and text.startswith(f"{path}: ") for text in told) == 1, (words, told)
+    assert sum("is another anchor set" in text for text in told) == 1
+
+
+def test_a_device_is_told_by_the_file_s_own_key_with_what_is_usable(folder, monkeypatch):
+    import torch
+
+    path = fill_in(folder, "north")
+    path.write_text(path.read_text().replace('device = "cpu"', 'device = "cuda:77"'))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (told,) = problems(path)
+    assert told.startswith(f"{path}: device = 'cuda:77' cannot be used here") and "train." not in told
+    assert "; use cpu" in told and "cuda" not in told.rpartition("; use")[2]
+
+
+def test_another_site_s_name_is_told_and_not_what_follows(folder):
+    path = fill_in(folder, "north")
+    path.write_text(path.read_text().replace('name = "north"', 'name = "south"'))
+    assert problems(path) == [
+        f"{path}: name = 'south', and this is the folder of 'north': numbers.key is in it; correct the name"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('state = "state"', "state = 3", "state = 3: should be a path: text in quotes"),
+        ("threads = 1", 'threads = "two"', "threads = 'two': should be a valid integer"),
+        (
+            'modality = "numbers"',
+            "",
+            "nodes.modality is missing: what its items are, as the anchor set calls it",
+        ),
+        ('modality = "numbers"', 'modality = ""', "nodes.modality = '': should be text that can be printed"),
+    ],
+)
+def test_wrong_values_are_told_in_plain_words(folder, old, new, told):
+    path = fill_in(folder, "north")
+    path.write_text(path.read_text().replace(old, new, 1))
+    found = problems(path)
+    assert any(told in text for text in found), found
+    assert not any(word in "".join(found) for word in ("pathlib", "Input", "parse", "^[")), found
+
+
+def test_folders_and_files_that_are_swapped_are_called_by_their_name(folder):
+    site, server = folder / "sites/north", folder / "server"
+    for call, path, told in (
+        (open_server, site, f"{site} is a site's folder; name the server's"),
+        (open_server, folder, f"{folder} is the coordinator's whole folder; name the server's, {server}"),
+        (open_server, folder / "none", "no folder"),
+        (open_site, server, f"{server} is a server's folder; name a site's own file"),
+        (open_site, site, f"{site} is a site's folder; name a site's own file, site.toml in it"),
+        (open_site, server / "consortium.toml", "is a consortium's file; name a site's own, site.toml"),
+        (init, folder, f"{folder} is the coordinator's whole folder, not a consortium's file"),
+        (init, site / "site.toml", "is a site's file; name the consortium's, consortium.toml"),
+        (init, folder.parent, f"is a folder, not a consortium's file; name {folder.parent / 'consortium.toml'}"),
+    ):
+        (found,) = problems(path, call)
+        assert told in found, found
+    shown = RUN.invoke(app, ["deploy", "status", str(site)])
+    assert shown.exit_code == 2 and "is a site's folder" in shown.output
+
+
 def test_state_among_the_data(folder):
     path, data = fill_in(folder, "south"), folder.parent / "data"
     path.write_text(path.read_text().replace(f"{data}/notes.csv", str(data)).replace('"state"', f'"{data}/state"'))

@@ -38,6 +38,21 @@ def test_what_ends_is_started_again_after_growing_pauses(tmp_path):
     assert lines == ["one started", f"one ended (status 3: hello); starts again in 1 s; log: {log}"]
 
 
+def test_what_is_up_says_so_each_time_it_is_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "FIRST_PAUSE", 0.1)
+    lines = []
+    with Supervisor(tmp_path, lines.append) as keeper:
+        code = "import time; print('ID: 7', flush=True); time.sleep(1); raise SystemExit(3)"
+        keeper.start("one", python(code), os.environ, up=("ID:", "one is connected"))
+        keeper._kept["one"].pause = 0.1
+        keeper.start("two", python("import time; time.sleep(60)"), os.environ, up=("ID:", "two is connected"))
+        end = time.monotonic() + 20
+        while len(keeper.ends("one")) < 2 and time.monotonic() < end:
+            keeper.watch()
+            time.sleep(0.05)
+    assert lines.count("one is connected") == 2 and "two is connected" not in lines
+
+
 def test_what_ends_without_a_word_is_told_each_time(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "FIRST_PAUSE", 0.1)
     lines = []
@@ -84,7 +99,9 @@ def test_a_certificate_that_is_not_trusted_ends_the_node(node_end, words, told):
 def test_a_node_that_is_refused_tries_on_until_it_cannot_be_one_that_was_killed(node_end, monkeypatch):
     written, now = REFUSED.format("[code: 2004] Failed to activate SuperNode."), 1000.0
     monkeypatch.setattr(endings.time, "monotonic", lambda: now)
-    assert node_end(written).startswith("the server at fl:443 refuses node south: its key b.key is not registered")
+    said = node_end(written)
+    assert said.startswith("the server at fl:443 refuses node south: its key b.key is not registered")
+    assert "; wait: a server that has just been started" in said
     now += endings.LEASE
     first = node_end(written)
     assert node_end("SuperNode ID: 7\n") == ""

@@ -197,7 +197,12 @@ def test_faults_are_counted_by_how_their_runs_ended():
         *made(2, "model", 70.0, 0.0, same=1.0),
     ]
     (_, _, line) = fault_tables.fault_blocks(tables.Results(found))["faults"].splitlines()
-    assert [cell.strip() for cell in line.split("|")[2:-1]] == ["2 model, 1 error", "12–70 s of 270 s", "0", "1 of 1"]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == [
+        "a model (2), an error (1)",
+        "12–70 s of 270 s",
+        "0",
+        "1 of 1",
+    ]
 
 
 def test_means_of_a_line_are_over_the_seeds_that_all_its_points_have():

@@ -104,9 +104,24 @@ def explain(error: ValidationError, model: type[BaseModel] = Config) -> list[str
             prefix = f"{key}: " if key else ""
             out.append(prefix + problem["msg"].removeprefix("Value error, "))
         else:
-            told = re.sub(r"^(Input|String) should", "should", problem["msg"])
+            told = _WORDS.get(problem["type"]) or re.sub(r"^(Input|String) should", "should", problem["msg"])
             out.append(f"{key} = {problem['input']!r}: {told}")
     return out
+
+
+_WORDS = {
+    "path_type": "should be a path: text in quotes",
+    "int_parsing": "should be a valid integer",
+    "float_parsing": "should be a valid number",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+    "tuple_type": "should be a list, in [ ]",
+    "dict_type": "should be a table of keys",
+    "mapping_type": "should be a table of keys",
+    "model_type": "should be a table of keys",
+    "string_pattern_mismatch": "should be text that can be printed, and not empty",
+}
+"""Kinds of wrong values that pydantic tells of in Python's terms."""
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:

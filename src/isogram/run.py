@@ -147,8 +147,10 @@ def _check_settings(config: Config) -> None:
         SharedModel(config.model, 1)  # of how many coordinates depends on the anchors
 
 
-def check_device(name: str) -> None:
+def check_device(name: str, key: str = "train.device") -> None:
     """Use a device of PyTorch's once.
+
+    key: the setting that names it.
 
     Raises:
         ConfigError: it is not there, or cannot be used.
@@ -157,4 +159,6 @@ def check_device(name: str) -> None:
         torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch raises any of these
         reason = str(error).splitlines()[0][:100]
-        raise ConfigError(f"train.device = {name!r} cannot be used here ({reason}); use cpu, cuda or mps") from error
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        usable = " or ".join(["cpu", *(one for one, usable in there.items() if usable)])
+        raise ConfigError(f"{key} = {name!r} cannot be used here ({reason}); use {usable}") from error

@@ -37,6 +37,7 @@ def test_a_run_ends_with_the_bits_of_the_run_in_process(three, expected):
     assert three.absent("one") == []
     assert differences(three.model("one"), expected) == []
     for site in SITES:
+        assert f"node {site} is connected; it waits to be asked" in three.said(site)
         assert (three.paths.site(site).path / "state" / site / "one" / "model.safetensors").exists()
 
 
@@ -69,7 +70,7 @@ def error_of(done):
 
 def test_a_second_server_and_a_wrong_path_are_told_at_once(three):
     second = three.ask("server", three.paths.server.path)
-    assert f"port {three.port} of 127.0.0.1 cannot be used" in error_of(second) and second.returncode == 2
+    assert f"a server runs from {three.paths.server.path} already" in error_of(second) and second.returncode == 2
     copy = three.folder / NAME / "sites" / "wrong"
     shutil.copytree(three.paths.site("south").path, copy, ignore=shutil.ignore_patterns("state"))
     text = (copy / "site.toml").read_text().replace("south.csv", "nowhere.csv")
@@ -112,6 +113,9 @@ def test_other_settings_are_told_at_both_ends(three):
     finally:
         path.write_text(before)
     assert "is stopped; go on" in three.command("stop", three.paths.server.path)
+    for word in ("status", "stop"):
+        told = three.ask(word, three.paths.server.path)
+        assert "run four is stopped (finished" in error_of(told) and told.returncode, told
 
 
 def test_without_a_server_commands_say_so(three):

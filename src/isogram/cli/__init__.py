@@ -4,7 +4,7 @@ from importlib.metadata import version as installed
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from isogram.cli import deploy
 from isogram.cli.anchors import check as check_anchors
@@ -30,11 +30,25 @@ class _Commands(TyperGroup):
         self.format_commands(ctx, formatter)
 
 
-app = typer.Typer(
+class _Command(TyperCommand):
+    """Its help is plain text, and typer escapes brackets in it as if it were rich's markup."""
+
+    def get_help(self, ctx: Any) -> str:
+        return super().get_help(ctx).replace("\\[", "[")
+
+
+class _Typer(typer.Typer):
+    """Help in plain text, of every command in it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, **options)
+
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        return super().command(name, cls=_Command, **options)
+
+
+app = _Typer(
     cls=_Commands,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
     help="\b\nTrain one multimodal transformer across silos that share no sample.\n"
     "Exit: 0 ok, 1 bug, 2 input, 3 refused, 4 machine, 5 unsent, 130 interrupted.",
 )
@@ -71,23 +85,23 @@ app.command()(demo)
 app.command()(bench)
 app.command()(table)
 
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Built-in data sets; an example of your own.")
+data_app = _Typer(help="Built-in data sets; an example of your own.")
 app.add_typer(data_app, name="data")
 data_app.command("list")(list_data)
 data_app.command("fetch")(fetch_data)
 data_app.command("example")(example_data)
 
-node_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check the data of a silo of your own.")
+node_app = _Typer(help="Check the data of a silo of your own.")
 app.add_typer(node_app, name="node")
 node_app.command("check")(check_node)
 
-anchors_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check an anchor set, hash it, fill it up.")
+anchors_app = _Typer(help="Check an anchor set, hash it, fill it up.")
 app.add_typer(anchors_app, name="anchors")
 anchors_app.command("check")(check_anchors)
 anchors_app.command("hash")(hash_set)
 anchors_app.command("fill")(fill)
 
-deploy_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A federation between machines.")
+deploy_app = _Typer(help="A federation between machines.")
 app.add_typer(deploy_app, name="deploy")
 for command in (
     deploy.init,

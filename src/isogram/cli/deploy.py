@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,18 +136,21 @@ def status(
     """Say how far a run is, and where each node is."""
     with explained(_GOES_ON):
         from isogram.deploy.board import board
-        from isogram.deploy.runs import find, read_state
+        from isogram.deploy.runs import find, read_state, standing
+        from isogram.errors import FederationError
 
         folder = find(path, name)
         if follow:
             _watched(path, folder, False, as_json)
-        elif as_json:
-            print_json(read_state(folder))
+            return
+        problems = standing(path, folder)
+        state = read_state(folder)
+        if as_json:
+            print_json(state | {"going": not problems and not state["complete"]})
         else:
-            state = read_state(folder)
-            consoles(False, False)[0].print(board(state))
-            for line in state["problems"]:
-                say(line)
+            consoles(False, False)[0].print(board(state, not problems))
+        if problems:
+            raise FederationError(*problems)
 
 
 def simulate(
@@ -170,8 +174,15 @@ def simulate(
 def stop(path: Folder, name: Name = "") -> None:
     """Stop a run; `resume` goes on with it."""
     with explained():
+        from isogram.deploy.runs import OUTCOME, find, read_state, standing
         from isogram.deploy.runs import stop as end
+        from isogram.errors import RunError
 
+        folder = find(path, name)
+        if read_state(folder)["complete"] and (folder / OUTCOME).exists():  # else nodes are told of its end
+            raise RunError(f"run {folder.name} is complete; there is nothing to stop")
+        if problems := standing(path, folder):
+            raise RunError(*problems)
         say(f"run {end(path, name).name} is stopped; go on: isogram deploy resume {shlex.quote(str(path))}")
 
 
@@ -184,26 +195,26 @@ def _watched(path: Path, folder: Path, detach: bool, as_json: bool) -> None:
     from isogram.deploy.runs import follow
     from isogram.errors import FederationError
 
-    if detach:
+    console = consoles(False, False)[0]
+    if detach or not as_json:
         say(f"run {folder.name} in {folder}")
+    if detach:
         return
-    if as_json:
-        last: list[dict[str, object]] = []
+    if as_json or not console.is_terminal:
+        last: list[str] = []
 
         def tell(state: dict[str, object]) -> None:
-            if last[-1:] != [state]:
-                last[:] = [state]
-                say(json.dumps(state))
+            line = json.dumps(state) if as_json else headline(state)
+            if last[-1:] != [line]:
+                last[:] = [line]
+                say(line)
+                sys.stdout.flush()
 
         problems = follow(path, folder, tell)
     else:
         from rich.live import Live
 
-        with Live(console=consoles(False, False)[0], refresh_per_second=2) as live:
+        with Live(console=console, refresh_per_second=2) as live:
             problems = follow(path, folder, lambda state: live.update(board(state)))
     if problems:
         raise FederationError(*problems)
-    if not as_json:
-        from isogram.deploy.runs import read_state
-
-        say(f"{headline(read_state(folder))}; {folder}")

@@ -70,7 +70,7 @@ class SiloNode(Settings):
     """
 
     name: str = Field(pattern=PRINTED, description="of the site, distinct but for its modalities")
-    modality: str = Field(pattern=PRINTED, description="a column of the anchor table")
+    modality: str = Field(pattern=PRINTED, description="what its items are, as the anchor set calls it")
     data: Path = Field(description="folder, CSV or Parquet, FASTA")
     column: str = Field("", description="of paths, text or sequences; empty: the modality's name, or the only one")
     id: str = Field("", description="column of distinct row ids; empty: file name or line")

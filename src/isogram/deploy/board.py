@@ -9,20 +9,26 @@ from rich.text import Text
 _STYLE = {"ready": "green", "training": "cyan", "late": "yellow", "lost": "red"}
 
 
-def board(state: dict[str, Any]) -> Group:
-    """Of what `runs.read_state` gives."""
+def board(state: dict[str, Any], going: bool = True) -> Group:
+    """Of what `runs.read_state` gives; nobody is training in a run that does not go on."""
     table = Table(box=None, pad_edge=False)
     for name in ("node", "modality", "is", "sent", "received", ""):
         table.add_column(name, justify="right" if name in ("sent", "received") else "left")
     for name, node in state["nodes"].items():
-        style = _STYLE.get(node["is"], "")
+        how = node["is"] if going or node["is"] != "training" else "stopped"
         table.add_row(
-            name, node["modality"], Text(node["is"], style), _size(node["sent"]), _size(node["got"]), node["why"][:200]
+            name,
+            node["modality"],
+            Text(how, _STYLE.get(how, "")),
+            _size(node["sent"]),
+            _size(node["got"]),
+            node["why"][:200],
         )
-    return Group(Text(headline(state)), table)
+    since = [Text("sent and received: since it was resumed")] if state.get("attempt", 0) > 0 and state["nodes"] else []
+    return Group(Text(headline(state, going)), table, *since)
 
 
-def headline(state: dict[str, Any]) -> str:
+def headline(state: dict[str, Any], going: bool = True) -> str:
     """One line: the run, and how far it is."""
     if state["complete"]:
         how = "complete"
@@ -32,8 +38,11 @@ def headline(state: dict[str, Any]) -> str:
         how = "aligning"
     else:
         how = f"round {state['round']} of {state['rounds']} done"
-    attempt = state.get("attempt", 0)
-    return f"run {state['run']}: {how}" + (f", gone on with {attempt} times" if attempt else "")
+    if not going:
+        how += ", stopped"
+    times = state.get("attempt", 0)
+    resumed = f", resumed {'once' if times == 1 else f'{times} times'}" if times > 0 else ""
+    return f"run {state['run']}: {how}{resumed}"
 
 
 def _size(n: int) -> str:

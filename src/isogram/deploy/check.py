@@ -6,8 +6,8 @@ from pathlib import Path
 
 from isogram.deploy.consortium import Consortium, read_consortium
 from isogram.deploy.keys import check_authority, check_node, check_public, check_server
-from isogram.deploy.layout import SITE, ConsortiumFolder, ServerFolder, SiteFolder
-from isogram.deploy.site import Site, read_site
+from isogram.deploy.layout import SITE, ConsortiumFolder, ServerFolder, kind_of_folder
+from isogram.deploy.site import Site, draft_site
 from isogram.errors import ConfigError, IsogramError
 
 
@@ -35,10 +35,24 @@ def open_server(path: Path, now: datetime | None = None) -> Server:
         ConfigError: something in it cannot be used: all of it.
     """
     found = Found()
+    check_is_server(path)
     server = _server(ServerFolder(path), now or datetime.now(UTC), found)
     if found.problems or server is None:
         raise ConfigError(*found.problems)
     return server
+
+
+def check_is_server(path: Path) -> None:
+    """Whether a server's folder is named, where one is asked for.
+
+    Raises:
+        ConfigError: it is another folder, or none.
+    """
+    what, whole = kind_of_folder(path), ConsortiumFolder(path).server.path
+    if not path.is_dir():
+        raise ConfigError(f"no folder {path}; name the server's, that `isogram deploy init` made")
+    if what not in ("", "a server's folder"):
+        raise ConfigError(f"{path} is {what}; name the server's{f', {whole}' if whole.is_dir() else ''}")
 
 
 def open_site(path: Path, now: datetime | None = None) -> Site:
@@ -97,49 +111,40 @@ def _server(folder: ServerFolder, now: datetime, found: Found) -> Server | None:
 
 
 def _site(path: Path, now: datetime, found: Found) -> Site | None:
-    site = None
     try:
-        site = read_site(path)
+        draft = draft_site(path)
     except ConfigError as error:
         found.problems += error.problems
-    # Keys are checked in any case, so that all that is wrong is told at once.
-    folder = SiteFolder(path.resolve().parent) if site is None else site.folder
-    if site is None and not folder.authority.exists():
         return None
-    modalities = (
-        sorted(one.stem for one in folder.path.glob("*.key"))
-        if site is None
-        else [node.modality for node in site.nodes.values()]
-    )
-    found.notes += check_authority(folder.authority, None, now, found.problems)
-    for modality in modalities:
+    site, folder = draft.site, draft.folder
+    found.problems += draft.problems
+    # Keys and anchors are checked in any case, so that all that is wrong is told at once.
+    if site is not None or folder.authority.exists():
+        found.notes += check_authority(folder.authority, None, now, found.problems)
+    keys = {one.stem for one in folder.path.glob("*.key")}
+    for modality in sorted(keys) if site is None else [node.modality for node in site.nodes.values()]:
         check_node(folder.key(modality), None, found.problems)
+    if draft.anchors is not None and draft.consortium is not None:
+        found.problems += _agreed(draft.anchors, draft.consortium)
     if site is not None:
-        found.problems += _agreed(site)
         found.notes += [f"node {name}: {node.data}" for name, node in site.nodes.items()]
         found.notes += [f"server {site.consortium.server.address}, state in {site.state}"]
     return site
 
 
-def _agreed(site: Site) -> list[str]:
+def _agreed(anchors: Path, consortium: Consortium) -> list[str]:
     from isogram.data.anchor_set import hash_anchor_set
-    from isogram.run import check_device
 
-    problems = []
     try:
-        check_device(site.device)
-    except ConfigError as error:
-        problems += [f"{site.path}: {text}" for text in error.problems]
-    try:
-        own = hash_anchor_set(site.anchors)
+        own = hash_anchor_set(anchors)
     except IsogramError as error:
-        return [*problems, *error.problems]
-    if own != site.consortium.anchors:
-        problems.append(
-            f"{site.anchors} is another anchor set than the consortium's (hash {own[:16]}, agreed "
-            f"{site.consortium.anchors[:16]}); get the coordinator's copy"
-        )
-    return problems
+        return list(error.problems)
+    if own != consortium.anchors:
+        return [
+            f"{anchors} is another anchor set than the consortium's (hash {own[:16]}, agreed "
+            f"{consortium.anchors[:16]}); get the coordinator's copy"
+        ]
+    return []
 
 
 def _whole(folder: ConsortiumFolder, now: datetime, found: Found) -> None:

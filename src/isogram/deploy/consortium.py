@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from isogram.config import SILOS, Config, ModalityConfig, SiloNode, is_folder
 from isogram.config.settings import Settings
 from isogram.config_file import explain, validated
+from isogram.deploy.layout import CONSORTIUM, kind_of_folder
 from isogram.deploy.names import alike, file_label, host_label, is_loopback, parse_address
 from isogram.errors import ConfigError
 
@@ -52,7 +53,7 @@ class ServerEntry(Settings):
         "127.0.0.1:9092", description="HOST:PORT of the engine behind the proxy, on the server's own machine"
     )
 
-    @field_validator("address", "listen")
+    @field_validator("address")
     @classmethod
     def _an_address(cls, address: str) -> str:
         parse_address(address)
@@ -61,7 +62,7 @@ class ServerEntry(Settings):
     @field_validator("listen")
     @classmethod
     def _not_open(cls, listen: str) -> str:
-        if not is_loopback(parse_address(listen)[0]):
+        if not is_loopback(parse_address(listen, reached=False)[0]):
             raise ValueError(
                 f"{listen!r} is open to others, and the engine's control asks nobody for a password; listen on "
                 "127.0.0.1 and let a proxy pass /v1/fleet/ on (docs/deploy.md)"
@@ -155,7 +156,13 @@ def read_consortium(path: Path) -> Consortium:
     Raises:
         ConfigError: the file cannot be read, or something in it is wrong: all of it, with its place.
     """
-    return parse_consortium(read_toml(path), path)
+    if path.is_dir():
+        beside = f"; name {path / CONSORTIUM}" if (path / CONSORTIUM).exists() else ""
+        raise ConfigError(f"{path} is {kind_of_folder(path) or 'a folder'}, not a consortium's file{beside}")
+    found = read_toml(path)
+    if "nodes" in found and "sites" not in found:
+        raise ConfigError(f"{path} is a site's file; name the consortium's, {CONSORTIUM}")
+    return parse_consortium(found, path)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -259,14 +266,17 @@ def _disagreements(found: Mapping[str, Any]) -> list[str]:
 
 
 def _kinds(modalities: Mapping[str, Any]) -> list[str]:
-    from isogram.data.modalities import kind_of
+    """What a run would refuse; nothing is loaded."""
+    from isogram.data.modalities.encoders import check_encoder
 
     problems = []
     for name, entry in modalities.items():
-        kind = entry.get("kind", "") if isinstance(entry, dict) else None
-        if isinstance(kind, str):
+        kind, encoder = (entry.get("kind", ""), entry.get("encoder", "builtin")) if isinstance(entry, dict) else (0, 0)
+        if isinstance(kind, str) and isinstance(encoder, str):
+            # A folder of one machine is told of as such.
+            encoder = "builtin" if is_folder(encoder) else encoder
             try:
-                kind_of(ModalityConfig(kind=kind or name))
+                check_encoder(ModalityConfig(kind=kind or name, encoder=encoder))
             except ConfigError as error:
                 problems += [f"modalities.{name}: {text}" for text in error.problems]
     return problems

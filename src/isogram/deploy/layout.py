@@ -40,9 +40,14 @@ class ServerFolder:
         """The only folder that the server writes to."""
         return self.path / STATE
 
+    @property
+    def public_keys(self) -> Path:
+        """A folder for each site."""
+        return self.path / "nodes"
+
     def public_key(self, site: str, modality: str) -> Path:
         """Of a site's node; OpenSSH format."""
-        return self.path / "nodes" / site / f"{modality}.pub"
+        return self.public_keys / site / f"{modality}.pub"
 
 
 @dataclass(frozen=True)
@@ -95,3 +100,14 @@ class ConsortiumFolder:
     def site(self, name: str) -> SiteFolder:
         """To hand to this site."""
         return SiteFolder(self.path / "sites" / name)
+
+
+def kind_of_folder(path: Path) -> str:
+    """Which of the folders that are handed out it is, in words; "" if none."""
+    if ConsortiumFolder(path).server.path.is_dir():
+        return "the coordinator's whole folder"
+    if SiteFolder(path).site.exists():
+        return "a site's folder"
+    if ServerFolder(path).key.exists() or ServerFolder(path).public_keys.is_dir():
+        return "a server's folder"
+    return ""

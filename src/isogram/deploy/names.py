@@ -40,8 +40,10 @@ def alike(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def parse_address(text: str) -> tuple[str, int]:
+def parse_address(text: str, *, reached: bool = True) -> tuple[str, int]:
     """Host and port of "host:port"; an IPv6 address stands in brackets.
+
+    reached: it is for others to connect to, so not 0.0.0.0.
 
     Raises:
         ValueError: it is none, or none that others can connect to.
@@ -62,7 +64,7 @@ def parse_address(text: str) -> tuple[str, int]:
             raise ValueError(f"{text!r}: {host} is no IP address; {remedy}") from None
         if bracketed != (address.version == 6):
             raise ValueError(f"{text!r}: brackets are for IPv6 alone; {remedy}")
-        if address.is_unspecified:
+        if reached and address.is_unspecified:
             raise ValueError(f"{text!r}: nobody can connect to {address}; name the address that the sites reach")
         return str(address), int(port)
     if ":" in host:

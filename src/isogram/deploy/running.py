@@ -1,13 +1,18 @@
 """What runs all the time: the server's process at the coordinator, node and warm worker at a site, kept running."""
 
+import shlex
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from isogram.deploy.check import Server, open_server, open_site
+from isogram.deploy.layout import ServerFolder
 from isogram.deploy.names import parse_address
 from isogram.deploy.site import Site
 from isogram.deploy.worker import load
@@ -21,10 +26,11 @@ from isogram.engine.commands import (
     superlink,
     supernode,
 )
-from isogram.engine.endings import NodeEnd, server_ended
+from isogram.engine.endings import LET_IN, NodeEnd, server_ended
 from isogram.engine.frames import MAX_SOCKET_PATH
 from isogram.engine.processes import Supervisor
 from isogram.errors import RunError
+from isogram.files import make_folder, writing
 
 Say = Callable[[str], None]
 
@@ -37,7 +43,8 @@ UP = 60.0
 def control_of(server: Server) -> Control:
     """The server's control, from its own machine."""
     folder, listen = server.folder, parse_address(server.consortium.server.listen)
-    return Control(folder.state / "engine" / "control", f"localhost:{listen[1]}", folder.authority)
+    start = f"isogram deploy server {shlex.quote(str(folder.path))}"
+    return Control(folder.state / "engine" / "control", f"localhost:{listen[1]}", folder.authority, start)
 
 
 def run_server(path: Path, say: Say) -> None:
@@ -49,20 +56,36 @@ def run_server(path: Path, say: Say) -> None:
 
     Raises:
         ConfigError: keys, certificates or files that cannot be used: all of them.
-        RunError: the port is in use, or the server does not come up.
+        RunError: a server runs from the folder already, the port is in use, or the server does not come up.
     """
     server = open_server(path)
     host, port = parse_address(server.consortium.server.listen)
-    check_ports([(host, port)])
     folder, home = server.folder, server.folder.state / "engine"
     certificates = Certificates(folder.authority, folder.certificate, folder.key)
-    with Supervisor(folder.state / "logs", say) as supervisor:
+    with _alone(folder), Supervisor(folder.state / "logs", say) as supervisor:
+        check_ports([(host, port)])
         command = superlink(host, port, certificates, folder.state / "engine.db")
         supervisor.start("server", command, environment(home), server_ended)
         _wait_for(supervisor, "server", host, port)
         _let_in(server, control_of(server), say)
         say(f"listening on {host}:{port} for {', '.join(server.public_keys)}; begin a run with `isogram deploy start`")
         supervisor.run()
+
+
+@contextmanager
+def _alone(folder: ServerFolder) -> Iterator[None]:
+    """No other server from this folder: the port of one that is just starting is free for seconds."""
+    make_folder(folder.state)
+    lock = FileLock(folder.state / ".lock")
+    with writing(folder.state):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"a server runs from {folder.path} already; stop that one first") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _wait_for(supervisor: Supervisor, name: str, host: str, port: int) -> None:
@@ -135,4 +158,5 @@ def _start(supervisor: Supervisor, site: Site, name: str, place: Path) -> None:
     supervisor.start(f"{label}-worker", [*WORKER, str(site.path.resolve()), name, str(place)], variables, speaks=True)
     server = site.consortium.server.address
     node = supernode(server, site.folder.authority, site.key(name), free_port(), {"socket": str(place)})
-    supervisor.start(label, node, variables, NodeEnd(name, server, site.folder.authority, site.key(name)))
+    end = NodeEnd(name, server, site.folder.authority, site.key(name))
+    supervisor.start(label, node, variables, end, up=(LET_IN, f"node {name} is connected; it waits to be asked"))

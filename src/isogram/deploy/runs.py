@@ -1,6 +1,7 @@
 """Runs of a consortium, at the server: begun, gone on with, watched."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from isogram.deploy.check import open_server
+from isogram.deploy.check import check_is_server, open_server
 from isogram.deploy.consortium import read_consortium
 from isogram.deploy.coordinate import STATE, Plan, coordinate
 from isogram.deploy.layout import ServerFolder
@@ -96,6 +97,36 @@ def read_state(folder: Path) -> dict[str, Any]:
     return {"run": folder.name} | nothing
 
 
+def standing(path: Path, folder: Path) -> list[str]:
+    """Why a run does not go on, and what to do; nothing if it goes on, or is complete and nothing is done for it.
+
+    Args:
+        path: the server's folder.
+        folder: of the run.
+
+    Raises:
+        ConfigError: the server's folder cannot be used.
+    """
+    if read_state(folder)["complete"]:
+        return []
+    on = f"go on with it: {_command('resume', path)}"
+    if outcome := _outcome(folder):
+        return [*outcome, f"run {folder.name} is stopped; {on}"]
+    if not (folder / ENGINE).exists():
+        return [f"run {folder.name} never began; {on}"]
+    try:
+        how = control_of(open_server(path)).state(read_json(folder / ENGINE)["run"])
+    except RunError as error:
+        return [*error.problems, f"run {folder.name} stands still meanwhile; once the server is there, {on}"]
+    if how.startswith("finished") and not read_state(folder)["complete"]:
+        return [f"run {folder.name} is stopped ({how}); {on}"]
+    return []
+
+
+def _command(word: str, path: Path) -> str:
+    return f"isogram deploy {word} {shlex.quote(str(path))}"
+
+
 def follow(path: Path, folder: Path, show: Show, every: float = 1.0) -> list[str]:
     """Watch a run until it ends; what went wrong, nothing if it is complete.
 
@@ -155,6 +186,7 @@ def coordinated(link: Link, config: Mapping[str, Any]) -> None:
 
 
 def _runs(path: Path) -> Path:
+    check_is_server(path)
     return ServerFolder(path).state / "runs"
 
 

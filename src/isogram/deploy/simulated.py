@@ -7,6 +7,7 @@ nodes/NODE/RUN/                             what a site has, see `deploy.worker`
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from isogram.deploy.board import headline
 from isogram.deploy.coordinate import FINAL, Plan, coordinate
 from isogram.deploy.runs import read_state
 from isogram.deploy.worker import responder
-from isogram.errors import FederationError
+from isogram.errors import ConfigError, FederationError
 from isogram.federation.link import Link
 from isogram.federation.remote import Quorum
 from isogram.files import make_folder, write_atomic
@@ -37,11 +38,15 @@ def simulate(config: Config, folder: Path, say: Callable[[str], None]) -> Path:
         say: is given a line for each round.
 
     Raises:
-        ConfigError: Ray is not installed, or as `data.open_data`.
+        ConfigError: the engine or Ray is not installed, or as `data.open_data`.
         DataError, StorageError: as `data.open_data`.
         FederationError: the run has ended before it was complete.
         RunError: the folder is of another run.
     """
+    if missing := [name for name in ("flwr", "ray") if find_spec(name) is None]:
+        raise ConfigError(
+            f"a simulation needs {' and '.join(missing)}; install it with: pip install -e '.[simulation]' in the clone"
+        )
     from isogram.engine.simulation import simulate as run
 
     make_folder(folder)

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from isogram.config import Config, SiloNode
 from isogram.config.settings import Settings
 from isogram.deploy.consortium import Consortium, placed, read_consortium, read_toml
-from isogram.deploy.layout import CONSORTIUM, STATE, SiteFolder
+from isogram.deploy.layout import CONSORTIUM, SITE, STATE, SiteFolder, kind_of_folder
 from isogram.errors import ConfigError
 
 
@@ -58,6 +58,21 @@ class Site:
         return self.folder.key(self.nodes[node].modality)
 
 
+@dataclass
+class Draft:
+    """What a site's file says, right or wrong.
+
+    site: None if anything is wrong, and then `problems` has all of it. anchors: where the anchor set lies, if it can be
+    looked at.
+    """
+
+    problems: list[str]
+    folder: SiteFolder
+    site: Site | None = None
+    consortium: Consortium | None = None
+    anchors: Path | None = None
+
+
 def read_site(path: Path) -> Site:
     """A site's file, and the consortium's beside its keys.
 
@@ -65,36 +80,56 @@ def read_site(path: Path) -> Site:
         ConfigError: a file cannot be read, something in it is wrong, does not fit the consortium, or a path is not
             there or may not be read or written: all of it, with its place.
     """
+    draft = draft_site(path)
+    if draft.site is None:
+        raise ConfigError(*draft.problems)
+    return draft.site
+
+
+def draft_site(path: Path) -> Draft:
+    """The same with all that is wrong, whatever else is.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is {kind_of_folder(path) or 'a folder'}; name a site's own file, {SITE} in it")
     found = read_toml(path)
-    problems = _named(found)
-    site = None
+    if "sites" in found and "nodes" not in found:
+        raise ConfigError(f"{path} is a consortium's file; name a site's own, {SITE}")
+    problems, file = _named(found), None
     try:
-        site = SiteFile.model_validate(found)
+        file = SiteFile.model_validate(found)
     except ValidationError as error:
         problems += placed(error, SiteFile, found, "nodes")
-    if problems or site is None:
-        raise ConfigError(*(f"{path}: {text}" for text in problems))
     folder = path.resolve().parent
-    home = SiteFolder(_at(folder, site.keys))
+    home = SiteFolder(_at(folder, found.get("keys")) or folder)
+    draft = Draft([], home)
     try:
-        consortium = read_consortium(home.consortium)
+        draft.consortium = read_consortium(home.consortium)
     except ConfigError as error:
-        remedy = [] if home.consortium.exists() else [f"{path}: keys names the folder of {CONSORTIUM}; correct it"]
-        raise ConfigError(*error.problems, *remedy) from None
-    nodes = [node.model_copy(update={"data": _at(folder, node.data)}) for node in site.nodes]
-    anchors, state = _at(folder, site.anchors), _at(folder, site.state)
-    problems = _foreign(site, consortium)
-    for node in nodes:
-        problems += _readable(node.data, f"data of {node.modality}")
-        if state == node.data or node.data in state.parents:
-            problems.append(f"state {state} lies in the data of {node.modality}; name a folder outside")
-    problems += _readable(anchors, "anchors", "anchors.csv")
-    problems += _writable(state)
-    if problems:
-        raise ConfigError(*(f"{path}: {text}" for text in problems))
-    own = {place: name for name, place in consortium.nodes.items()}
-    named = {own[site.name, node.modality]: node for node in nodes}
-    return Site(path, site.name, consortium, home, anchors, state, site.device, site.threads, named)
+        draft.problems += error.problems
+        if not home.consortium.exists():
+            problems.append(f"keys names the folder of {CONSORTIUM}; correct it")
+    if draft.consortium is not None and file is not None:
+        problems += _foreign(file, draft.consortium, home)
+    anchors, state = _at(folder, found.get("anchors")), _at(folder, found.get("state", STATE))
+    wrong = _readable(anchors, "anchors", "anchors.csv") if anchors is not None else []
+    draft.anchors = None if wrong else anchors
+    problems += _data(found, folder, state) + wrong
+    problems += _writable(state) if state is not None else []
+    problems += _device(found.get("device"))
+    draft.problems += [f"{path}: {text}" for text in problems]
+    if file is not None and draft.consortium is not None and not draft.problems:
+        assert anchors is not None and state is not None
+        own = {place: name for name, place in draft.consortium.nodes.items()}
+        nodes = {own[file.name, node.modality]: node for node in file.nodes}
+        named = {
+            name: node.model_copy(update={"data": (folder / node.data.expanduser()).resolve()})
+            for name, node in nodes.items()
+        }
+        draft.site = Site(path, file.name, draft.consortium, home, anchors, state, file.device, file.threads, named)
+    return draft
 
 
 def _named(found: dict[str, Any]) -> list[str]:
@@ -109,12 +144,20 @@ def _named(found: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _foreign(site: SiteFile, consortium: Consortium) -> list[str]:
+def _foreign(site: SiteFile, consortium: Consortium, home: SiteFolder) -> list[str]:
     try:
         wanted = consortium.site(site.name).modality
     except ConfigError as error:
         return [f"name: {text}" for text in error.problems]
     held = [node.modality for node in site.nodes]
+    keys = {key.stem for key in home.path.glob("*.key")}
+    owners = [one.name for one in consortium.sites if set(one.modality) == keys]
+    if owners and not keys & set(wanted):
+        there = " and ".join(f"{key}.key" for key in sorted(keys))
+        return [
+            f"name = {site.name!r}, and this is the folder of {' or '.join(map(repr, owners))}: {there} is in it; "
+            "correct the name"
+        ]
     problems = [f"[[nodes]]: modality {one!r} stands twice; keep one" for one in {m for m in held if held.count(m) > 1}]
     for one in dict.fromkeys(held):
         if one not in wanted:
@@ -125,8 +168,31 @@ def _foreign(site: SiteFile, consortium: Consortium) -> list[str]:
     return problems
 
 
-def _at(folder: Path, path: Path) -> Path:
-    return (folder / path.expanduser()).resolve()
+def _at(folder: Path, path: Any) -> Path | None:
+    """Where a path of the file leads; None for what is none, which is told of by itself."""
+    return (folder / Path(path).expanduser()).resolve() if isinstance(path, str) else None
+
+
+def _data(found: dict[str, Any], folder: Path, state: Path | None) -> list[str]:
+    problems, nodes = [], found.get("nodes")
+    for node in nodes if isinstance(nodes, list) else ():
+        data = _at(folder, node.get("data")) if isinstance(node, dict) else None
+        if data is not None:
+            problems += _readable(data, f"data of {node.get('modality')}")
+            if state is not None and (state == data or data in state.parents):
+                problems.append(f"state {state} lies in the data of {node.get('modality')}; name a folder outside")
+    return problems
+
+
+def _device(name: Any) -> list[str]:
+    from isogram.run import check_device
+
+    try:
+        if isinstance(name, str):
+            check_device(name, "device")
+    except ConfigError as error:
+        return list(error.problems)
+    return []
 
 
 def _readable(path: Path, what: str, inside: str = "") -> list[str]:

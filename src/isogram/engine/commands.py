@@ -98,9 +98,13 @@ def supernode(server: str, authority: Path, key: Path, port: int, config: Mappin
 class Control:
     """The server's control, on the server's machine."""
 
-    def __init__(self, home: Path, address: str, authority: Path) -> None:
-        """Where the engine's files go, the host:port of the server's process, and the authority it is known by."""
+    def __init__(self, home: Path, address: str, authority: Path, start: str = "") -> None:
+        """Where the engine's files go, the host:port of the server's process, and the authority it is known by.
+
+        start: the command that starts the server, for people.
+        """
         self._environment, self._address = environment(home), address
+        self._start = f"; start it: {start}" if start else ""
         make_folder(home)
         connection = {"address": address, "root-certificates": str(authority.absolute())}
         table = {"superlink": {"default": _CONNECTION, _CONNECTION: connection}}
@@ -131,8 +135,17 @@ class Control:
         return str(self._call("list", _CONNECTION, "--run-id", run)["runs"][0]["status"])
 
     def stop(self, run: str) -> None:
-        """End a run."""
-        self._call("stop", run, _CONNECTION)
+        """End a run.
+
+        Raises:
+            RunError: it has ended already.
+        """
+        try:
+            self._call("stop", run, _CONNECTION)
+        except RunError as error:
+            if "[code: 18]" not in str(error):
+                raise
+            raise RunError("the run has ended already; there is nothing to stop") from None
 
     def _call(self, *words: str) -> dict[str, Any]:
         host, _, port = self._address.rpartition(":")
@@ -140,7 +153,7 @@ class Control:
             socket.create_connection((host, int(port)), 5).close()
         except OSError as error:
             why = error.strerror or error
-            raise RunError(f"no server at {self._address} ({why}); start it: isogram deploy server FOLDER") from None
+            raise RunError(f"no server at {self._address} ({why}){self._start}") from None
         try:
             done = subprocess.run(
                 [_command("flwr"), *words, "--format", "json"],

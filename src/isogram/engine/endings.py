@@ -10,6 +10,9 @@ from isogram.errors import RunError
 LEASE = 150.0
 """Seconds after which a node that the server refuses is none that was killed: those it lets in again after 75."""
 
+LET_IN = "SuperNode ID:"
+"""What a node has written once the server has let it in."""
+
 _CODE = re.compile(r"Exit Code: (\d+)\n(.*)")
 _COLOUR = re.compile(r"\x1b\[\d*m")
 _CERTIFICATE = {
@@ -49,7 +52,7 @@ class NodeEnd:
             how = next((words for found, words in _CERTIFICATE.items() if found in written), None)
             how = how or f"was not signed by {self.authority}: put the consortium's there, or correct server.address"
             raise RunError(f"node {self.name}: the certificate of the server at {self.server} {how}")
-        if "SuperNode ID:" in written:
+        if LET_IN in written:
             self.refused = None
         if "[code: 2004]" in written:
             return self._refused()
@@ -72,7 +75,7 @@ class NodeEnd:
             )
         return (
             f"{what}: its key {self.key} is not registered there, or still counts as running, as one that was killed "
-            "does for 75 s"
+            "does for 75 s; wait: a server that has just been started lets its nodes in one after the other"
         )
 
 

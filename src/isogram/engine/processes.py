@@ -41,6 +41,8 @@ class _Kept:
     log: Path
     explain: Explain
     speaks: bool
+    up: tuple[str, str] | None
+    awaited: bool = False
     why: str = ""
     begin: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -70,6 +72,7 @@ class Supervisor:
         explain: Explain = last_line,
         *,
         speaks: bool = False,
+        up: tuple[str, str] | None = None,
     ) -> None:
         """Start a process and keep it running.
 
@@ -79,6 +82,7 @@ class Supervisor:
             environment: all of its variables.
             explain: why it ended, in words.
             speaks: what it prints is for whoever started us, and only its errors go to its log.
+            up: what it writes to its log once it is up, and what is reported then.
 
         Raises:
             RunError: one of this name is kept already.
@@ -87,7 +91,7 @@ class Supervisor:
         with self._lock:
             if name in self._kept:
                 raise RunError(f"{name} is running already")
-            self._kept[name] = _Kept(command, environment, self._folder / f"{name}.log", explain, speaks)
+            self._kept[name] = _Kept(command, environment, self._folder / f"{name}.log", explain, speaks, up)
             self._launch(name)
 
     def pid(self, name: str) -> int | None:
@@ -145,6 +149,9 @@ class Supervisor:
         self.stop()
 
     def _look(self, name: str, kept: _Kept) -> None:
+        if kept.up is not None and kept.awaited and kept.up[0] in _read(kept.log, kept.begin):
+            kept.awaited = False
+            self._report(kept.up[1])
         if kept.process is not None and (status := kept.process.poll()) is not None:
             kept.process = None
             kept.ended.append(status)
@@ -194,7 +201,7 @@ class Supervisor:
             )
         finally:
             os.close(log)
-        kept.started = time.monotonic()
+        kept.started, kept.awaited = time.monotonic(), kept.up is not None
         if not kept.why:
             self._report(f"{name} started")
 

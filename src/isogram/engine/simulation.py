@@ -8,7 +8,6 @@ Needs the extra `simulation` (Ray, 230 MB); its start takes about 20 s and 1.4 G
 import os
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from flwr.app import Context
@@ -18,7 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from isogram.engine.client_app import client_app
 from isogram.engine.commands import QUIET
 from isogram.engine.link import FlowerLink
-from isogram.errors import ConfigError, RunError
+from isogram.errors import RunError
 from isogram.federation.link import Link
 
 START = 300.0
@@ -37,13 +36,8 @@ def simulate(names: Sequence[str], coordinate: Callable[[Link], None], site: Sit
         coordinate: is given a link to them, in a thread of this process.
         site: gives what answers at a node of this name; is pickled, and called in Ray's process.
         home: where the engine's files go.
-
-    Raises:
-        ConfigError: Ray is not installed.
     """
     os.environ.update(QUIET, FLWR_HOME=str(home.absolute()))
-    if find_spec("ray") is None:
-        raise ConfigError("simulation needs Ray; install the extra `simulation`: pip install 'flwr[simulation]'")
     from flwr.simulation import run_simulation
 
     server = ServerApp()

@@ -12,6 +12,9 @@ _FAULTS = {
     "NaN": "a node answers NaN",
     "hang": "a node hangs",
 }
+_ENDED = {"model": "a model", "error": "an error", "hang": "nothing in time"}
+"""Of `benchmarks/faults.py`, in words."""
+
 _HARMED = "deployed"
 
 
@@ -34,7 +37,7 @@ def fault_blocks(results: Results) -> dict[str, str]:
         lines.append(
             [
                 title,
-                ", ".join(f"{count} {how}" for how, count in sorted(ended.items(), reverse=True)),
+                ", ".join(f"{_ENDED.get(how, how)} ({count})" for how, count in sorted(ended.items(), reverse=True)),
                 f"{min(seconds):.0f}–{max(seconds):.0f} s of {bound:.0f} s",
                 f"{sum(found['rounds_lost'].values()):.0f}",
                 f"{sum(full):.0f} of {len(full)}" if full else "–",
@@ -42,7 +45,7 @@ def fault_blocks(results: Results) -> dict[str, str]:
         )
     header = [
         "in the second round",
-        "ended with",
+        "ended with (runs)",
         "after, of at most",
         "complete rounds lost",
         "bits of a run unharmed",
