@@ -31,7 +31,7 @@ class Request:
     """What a node is to do, in order: steps that give nothing, and at most one, the last, that gives a message.
 
     run: name of the run. settings: fingerprint of the settings that both sides need alike. stage: 0 while aligning,
-    then the training round, from 1. attempt: raised each time that the server goes on after it was stopped.
+    then the training round, from 1, and the number after the last one when the run is over. attempt: raised each time that the server goes on after it was stopped.
     """
 
     node: str

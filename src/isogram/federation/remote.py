@@ -89,7 +89,7 @@ class Remote:
 
     def ask(self, asked: Asked) -> Answers:
         """As `Exchange.ask`, all at once."""
-        self.stage = max(0, asked.round - 1)
+        self._enter(asked.round)
         for member in asked.members:
             down = asked.prepare(member)
             message = down.to_bytes() if any(True for _ in down.arrays()) else b""
@@ -101,6 +101,7 @@ class Remote:
         """Tell nodes what is left to tell, and that the run is over; names of those that have not heard it."""
         for member in members:
             down = prepare(member)
+            self._enter(down.round)
             self._enqueue(member, FINISH, down.round, down.to_bytes())
         return self.deliver(members)
 
@@ -112,6 +113,9 @@ class Remote:
                 self.excuse(member, MessageError(f"{answer}; it was not told of the end and has no model of its own"))
                 missed.append(member.name)
         return missed
+
+    def _enter(self, round: int) -> None:
+        self.stage = max(0, round - 1)
 
     def _enqueue(self, member: Member, step: str, round: int, message: bytes) -> None:
         self.number[member.name] = self.number.get(member.name, 0) + 1
