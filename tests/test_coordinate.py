@@ -28,14 +28,14 @@ def expected():
     return round_state(federation.train(federation.align(DATA, CONFIG)))
 
 
-def sites(folder, config=CONFIG):
+def sites(folder, config=CONFIG, data=DATA):
     """Responders, and the states that their nodes end in, which they fill."""
     ends = {}
 
     def finish(node, down, place):
         ends[node.name] = {name: value.clone() for name, value in node_state(node).items()}
 
-    return responders(DATA, config, folder, finish=finish), ends
+    return responders(data, config, folder, finish=finish), ends
 
 
 @pytest.fixture(scope="module")
