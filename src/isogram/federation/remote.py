@@ -15,7 +15,9 @@ from isogram.federation.exchange import Answers, Asked, Heard, Member
 from isogram.federation.link import Link, Lost
 from isogram.federation.state import Federation
 from isogram.local.respond import FINISH, HELLO, gives
+from isogram.local.steps import TRAINING
 from isogram.messages import Down, Ledger
+from isogram.wire import layout
 
 _VERSION = "install the version that the server has"
 _NOT_BEGUN = "was away when the run began, or did not fit; it takes part in the next one"
@@ -126,7 +128,10 @@ class Remote:
 
     def _enqueue(self, member: Member, step: str, round: int, message: bytes) -> None:
         self.number[member.name] = self.number.get(member.name, 0) + 1
-        self.queue.setdefault(member.name, []).append(Part(self.number[member.name], step, round, message))
+        queue = self.queue.setdefault(member.name, [])
+        if step == "average":
+            _replace(queue, message)
+        queue.append(Part(self.number[member.name], step, round, message))
 
     def _flushed(self, members: Sequence[Member], heard: Heard) -> Iterator[tuple[Member, bytes | MessageError]]:
         replies = dict(self._carry({member.name: self.queue[member.name] for member in members}))
@@ -134,8 +139,9 @@ class Remote:
         for member in members:
             reply, name = replies[member.name], member.name
             done = 0 if isinstance(reply, MessageError) else reply.done
-            # What gives a message is of this moment: who missed it is not asked for it later.
-            self.queue[name] = [part for part in self.queue[name] if part.number > done and not gives(part.step)]
+            # What gives a message, or makes it, is of this moment: who missed it is not asked for it later.
+            left = [part for part in self.queue[name] if part.number > done]
+            self.queue[name] = [part for part in left if not gives(part.step) and part.step not in TRAINING]
             answers.append((member, reply if isinstance(reply, MessageError) else reply.message))
             heard(name, {})
         yield from answers
@@ -298,6 +304,13 @@ class Facts:
         if began not in (None, self):
             return f"node {name!r} has other anchors or labels than when the run began: give it back those of then"
         return ""
+
+
+def _replace(queue: list[Part], average: bytes) -> None:
+    """Drop averages of the same names: the newest stands for all, but for those that were merged into new bases."""
+    names = layout(average).arrays.keys()
+    merged = max((at for at, part in enumerate(queue, 1) if part.step == "bases"), default=0)
+    queue[merged:] = [p for p in queue[merged:] if p.step != "average" or layout(p.message).arrays.keys() != names]
 
 
 def _read(name: str, run: str, found: bytes | Lost) -> Reply | MessageError:
