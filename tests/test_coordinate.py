@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from loops import Loop, plan, responders
 from planted import planted
-from test_remote import CONFIG, same
+from test_remote import CONFIG, same, with_
 
 from isogram import federation
 from isogram.checkpoint import round_state
@@ -31,6 +31,39 @@ def expected():
     return round_state(federation.train(federation.align(DATA, CONFIG)))
 
 
+def sites(folder, config=CONFIG, data=DATA):
+    """Responders, and the states that their nodes end in, which they fill."""
+    ends = {}
+
+    def finish(node, down, place):
+        ends[node.name] = {name: value.clone() for name, value in node_state(node).items()}
+
+    return responders(data, config, folder, finish=finish), ends
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """The states in which nodes end that nothing happens to."""
+    folder = tmp_path_factory.mktemp("usual")
+    nodes, ends = sites(folder / "sites")
+    coordinate(Loop(nodes), plan(DATA, CONFIG), folder / "run", "one")
+    return ends
+
+
+def state_of(folder):
+    return json.loads((folder / STATE).read_text())
+
+
+def until(round):
+    """Kills the server as soon as a round is complete."""
+
+    def watch(folder):
+        if state_of(folder)["round"] == round:
+            raise Stopped
+
+    return watch
+
+
 def test_a_run_writes_what_the_federation_in_process_ends_with(tmp_path, expected):
     link = Loop(responders(DATA, CONFIG, tmp_path / "sites"))
     final = coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one")
@@ -43,9 +76,10 @@ def test_a_run_writes_what_the_federation_in_process_ends_with(tmp_path, expecte
     assert coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one") == final and len(link.asked) == asked
 
 
-def test_a_server_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path, expected):
-    """It dies at every third thing that happens, again and again, and each time a new one takes over."""
-    link, lives = Loop(responders(DATA, CONFIG, tmp_path / "sites")), 0
+def test_a_server_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path, expected, usual):
+    """It dies again and again, each time after one thing more than before, and each time a new one takes over."""
+    nodes, ends = sites(tmp_path / "sites")
+    link, lives = Loop(nodes), 0
     while True:
         left = 9 + lives
 
@@ -62,6 +96,33 @@ def test_a_server_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path, expect
             lives += 1
     assert lives > 5
     same(read_tensors(final)[0], expected)
+    assert ends.keys() == usual.keys() and not state_of(tmp_path / "run")["untold"]
+    for name, end in ends.items():
+        same(end, usual[name])
+
+
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_a_server_killed_between_the_last_round_and_the_end_gives_every_node_its_model(tmp_path, rounds):
+    """The first time before it has told any node of the end, the second time after it has told all."""
+    config = with_(train={"rounds": rounds})
+    nodes, usual = sites(tmp_path / "usual", config)
+    coordinate(Loop(nodes), plan(DATA, config), tmp_path / "whole", "one")
+    nodes, ends = sites(tmp_path / "sites", config)
+    link = Loop(nodes)
+    with pytest.raises(Stopped):
+        coordinate(link, plan(DATA, config), tmp_path / "run", "one", until(rounds))
+
+    def told_all(folder):
+        if len(ends) == len(nodes):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        coordinate(link, plan(DATA, config), tmp_path / "run", "one", told_all)
+    ends.clear()
+    coordinate(link, plan(DATA, config), tmp_path / "run", "one")
+    assert ends.keys() == usual.keys() and not state_of(tmp_path / "run")["untold"]
+    for name, end in ends.items():
+        same(end, usual[name])
 
 
 def test_a_run_that_lacks_nodes_stops_with_words_and_goes_on(tmp_path, expected):
@@ -99,19 +160,10 @@ def test_too_few_nodes_of_a_modality_are_told(tmp_path):
         coordinate(link, plan(DATA, CONFIG, quorum=Quorum(2, 1)), tmp_path / "run", "one")
 
 
-def test_a_node_that_was_away_at_the_end_is_told_later_and_has_the_model_that_it_would_have_had(tmp_path):
+def test_a_node_that_was_away_at_the_end_is_told_later_and_has_the_model_that_it_would_have_had(tmp_path, usual):
     """It has missed the last average as well; and it is killed in between, so that it goes on from its disk."""
-    ends = {}
-
-    def sites(folder, ends):
-        def finish(node, down, place):
-            ends[node.name] = {name: value.clone() for name, value in node_state(node).items()}
-
-        return responders(DATA, CONFIG, folder, finish=finish)
-
-    usual = {}
-    coordinate(Loop(sites(tmp_path / "usual", usual)), plan(DATA, CONFIG), tmp_path / "whole", "one")
-    link = Loop(sites(tmp_path / "sites", ends))
+    nodes, ends = sites(tmp_path / "sites")
+    link = Loop(nodes)
 
     def watch(folder):
         if json.loads((folder / STATE).read_text())["round"] == 3:
@@ -121,7 +173,8 @@ def test_a_node_that_was_away_at_the_end_is_told_later_and_has_the_model_that_it
     state = json.loads((tmp_path / "run" / STATE).read_text())
     assert state["complete"] and state["untold"] == ["b"] and "b" not in ends
     assert "has no model of its own" in state["nodes"]["b"]["why"]
-    link, sent = Loop(sites(tmp_path / "sites", ends)), state["nodes"]["a-1"]["sent"]
+    (nodes, ends), sent = sites(tmp_path / "sites"), state["nodes"]["a-1"]["sent"]
+    link = Loop(nodes)
     coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one")
     state = json.loads((tmp_path / "run" / STATE).read_text())
     assert state["untold"] == [] and state["nodes"]["b"]["is"] == "ready" and state["nodes"]["a-1"]["sent"] == sent

@@ -8,6 +8,7 @@ from planted import planted
 from isogram import federation
 from isogram.checkpoint import alignment_state, restore_alignment, restore_round, round_state
 from isogram.config import Config, ModelConfig, TrainConfig
+from isogram.envelope import Request
 from isogram.errors import FederationError
 from isogram.federation.remote import Quorum
 
@@ -83,6 +84,37 @@ def test_a_round_goes_on_without_a_lost_node_which_comes_back(tmp_path, whole):
     models = [link.responders[member.name]._node.shared.state() for member in fed.members]
     for name, value in models[0].items():
         assert all(torch.equal(value, other[name]) for other in models) and torch.equal(value, fed.adapters[name])
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        (CONFIG, ["average"]),
+        (with_(model={"adapter": "rolora"}), ["average"] * 2),
+        (with_(train={"refresh": 2}), ["average", "bases"] * 2 + ["average"]),
+        (with_(average={"secure": True}), ["average"]),
+    ],
+    ids=["default", "rolora", "refresh", "secure"],
+)
+def test_a_node_away_for_long_is_told_what_still_counts_and_is_where_the_others_are(tmp_path, config, kept):
+    """Of averages the last one of each adapter, up to where they were merged; nothing else of the rounds it missed."""
+    config = with_(config, train={"rounds": 6})
+
+    def lose(number, link):
+        link.fail = {"a-2": 99 if 1 <= number < 6 else 0}
+
+    fed, link = trained(tmp_path, config, quorum=Quorum(2), before=lose)
+    (back,) = [
+        request
+        for request in (Request.read(blob) for name, blob in link.asked if name == "a-2")
+        if request.stage == 6 and request.parts[0].round < 7
+    ]
+    asked = ["trained", "pair"] if config.average.secure else ["round"]
+    assert [part.step for part in back.parts] == ["classes", *kept, *asked]
+    fed.away[1].finish(fed.members, lambda member: fed.down(member, fed.last_round))
+    for member in fed.members:
+        model = link.responders[member.name]._node.shared.state()
+        assert all(torch.equal(value, fed.adapters[name]) for name, value in model.items())
 
 
 def test_too_few_answers_stop_the_run_and_say_who_is_lost(tmp_path):

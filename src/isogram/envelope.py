@@ -31,7 +31,8 @@ class Request:
     """What a node is to do, in order: steps that give nothing, and at most one, the last, that gives a message.
 
     run: name of the run. settings: fingerprint of the settings that both sides need alike. stage: 0 while aligning,
-    then the training round, from 1. attempt: raised each time that the server goes on after it was stopped.
+    then the training round, from 1, and the number after the last one when the run is over. attempt: raised each time
+    that the server goes on after it was stopped. made: of each stage before, the attempt in which it was completed.
     """
 
     node: str
@@ -40,6 +41,7 @@ class Request:
     stage: int
     attempt: int
     parts: tuple[Part, ...]
+    made: tuple[int, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The request as one blob."""
@@ -55,8 +57,11 @@ class Request:
             MessageError: it is none, or of another protocol.
         """
         header, rest = _unpacked("Request", blob)
-        kinds = {"node": str, "run": str, "settings": str, "stage": int, "attempt": int, "steps": list}
+        kinds = {"node": str, "run": str, "settings": str, "stage": int, "attempt": int, "made": list, "steps": list}
         steps = _checked(header, kinds).pop("steps")
+        header["made"] = tuple(header["made"])
+        if len(header["made"]) != header["stage"] or any(type(attempt) is not int for attempt in header["made"]):
+            raise MessageError("a request that does not say how its stages were made: node and server need one version")
         parts, at = [], 0
         for entry in steps:
             found = _checked(entry, {"number": int, "step": str, "round": int, "bytes": int})

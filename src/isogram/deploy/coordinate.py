@@ -10,7 +10,7 @@ untold.safetensors what nodes have still to be told that were away at the end
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from isogram.config import Config
 from isogram.errors import IsogramError, RunError
 from isogram.federation import Federation
 from isogram.federation.link import Link
-from isogram.federation.remote import Away, Quorum, Remote, join
+from isogram.federation.remote import Away, Facts, Quorum, Remote, join
 from isogram.files import append_lines, keep_lines, make_folder
 from isogram.local.respond import settings_of
 from isogram.run_folder import locked, read_json, write_json
@@ -84,9 +84,11 @@ class _Course:
         self.state |= mine | {"rounds": plan.config.train.rounds, "problems": []}
         if not self.state["complete"]:
             self.state["attempt"] += 1
+            # Those of before as well: a site that has left the consortium stays a member of its runs.
+            before = {name: node["modality"] for name, node in self.state.get("nodes", {}).items()}
             self.state["nodes"] = {
                 name: {"modality": modality, "is": LOST, "why": "", "sent": 0, "got": 0}
-                for name, modality in sorted(plan.sites.items())
+                for name, modality in sorted({**before, **plan.sites}.items())
             }
         attempt = self.state["attempt"]
         keep_lines(folder / EVENTS)
@@ -107,13 +109,16 @@ class _Course:
 
     def _run(self) -> Path:
         done = self.state["round"]
+        if done is not None:
+            aligned, begun = read_tensors(self.file(0))
+            self.remote.facts = {name: Facts(**own) for name, own in begun["members"].items()}
         fed = join(self.remote, self.plan.sites, self.plan.config, self.plan.anchors)
         if done is None:
             clock = time.monotonic()
             fed = federation.one_shot(fed)
             self.complete(fed, 0, alignment_state(fed), time.monotonic() - clock)
         else:
-            fed = self.go_on(fed, done)
+            fed = self.go_on(fed, done, aligned, begun)
         if not fed.round and self.plan.config.train.rounds:
             fed = federation.start_training(fed)
         while fed.round < self.plan.config.train.rounds:
@@ -142,12 +147,13 @@ class _Course:
             self.state["untold"] = self.remote.deliver(away)
             self.told("complete", "", "")
 
-    def go_on(self, fed: Federation, done: int) -> Federation:
-        """The federation after its last complete round."""
-        tensors, start = read_tensors(self.file(0))
-        last, position = (tensors, start) if not done else read_tensors(self.file(done))
+    def go_on(
+        self, fed: Federation, done: int, aligned: Mapping[str, torch.Tensor], begun: Mapping[str, Any]
+    ) -> Federation:
+        """The federation after its last complete round; of its members, too, that did not answer now."""
+        last, position = (aligned, begun) if not done else read_tensors(self.file(done))
         self.remote.restore(last, position["numbers"], self.remote.attempt)
-        fed = replace(restore_alignment(fed, tensors), refused=tuple(start["refused"]))
+        fed = replace(restore_alignment(fed, aligned), refused=tuple(begun["refused"]))
         self.told("resumed", "", f"after round {done}")
         return restore_round(fed, last, position) if done else fed
 
@@ -159,6 +165,8 @@ class _Course:
         """Write a round down; only then it is complete."""
         position: dict[str, Any] = {"round": fed.round, "history": [], "refused": list(fed.refused)}
         position["numbers"] = self.remote.number
+        if not round:
+            position["members"] = {name: asdict(own) for name, own in self.remote.facts.items()}
         if fed.round:
             position["model"] = next(iter(fed.shared.values())).about
         write_tensors(self.file(round), {**tensors, **self.remote.state()}, position)

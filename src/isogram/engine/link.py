@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from queue import Empty, SimpleQueue
 
-from flwr.app import Message, MessageType
+from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from isogram.engine.records import packed, unpacked
@@ -52,17 +52,19 @@ class FlowerLink:
     ) -> dict[str, bytes | Lost]:
         """Send each named node its request at once; return, in order of names, what came back within `wait` seconds.
 
-        `arrived` is told each node that has answered.
-
-        Raises:
-            MessageError: a request is larger than the engine carries; nothing was sent.
+        `arrived` is told each node that has answered. A request that is larger than the engine carries is not sent.
         """
         until = time.monotonic() + wait
-        contents = {name: packed(requests[name]) for name in sorted(requests)}
+        contents, large = dict[str, RecordDict](), dict[str, bytes | Lost]()
+        for name in sorted(requests):
+            try:
+                contents[name] = packed(requests[name])
+            except MessageError as error:
+                large[name] = Lost(f"it was not asked: {error}")
         ids = self._nodes() if callable(self._nodes) else self._nodes
         answers: dict[str, bytes | Lost] = {
-            name: Lost(LATE.format(wait)) if name in ids else Lost(UNKNOWN) for name in contents
-        }
+            name: Lost(LATE.format(wait)) if name in ids else Lost(UNKNOWN) for name in sorted(requests)
+        } | large
         messages = {
             name: Message(content, ids[name], MessageType.QUERY, ttl=wait)
             for name, content in contents.items()

@@ -15,12 +15,15 @@ from isogram.federation.exchange import Answers, Asked, Heard, Member
 from isogram.federation.link import Link, Lost
 from isogram.federation.state import Federation
 from isogram.local.respond import FINISH, HELLO, gives
+from isogram.local.steps import TRAINING
 from isogram.messages import Down, Ledger
+from isogram.wire import layout
 
 _VERSION = "install the version that the server has"
+_NOT_BEGUN = "was away when the run began, or did not fit; it takes part in the next one"
 
-QUEUE = "queue/"
-"""Prefix of what nodes were told and have not done, in a checkpoint."""
+QUEUE, MADE = "queue/", "made"
+"""In a checkpoint: prefix of what nodes were told and have not done; attempts in which stages were completed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +62,10 @@ class Quorum:
 class Remote:
     """An `Exchange` over a `Link`.
 
-    run, settings, attempt: of `envelope.Request`. wait: seconds that a step may take. told: is given what happens, a
-    name, a node and a line, for whoever watches: "asked", "answered", "lost".
+    run, settings, attempt, made: of `envelope.Request`. wait: seconds that a step may take. told: is given what
+    happens, a name, a node and a line, for whoever watches: "asked", "answered", "lost". facts: what members said of
+    themselves when the run began; they are its members to the end. barred: those that are not asked in this attempt,
+    and why not.
     """
 
     link: Link
@@ -74,6 +79,9 @@ class Remote:
     queue: dict[str, list[Part]] = field(default_factory=dict)
     number: dict[str, int] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
+    made: list[int] = field(default_factory=list)
+    facts: "dict[str, Facts]" = field(default_factory=dict)
+    barred: dict[str, str] = field(default_factory=dict)
 
     def meet(self, names: Sequence[str]) -> dict[str, Mapping[str, Any] | str]:
         """Ask nodes who they are; of each what it says, or why it says nothing."""
@@ -89,7 +97,7 @@ class Remote:
 
     def ask(self, asked: Asked) -> Answers:
         """As `Exchange.ask`, all at once."""
-        self.stage = max(0, asked.round - 1)
+        self._enter(asked.round)
         for member in asked.members:
             down = asked.prepare(member)
             message = down.to_bytes() if any(True for _ in down.arrays()) else b""
@@ -101,6 +109,7 @@ class Remote:
         """Tell nodes what is left to tell, and that the run is over; names of those that have not heard it."""
         for member in members:
             down = prepare(member)
+            self._enter(down.round)
             self._enqueue(member, FINISH, down.round, down.to_bytes())
         return self.deliver(members)
 
@@ -113,9 +122,16 @@ class Remote:
                 missed.append(member.name)
         return missed
 
+    def _enter(self, round: int) -> None:
+        self.stage = max(0, round - 1)
+        self.made += [self.attempt] * (self.stage - len(self.made))
+
     def _enqueue(self, member: Member, step: str, round: int, message: bytes) -> None:
         self.number[member.name] = self.number.get(member.name, 0) + 1
-        self.queue.setdefault(member.name, []).append(Part(self.number[member.name], step, round, message))
+        queue = self.queue.setdefault(member.name, [])
+        if step == "average":
+            _replace(queue, message)
+        queue.append(Part(self.number[member.name], step, round, message))
 
     def _flushed(self, members: Sequence[Member], heard: Heard) -> Iterator[tuple[Member, bytes | MessageError]]:
         replies = dict(self._carry({member.name: self.queue[member.name] for member in members}))
@@ -123,8 +139,9 @@ class Remote:
         for member in members:
             reply, name = replies[member.name], member.name
             done = 0 if isinstance(reply, MessageError) else reply.done
-            # What gives a message is of this moment: who missed it is not asked for it later.
-            self.queue[name] = [part for part in self.queue[name] if part.number > done and not gives(part.step)]
+            # What gives a message, or makes it, is of this moment: who missed it is not asked for it later.
+            left = [part for part in self.queue[name] if part.number > done]
+            self.queue[name] = [part for part in left if not gives(part.step) and part.step not in TRAINING]
             answers.append((member, reply if isinstance(reply, MessageError) else reply.message))
             heard(name, {})
         yield from answers
@@ -148,20 +165,24 @@ class Remote:
 
     def _carry(self, parts: Mapping[str, Sequence[Part]]) -> Iterator[tuple[str, Reply | MessageError]]:
         requests = {}
+        made = tuple(self.made[: self.stage])
         for name, some in parts.items():
-            asked = Request(name, self.run, self.settings, self.stage, self.attempt, tuple(some))
-            requests[name] = asked.to_bytes()
-            self.told("asked", name, some[-1].step)
+            if name not in self.barred:
+                asked = Request(name, self.run, self.settings, self.stage, self.attempt, tuple(some), made)
+                requests[name] = asked.to_bytes()
+                self.told("asked", name, some[-1].step)
         found = self.link.ask(requests, self.wait, lambda name: self.told("answered", name, ""))
         for name in parts:
-            reply = _read(name, self.run, found.get(name, Lost("the engine says nothing of it")))
-            yield name, reply
+            if name in self.barred:
+                yield name, MessageError(self.barred[name])
+            else:
+                yield name, _read(name, self.run, found.get(name, Lost("the engine says nothing of it")))
 
     # What a checkpoint keeps.
 
     def state(self) -> dict[str, Tensor]:
-        """What nodes were told and have not done, as tensors of bytes."""
-        return {
+        """Once a stage is complete: what nodes were told and have not done, as tensors of bytes; and `made`."""
+        return {MADE: torch.tensor([*self.made, self.attempt])} | {
             f"{QUEUE}{part.number}/{part.round}/{part.step}/{name}": torch.frombuffer(
                 bytearray(part.message) or bytearray(1), dtype=torch.uint8
             )
@@ -172,6 +193,7 @@ class Remote:
     def restore(self, state: Mapping[str, Tensor], number: Mapping[str, int], attempt: int) -> None:
         """Go on from a checkpoint, in a new attempt."""
         self.number, self.attempt, self.queue = dict(number), attempt, {}
+        self.made = state[MADE].tolist()
         for key, value in state.items():
             if key.startswith(QUEUE):
                 n, round, step, name = key.removeprefix(QUEUE).split("/", 3)
@@ -184,6 +206,8 @@ class Remote:
 def join(remote: Remote, sites: Mapping[str, str], config: Config, source: str = "") -> Federation:
     """A federation of nodes elsewhere; nothing is sent yet but the question who they are.
 
+    Of a run that goes on (`Remote.facts`), its members are those that it began with, whether they answer now or not.
+
     Args:
         remote: how they are reached.
         sites: modality of each node that may take part, by its name.
@@ -193,29 +217,35 @@ def join(remote: Remote, sites: Mapping[str, str], config: Config, source: str =
     Raises:
         FederationError: too few nodes that answer, and fit: says of each why not.
     """
-    lines: list[str] = []
+    began, problems = remote.facts, dict[str, str]()
     facts: dict[str, Facts] = {}
-    for name, found in remote.meet(sorted(sites)).items():
+    for name, found in remote.meet([name for name in sorted(sites) if not began or name in began]).items():
         try:
             facts[name] = Facts.of(name, found)
         except MessageError as error:
-            lines.append(str(error))
-    common = Counter(own.agreed for own in facts.values() if source in ("", own.source))
+            problems[name] = str(error)
+    common = Counter(own.agreed for own in (began or facts).values() if source in ("", own.source))
     agreed = common.most_common(1)[0][0] if common else (source, "", 0, 0)
-    members = []
     for name, own in facts.items():
-        if problem := own.unlike(name, sites[name], agreed):
-            lines.append(problem)
-        else:
-            members.append(Away(name, own.modality, torch.tensor(own.index, dtype=torch.int64), own.labelled))
-    for line in lines:
-        remote.told("lost", line.partition("'")[2].partition("'")[0], line)
-    everybody = [Away(name, modality, torch.zeros(0), False) for name, modality in sites.items()]
-    if lacking := remote.quorum.lacking(everybody, [member.name for member in members]):
-        raise FederationError(lacking, *lines)
+        if problem := own.unlike(name, sites[name], agreed, began.get(name)):
+            remote.barred[name] = problem
+    if began:
+        remote.barred |= {name: f"node {name!r} is in the consortium file no more" for name in began.keys() - sites}
+        problems |= {name: f"node {name!r} {_NOT_BEGUN}" for name in sites if name not in began}
+    problems |= remote.barred
+    for name, line in sorted(problems.items()):
+        remote.told("lost", name, line)
+    remote.facts = began or {name: own for name, own in facts.items() if name not in problems}
+    expected = {name: own.modality for name, own in began.items()} or sites
+    everybody = [Away(name, modality, torch.zeros(0), False) for name, modality in expected.items()]
+    if lacking := remote.quorum.lacking(everybody, facts.keys() - problems):
+        raise FederationError(lacking, *(line for _, line in sorted(problems.items())))
     _, anchor_hash, anchors, n_classes = agreed
-    away = (tuple(members), remote)
-    return Federation(config, (), anchors, anchor_hash, n_classes, Ledger(), run=remote.run, away=away)
+    members = tuple(
+        Away(name, own.modality, torch.tensor(own.index, dtype=torch.int64), own.labelled)
+        for name, own in remote.facts.items()
+    )
+    return Federation(config, (), anchors, anchor_hash, n_classes, Ledger(), run=remote.run, away=(members, remote))
 
 
 @dataclass(frozen=True)
@@ -256,8 +286,8 @@ class Facts:
         """What all nodes need alike."""
         return self.source, self.anchor_hash, self.anchors, self.classes
 
-    def unlike(self, name: str, modality: str, agreed: tuple[str, str, int, int]) -> str:
-        """Why the node cannot take part; "" if it can."""
+    def unlike(self, name: str, modality: str, agreed: tuple[str, str, int, int], began: "Facts | None" = None) -> str:
+        """Why the node cannot take part, or not go on from what it began with; "" if it can."""
         source, anchor_hash, anchors, n_classes = agreed
         if self.modality != modality:
             return f"node {name!r} holds {self.modality!r}, the consortium file says {modality!r}: correct one of them"
@@ -271,7 +301,16 @@ class Facts:
                 f"node {name!r} knows {self.anchors} anchors and {self.classes} classes, and {anchors} and {n_classes} "
                 "are agreed on: give it the same anchor set and classes"
             )
+        if began not in (None, self):
+            return f"node {name!r} has other anchors or labels than when the run began: give it back those of then"
         return ""
+
+
+def _replace(queue: list[Part], average: bytes) -> None:
+    """Drop averages of the same names: the newest stands for all, but for those that were merged into new bases."""
+    names = layout(average).arrays.keys()
+    merged = max((at for at, part in enumerate(queue, 1) if part.step == "bases"), default=0)
+    queue[merged:] = [p for p in queue[merged:] if p.step != "average" or layout(p.message).arrays.keys() != names]
 
 
 def _read(name: str, run: str, found: bytes | Lost) -> Reply | MessageError:

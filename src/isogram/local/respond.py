@@ -3,7 +3,7 @@
 A request is done whole or not at all. What it leaves is on disk before it is answered, so that a process killed at any
 moment goes on from the last answer; the same request again gets the same answer, and is not done twice. A server that
 was stopped goes on from its last complete round (`Request.attempt`): a node that was further goes back to where it
-stood before.
+stood before; so does one that comes back after the round, or the alignment, was made anew without it (`Request.made`).
 """
 
 import hashlib
@@ -198,24 +198,32 @@ class Responder:
                 f"node {self.name!r} is in round {at['stage']}, and the request of round {request.stage}: a late or "
                 "repeated one, left out; if the server has lost rounds, begin a new run"
             )
-        if request.stage and not at["done"] and all(part.step != "frame" for part in request.parts):
+        if request.stage > at["stage"]:
+            if at["done"] and request.made[at["stage"]] != at["attempt"]:
+                self._go_back(folder)
+        elif request.attempt > at["attempt"]:
+            self._go_back(folder)
+        if request.stage and not self._at["done"] and all(part.step != "frame" for part in request.parts):
             raise MessageError(
                 f"node {self.name!r} was not in run {request.run!r} when it began, or its state in {folder} is lost; "
                 "it waits for the next run"
             )
-        if request.stage > at["stage"]:
-            self._keep_as(BEFORE, self._node, at | {"stage": request.stage})
-        elif request.attempt > at["attempt"]:
-            once = {"released": at["released"], "rosters": at.get("rosters", {})}
-            self._load(request.run, folder / BEFORE if request.stage else None)
-            if request.stage and self._at["stage"] != request.stage:
-                raise MessageError(f"node {self.name!r} has lost {folder / BEFORE}; it waits for the next run")
-            self._at |= once
+        if request.stage > self._at["stage"]:
+            self._keep_as(BEFORE, self._node, self._at | {"stage": request.stage})
         self._at |= {"stage": request.stage, "attempt": request.attempt}
         assert self._node is not None
         if self._node.rosters is None:
             self._node.rosters = Rosters(self._at.setdefault("rosters", {}))
         return self._node
+
+    def _go_back(self, folder: Path) -> None:
+        """To before the stage that it was in last, of which the server kept nothing; what was released, was."""
+        last = self._at
+        self._load(last["run"], folder / BEFORE if last["stage"] else None)
+        # A later stage is that of a node that was killed after it had gone back.
+        if self._at["stage"] < last["stage"]:
+            raise MessageError(f"node {self.name!r} has lost {folder / BEFORE}; it waits for the next run")
+        self._at |= {"released": last["released"], "rosters": last.get("rosters", {})}
 
     def _load(self, run: str, path: Path | None) -> None:
         self._node = self._make(run)
