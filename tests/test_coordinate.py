@@ -200,6 +200,23 @@ def test_models_of_one_run_are_parts_of_one_whole_and_those_of_another_are_not(t
     assert found["one", "b"] == found["one", "c"] != found["two", "c"]
 
 
+def test_a_node_whose_site_has_left_is_not_told_of_the_end_and_the_others_are(tmp_path):
+    link = Loop(responders(DATA, CONFIG, tmp_path / "sites"))
+
+    def watch(folder):
+        if json.loads((folder / STATE).read_text())["round"] == 3:
+            link.fail = {"b": 2, "c": 2}
+
+    coordinate(link, plan(DATA, CONFIG), tmp_path / "run", "one", watch)
+    assert json.loads((tmp_path / "run" / STATE).read_text())["untold"] == ["b", "c"]
+    link, whole = Loop(responders(DATA, CONFIG, tmp_path / "sites")), plan(DATA, CONFIG)
+    stay = {name: modality for name, modality in whole.sites.items() if name != "b"}
+    coordinate(link, replace(whole, sites=stay), tmp_path / "run", "one")
+    state = json.loads((tmp_path / "run" / STATE).read_text())
+    assert state["untold"] == [] and [name for name, _ in link.asked] == ["c"]
+    assert "has left the consortium" in state["nodes"]["b"]["why"] and state["nodes"]["c"]["is"] == "ready"
+
+
 @pytest.mark.parametrize("round", [1, 3], ids=["in a round", "at the end"])
 def test_a_node_lost_on_the_way_is_told_while_the_run_goes_on(tmp_path, round):
     link = Loop(responders(DATA, CONFIG, tmp_path / "sites"))

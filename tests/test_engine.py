@@ -110,6 +110,24 @@ def test_a_node_that_stalls_in_its_reply_holds_up_nobody():
     assert answers == {"a": Lost("no answer within 1 s"), "b": b"21"}
 
 
+def test_a_server_that_does_not_say_who_is_there_holds_up_nobody():
+    release = threading.Event()
+
+    class Silent(InProcessGrid):
+        def get_nodes(self):
+            release.wait(20)
+            return super().get_nodes()
+
+    grid, began = Silent({"a": echo}), time.monotonic()
+    try:
+        assert over(grid).ask({"a": b"12", "b": b"12"}, 0.3) == dict.fromkeys("ab", Lost("no answer within 0.3 s"))
+        wait_for(grid, ["a"], 0.3)
+        assert time.monotonic() - began < 10
+    finally:
+        release.set()
+    assert over(grid).ask({"a": b"12"}, 10) == {"a": b"21"}
+
+
 def test_a_server_that_fails_once_is_asked_again():
     class Failing(InProcessGrid):
         failures = 2

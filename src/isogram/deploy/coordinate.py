@@ -143,7 +143,12 @@ class _Course:
             tensors, left = read_tensors(self.folder / UNTOLD)
             self.remote.restore(tensors, left["numbers"], self.remote.attempt)
             self.remote.stage = left["stage"]
-            away = [Away(name, self.plan.sites[name], torch.zeros(0), False) for name in self.state["untold"]]
+            away = []
+            for name in self.state["untold"]:
+                if name in self.plan.sites:
+                    away.append(Away(name, self.state["nodes"][name]["modality"], torch.zeros(0), False))
+                else:
+                    self.told("lost", name, f"node {name!r} has left the consortium, and has no model of its own")
             self.state["untold"] = self.remote.deliver(away)
             self.told("complete", "", "")
 

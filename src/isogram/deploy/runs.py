@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from isogram.deploy.coordinate import STATE, Plan, coordinate
 from isogram.deploy.layout import ServerFolder
 from isogram.deploy.running import control_of
 from isogram.engine.bundle import write_bundle
-from isogram.errors import RunError
+from isogram.errors import IsogramError, RunError
 from isogram.federation.link import Link
 from isogram.federation.remote import Quorum
 from isogram.files import make_folder
@@ -76,12 +77,13 @@ def resume(path: Path, name: str = "") -> Path:
 
 
 def find(path: Path, name: str = "") -> Path:
-    """Folder of a run: of this name, or the latest.
+    """Folder of a run: of this name, or the latest; one that the engine never took comes before all others.
 
     Raises:
         RunError: there is none.
     """
-    there = sorted((run for run in _runs(path).glob("*") if run.is_dir()), key=lambda run: run.stat().st_ctime)
+    runs = (run for run in _runs(path).glob("*") if run.is_dir())
+    there = sorted(runs, key=lambda run: ((run / ENGINE).exists(), run.stat().st_ctime))
     found = [run for run in there if run.name == name] if name else there[-1:]
     if not found:
         have = f"there are {', '.join(run.name for run in there)}" if there else "begin one: isogram deploy start"
@@ -202,6 +204,7 @@ def _submit(server: ServerFolder, folder: Path) -> Path:
         ended = (other / OUTCOME).exists() or not (other / ENGINE).exists()
         if not ended and _engine_state(control.state, other) in _GOING_ON:
             raise RunError(f"run {other.name!r} goes on; wait for it, or stop it: isogram deploy stop {server.path}")
+    begun = folder.exists()
     make_folder(folder)
     (folder / OUTCOME).unlink(missing_ok=True)
     bundle = write_bundle(
@@ -212,7 +215,12 @@ def _submit(server: ServerFolder, folder: Path) -> Path:
         outcome=folder / OUTCOME,
         settings={"server": str(server.path.resolve()), "folder": str(folder.resolve())},
     )
-    write_json(folder / ENGINE, {"run": control.submit(bundle)})
+    try:
+        write_json(folder / ENGINE, {"run": control.submit(bundle)})
+    except IsogramError:
+        if not begun:
+            shutil.rmtree(folder)
+        raise
     return folder
 
 
@@ -220,8 +228,10 @@ def stop(path: Path, name: str = "") -> Path:
     """Stop a run; what is complete stays, and it can go on.
 
     Raises:
-        RunError: no such run, or the server does not answer.
+        RunError: no such run, the engine never took it, or the server does not answer.
     """
     folder = find(path, name)
+    if not (folder / ENGINE).exists():
+        raise RunError(f"run {folder.name!r} never began, there is nothing to stop{_ON}")
     control_of(open_server(path)).stop(read_json(folder / ENGINE)["run"])
     return folder

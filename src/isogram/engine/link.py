@@ -4,7 +4,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -28,6 +30,8 @@ _WORDS = {
     7: "the engine at its node refused the app of this server",
     _PROCESS_DIED: PROCESS_DIED,
 }
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +65,17 @@ class FlowerLink:
                 contents[name] = packed(requests[name])
             except MessageError as error:
                 large[name] = Lost(f"it was not asked: {error}")
-        ids = self._nodes() if callable(self._nodes) else self._nodes
-        answers: dict[str, bytes | Lost] = {
-            name: Lost(LATE.format(wait)) if name in ids else Lost(UNKNOWN) for name in sorted(requests)
-        } | large
+        answers: dict[str, bytes | Lost] = dict.fromkeys(sorted(requests), Lost(LATE.format(wait))) | large
+        try:
+            ids = bounded(self._nodes, wait) if callable(self._nodes) else self._nodes
+        except TimeoutError:
+            return answers
+        answers |= {name: Lost(UNKNOWN) for name in contents if name not in ids}
+        left = until - time.monotonic()
         messages = {
-            name: Message(content, ids[name], MessageType.QUERY, ttl=wait)
+            name: Message(content, ids[name], MessageType.QUERY, ttl=left)
             for name, content in contents.items()
-            if name in ids and wait > 0
+            if name in ids and left > 0
         }
         came: SimpleQueue[tuple[str, bytes | Lost]] = SimpleQueue()
         # Neither a push nor a pull of the engine is bounded, and a pull stays with a node that stalls in the middle
@@ -147,6 +154,24 @@ class FlowerLink:
         except MessageError as error:
             return Lost(str(error))
         return Lost(answer) if isinstance(answer, str) else answer
+
+
+def bounded(call: Callable[[], T], seconds: float) -> T:
+    """What a call of the engine gives, which may wait without end: it runs in a thread of its own.
+
+    Raises:
+        TimeoutError: it has given nothing in these seconds; what it gives later is nobody's.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    _in_background(run)
+    return future.result(max(0.0, seconds))
 
 
 def _in_background(target: Callable[..., None], *arguments: object) -> None:

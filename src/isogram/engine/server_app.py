@@ -8,13 +8,14 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from isogram.engine.link import FlowerLink
+from isogram.engine.link import FlowerLink, bounded
 from isogram.errors import ConfigError, IsogramError, RunError
 from isogram.files import write_atomic
 
@@ -77,8 +78,11 @@ def wait_for(grid: Grid, names: Collection[str], patience: float) -> None:
         RunError: two nodes have one name.
     """
     until = time.monotonic() + patience
-    while set(names) - online(grid, names).keys() and time.monotonic() < until:
-        time.sleep(0.5)
+    while (left := until - time.monotonic()) > 0:
+        with suppress(TimeoutError):
+            if set(names) <= bounded(lambda: online(grid, names), left).keys():
+                return
+        time.sleep(min(0.5, left))
 
 
 def _leave_word(config: Mapping[str, Any], problems: list[str]) -> None:
