@@ -65,7 +65,8 @@ class FlowerLink:
                 contents[name] = packed(requests[name])
             except MessageError as error:
                 large[name] = Lost(f"it was not asked: {error}")
-        answers: dict[str, bytes | Lost] = dict.fromkeys(sorted(requests), Lost(LATE.format(wait))) | large
+        late: dict[str, bytes | Lost] = dict.fromkeys(sorted(requests), Lost(LATE.format(wait)))
+        answers = late | large
         try:
             ids = bounded(self._nodes, wait) if callable(self._nodes) else self._nodes
         except TimeoutError:
