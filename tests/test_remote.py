@@ -10,7 +10,9 @@ from isogram.checkpoint import alignment_state, restore_alignment, restore_round
 from isogram.config import Config, ModelConfig, TrainConfig
 from isogram.envelope import Request
 from isogram.errors import FederationError
+from isogram.federation.link import Lost
 from isogram.federation.remote import Quorum
+from isogram.local.memory import node_state
 
 DATA = planted()
 CONFIG = Config(
@@ -163,6 +165,41 @@ def test_a_node_killed_before_it_could_answer_answers_the_same(tmp_path, whole):
 
     fed, _ = trained(tmp_path, before=kill)
     same(round_state(fed), round_state(whole))
+
+
+def test_an_error_in_the_middle_of_a_round_leaves_nothing_of_it(tmp_path, monkeypatch):
+    """It was not foreseen, and came when the node had begun to train; then it is as one that missed the round."""
+    usual, steps = torch.optim.AdamW.step, []
+
+    def step(optimiser, *arguments):
+        steps.append(optimiser)
+        if len(steps) == 2:
+            raise RuntimeError("CUDA out of memory")
+        return usual(optimiser, *arguments)
+
+    def fail(number, link):
+        answer = link.responders["b"]
+
+        def failing(blob):
+            link.responders["b"] = answer
+            with monkeypatch.context() as patched:
+                patched.setattr(torch.optim.AdamW, "step", step)
+                try:
+                    return answer(blob)
+                except RuntimeError as error:
+                    return Lost(str(error))
+
+        if number == 2:
+            link.responders["b"] = failing
+
+    def lose(number, link):
+        link.fail = {"b": number == 2}
+
+    fed, link = trained(tmp_path / "one", quorum=Quorum(3, 0), before=fail)
+    assert len(steps) == 2 and "CUDA out of memory" in fed.refused[0]
+    other, missed = trained(tmp_path / "other", quorum=Quorum(3, 0), before=lose)
+    same(round_state(fed), round_state(other))
+    same(*(node_state(found.responders["b"]._node) for found in (link, missed)))
 
 
 def test_the_sum_begins_again_without_a_node_that_lost_its_key(tmp_path):

@@ -88,9 +88,11 @@ class Responder:
             if [part.step for part in request.parts] == [HELLO]:
                 return self._hello(request)
             return self._answer(request)
-        except IsogramError as error:
+        except BaseException as error:
             if not isinstance(error, SpoiltError):  # another node's fault, found before anything was done
                 self._node = None  # what was half done is forgotten: the state on disk stands
+            if not isinstance(error, IsogramError):
+                raise
             log.warning("run %s: %s", run or "?", error)
             return Reply(self.name, run, self._at.get("done", 0), refused=str(error)).to_bytes()
 
