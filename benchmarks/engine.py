@@ -93,7 +93,7 @@ class Bare:
             server = f"127.0.0.1:{ours.port}"
             command = supernode(server, ours.pem.authority, private, free_port(), {"name": name})
             ours.supervisor.start(name, command, environment(ours.folder / "home" / name))
-        until(lambda: sum(node["status"] == "online" for node in ours.control.nodes()) == 6, 120, "six nodes")
+        until(lambda: sum(node.status == "online" for node in ours.control.nodes()) == 6, 120, "six nodes")
         for name, text in BARE.items():
             (self.orders / "app" / name).write_text(text)
         app = {

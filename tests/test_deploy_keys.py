@@ -20,6 +20,7 @@ from isogram.deploy.keys import (
     make_node,
     make_server,
     public_of,
+    registered_form,
 )
 
 NOW = datetime.now(UTC)
@@ -219,7 +220,8 @@ def test_the_engine_itself_reads_node_keys(tmp_path):
         auth_supernode_private_key=str(write(tmp_path / "k" / "a.key", private)), auth_supernode_public_key=None
     )
     _, own = _try_setup_client_authentication(arguments)
-    assert try_load_public_key(write(tmp_path / "k" / "a.pub", public)) == public_key_to_bytes(own)
+    kept = try_load_public_key(write(tmp_path / "k" / "a.pub", public))
+    assert kept == public_key_to_bytes(own) == registered_form(public)
 
 
 def test_node_keys_are_checked(tmp_path):

@@ -91,6 +91,12 @@ def public_of(private: bytes, comment: str) -> bytes:
     return _public(key, comment)
 
 
+def registered_form(public: bytes) -> bytes:
+    """A node's public key as the engine keeps it: PEM."""
+    key = serialization.load_ssh_public_key(public)
+    return key.public_bytes(_PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def valid_until(certificate: bytes) -> str:
     """The last day (UTC) of a certificate in PEM."""
     return f"{x509.load_pem_x509_certificate(certificate).not_valid_after_utc:%Y-%m-%d}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from isogram.deploy.check import Server, open_server, open_site
+from isogram.deploy.keys import registered_form
 from isogram.deploy.layout import ServerFolder
 from isogram.deploy.names import parse_address
 from isogram.deploy.site import Site
@@ -35,6 +36,9 @@ from isogram.files import make_folder, writing
 Say = Callable[[str], None]
 
 WORKER = [sys.executable, "-m", "isogram.deploy.worker"]
+
+DATABASE = "engine.db"
+"""The engine's own: nodes with their keys, and messages on their way."""
 
 UP = 60.0
 """Seconds for the engine's server to answer once it is started."""
@@ -64,7 +68,7 @@ def run_server(path: Path, say: Say) -> None:
     certificates = Certificates(folder.authority, folder.certificate, folder.key)
     with _alone(folder), Supervisor(folder.state / "logs", say) as supervisor:
         check_ports([(host, port)])
-        command = superlink(host, port, certificates, folder.state / "engine.db")
+        command = superlink(host, port, certificates, folder.state / DATABASE)
         supervisor.start("server", command, environment(home), server_ended)
         _wait_for(supervisor, "server", host, port)
         _let_in(server, control_of(server), say)
@@ -105,15 +109,32 @@ def _wait_for(supervisor: Supervisor, name: str, host: str, port: int) -> None:
 
 
 def _let_in(server: Server, control: Control, say: Say) -> None:
-    """Register the keys of the consortium's nodes; put out those that it does not name any more."""
-    known = {str(node.get("name", "")): node for node in control.nodes() if node.get("status") != "unregistered"}
-    for name, key in server.public_keys.items():
-        if name not in known:
-            control.register(name, key)
-            say(f"node {name} may come in")
-    for name in known.keys() - server.public_keys.keys():
-        control.unregister(int(known[name]["node-id"]))
-        say(f"node {name} may not come in any more")
+    """Register the keys of the consortium's nodes; put out all others, also those that were a node's before.
+
+    Raises:
+        RunError: a key that was put out, or was another node's; nothing has changed.
+    """
+    wanted = {(name, registered_form(path.read_bytes())): path for name, path in server.public_keys.items()}
+    nodes = {(node.name, node.public_key): node for node in control.nodes()}
+    inside = {who: node for who, node in nodes.items() if node.status != "unregistered"}
+    names = {key: name for name, key in nodes}
+    anew = f"or take all keys anew: move {server.folder.state / DATABASE} away"
+    if problems := [
+        f"{path} was the key of node {names[key]} and was put out, and the engine takes a key once; make node {name} "
+        f"another (remove this one and its private one, run `isogram deploy init` again), {anew}"
+        for (name, key), path in wanted.items()
+        if key in names and (name, key) not in inside
+    ]:
+        raise RunError(*problems)
+    for who, node in inside.items():
+        if who not in wanted:
+            control.unregister(node.node_id)
+            whose = "the old key of node" if node.name in server.public_keys else "node"
+            say(f"{whose} {node.name} may not come in any more")
+    for who, path in wanted.items():
+        if who not in inside:
+            control.register(who[0], path)
+            say(f"node {who[0]} may come in")
 
 
 def run_node(path: Path, say: Say) -> None:

@@ -18,13 +18,14 @@ from isogram.deploy.board import headline
 from isogram.deploy.coordinate import FINAL, Plan, coordinate
 from isogram.deploy.runs import read_state
 from isogram.deploy.worker import responder
-from isogram.errors import ConfigError, FederationError
+from isogram.errors import ConfigError, FederationError, RunError
 from isogram.federation.link import Link
 from isogram.federation.remote import Quorum
 from isogram.files import make_folder, write_atomic
 from isogram.local.respond import Responder
+from isogram.run_folder import fingerprint, read_json, write_json
 
-SETTINGS, HOME, NODES, RUN = "config.json", "engine", "nodes", "simulated"
+SETTINGS, DATA, HOME, NODES, RUN = "config.json", "data.json", "engine", "nodes", "simulated"
 WAIT = 3600.0
 """Seconds of one step: nodes take turns."""
 
@@ -41,7 +42,7 @@ def simulate(config: Config, folder: Path, say: Callable[[str], None]) -> Path:
         ConfigError: the engine or Ray is not installed, or as `data.open_data`.
         DataError, StorageError: as `data.open_data`.
         FederationError: the run has ended before it was complete.
-        RunError: the folder is of another run.
+        RunError: the folder is of another run, or of other data.
     """
     if missing := [name for name in ("flwr", "ray") if find_spec(name) is None]:
         raise ConfigError(
@@ -49,9 +50,11 @@ def simulate(config: Config, folder: Path, say: Callable[[str], None]) -> Path:
         )
     from isogram.engine.simulation import simulate as run
 
+    torch.set_num_threads(config.threads)
+    data = open_data(config)
     make_folder(folder)
+    _check_data(folder, fingerprint(data))
     write_atomic(folder / SETTINGS, config.model_dump_json().encode())
-    _, data = _opened(folder)
     sites = {node.name: node.modality for node in sorted(data.nodes, key=lambda node: node.name)}
     plan = Plan(config, sites, data.anchors.source, Quorum(len(sites)), WAIT)
     said: list[str] = []
@@ -76,7 +79,20 @@ def site(folder: Path, name: str) -> Responder:
     """A node's part, called in the engine's process."""
     config, data = _opened(folder)
     (own,) = (node for node in data.nodes if node.name == name)
-    return responder(config, replace(data, nodes=(own,)), folder / NODES / name.replace("/", "-"))
+    return responder(config, replace(data, nodes=(own,)), place(folder, name))
+
+
+def place(folder: Path, name: str) -> Path:
+    """Of a node: its name, or what stands for it where that is no name of a folder."""
+    return folder / NODES / name.replace("%", "%25").replace("/", "%2F")
+
+
+def _check_data(folder: Path, now: str) -> None:
+    """The settings say where data lie; whether these are the ones that the run began with, only their content does."""
+    if not (folder / DATA).exists():
+        write_json(folder / DATA, {"fingerprint": now})
+    elif read_json(folder / DATA)["fingerprint"] != now:
+        raise RunError(f"{folder} was made with other data than these; name another folder by --out")
 
 
 @cache

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
 from isogram.engine.client_process import write_programs
 from isogram.errors import ConfigError, RunError, StorageError
 from isogram.files import make_folder, write_atomic
+
+if TYPE_CHECKING:
+    from flwr.proto.node_pb2 import NodeInfo
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -103,7 +106,7 @@ class Control:
 
         start: the command that starts the server, for people.
         """
-        self._environment, self._address = environment(home), address
+        self._environment, self._address, self._authority = environment(home), address, authority
         self._start = f"; start it: {start}" if start else ""
         make_folder(home)
         connection = {"address": address, "root-certificates": str(authority.absolute())}
@@ -122,9 +125,23 @@ class Control:
         """Let the node of this number in no more."""
         self._call("supernode", "unregister", str(node), _CONNECTION)
 
-    def nodes(self) -> list[dict[str, Any]]:
-        """What the engine knows of each node."""
-        return list(self._call("supernode", "list", _CONNECTION)["nodes"])
+    def nodes(self) -> "list[NodeInfo]":
+        """What the engine knows of each node, also of those that were unregistered: it never takes their keys again."""
+        # What the engine's own command calls: that prints neither names nor keys.
+        import httpx
+        from flwr.proto.control_pb2 import ListNodesRequest
+        from flwr.supercore.control import ControlHttpClient
+        from flwr.supercore.interceptors.http import RuntimeVersionHttpInterceptor
+
+        self._reach()
+        pem, version = self._authority.read_bytes(), RuntimeVersionHttpInterceptor(component_name="isogram")
+        client = ControlHttpClient.from_server_address(self._address, False, pem, [version])
+        try:
+            return list(client.ListNodes(ListNodesRequest()).nodes_info)
+        except httpx.HTTPError as error:
+            raise RunError(f"the engine's server does not tell its nodes: {error}") from error
+        finally:
+            client.close()
 
     def submit(self, bundle: Path) -> str:
         """Start a run; its number."""
@@ -147,13 +164,16 @@ class Control:
                 raise
             raise RunError("the run has ended already; there is nothing to stop") from None
 
-    def _call(self, *words: str) -> dict[str, Any]:
+    def _reach(self) -> None:
         host, _, port = self._address.rpartition(":")
         try:  # the engine's own command tries for ever, and says nothing
             socket.create_connection((host, int(port)), 5).close()
         except OSError as error:
             why = error.strerror or error
             raise RunError(f"no server at {self._address} ({why}){self._start}") from None
+
+    def _call(self, *words: str) -> dict[str, Any]:
+        self._reach()
         try:
             done = subprocess.run(
                 [_command("flwr"), *words, "--format", "json"],
