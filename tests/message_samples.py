@@ -65,8 +65,12 @@ ARRAYS = {
     "frame": {"frame": draw(K, R)},
     "head": {"head": torch.cat([unit(draw(1, R)), torch.zeros(1, R), torch.full((1, R), torch.nan)])},
     "finish": {"head": torch.cat([unit(draw(2, R)), torch.full((1, R), torch.nan)])},
-    "keys": {"keys": torch.stack([key(9), key(5)])},
-    "evidence": {"keys": torch.stack([key(9), key(5)]), "evidence": torch.tensor([0, 1, 1], dtype=torch.uint8)},
+    "keys": {"keys": torch.stack([key(9), key(5)]), "names": text('["a", "b"]')},
+    "evidence": {
+        "keys": torch.stack([key(9), key(5)]),
+        "names": text('["a", "b"]'),
+        "evidence": torch.tensor([0, 1, 1], dtype=torch.uint8),
+    },
     "targets": {
         "frame": draw(K, R),
         "geometry": pack(gram(draw(K, R))),

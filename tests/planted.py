@@ -14,9 +14,21 @@ OWNERS = {"a-1": "a", "a-2": "a", "b": "b", "c": "c"}
 
 
 def planted(
-    *, seed=0, n_anchors=40, noise=0.1, holds=None, private_seed=0, held_out_seed=0, reverse=False, private=60
+    *,
+    seed=0,
+    n_anchors=40,
+    noise=0.1,
+    holds=None,
+    private_seed=0,
+    held_out_seed=0,
+    reverse=False,
+    private=60,
+    labelled="a",
 ) -> FederatedData:
-    """Nodes a-1, a-2, b and c; labels at the a nodes. holds: modality -> positions of its anchors, all if absent."""
+    """Nodes a-1, a-2, b and c; labels at nodes of the modalities `labelled`.
+
+    holds: modality -> positions of its anchors, all if absent.
+    """
     rng = np.random.default_rng(seed)
     mixing = {m: rng.normal(size=(LATENTS, N_TOKENS * width)) for m, width in VIEWS.items()}
     centres = 3 * rng.normal(size=(CLASSES, LATENTS))
@@ -43,7 +55,7 @@ def planted(
     nodes, truth = [], {}
     for name, modality in OWNERS.items():
         latents, labels = draw(private, own)
-        nodes.append(NodeData(name, modality, see(latents, modality, own), labels if modality == "a" else None))
+        nodes.append(NodeData(name, modality, see(latents, modality, own), labels if modality in labelled else None))
         truth[name] = labels
     apart = np.random.default_rng([seed, held_out_seed, 2])
     latents, labels = draw(50, apart)

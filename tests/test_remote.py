@@ -55,9 +55,9 @@ def test_nodes_behind_bytes_give_the_same_bits(tmp_path, config):
     assert there.refused == here.refused == ()
 
 
-def trained(folder, config=CONFIG, *, quorum=None, before=lambda number, link: None, **more):
+def trained(folder, config=CONFIG, *, data=DATA, quorum=None, before=lambda number, link: None, **more):
     """The federation after its rounds; `before` is called before each, with its number, and the link."""
-    fed, link = away(DATA, config, folder, quorum=quorum, **more)
+    fed, link = away(data, config, folder, quorum=quorum, **more)
     before(0, link)
     fed = federation.start_training(federation.one_shot(fed))
     while fed.round < config.train.rounds:
@@ -134,8 +134,7 @@ def test_a_node_killed_before_it_could_answer_answers_the_same(tmp_path, whole):
 
 
 def test_the_sum_begins_again_without_a_node_that_lost_its_key(tmp_path):
-    config = with_(average={"head": "means"}, train={"rounds": 1})
-    lost = []
+    data, config, lost = planted(labelled="ab"), with_(average={"head": "means"}, train={"rounds": 1}), []
 
     def forget(number, link):
         answer = link.responders["a-2"]
@@ -144,13 +143,13 @@ def test_the_sum_begins_again_without_a_node_that_lost_its_key(tmp_path):
             if b'"counts"' in blob and not lost:
                 lost.append(True)
                 link.responders["a-2"] = answer
-                return responders(DATA, config, tmp_path)["a-2"](blob)
+                return responders(data, config, tmp_path)["a-2"](blob)
             return answer(blob)
 
         if not number:
             link.responders["a-2"] = without_key
 
-    fed, _ = trained(tmp_path, config, quorum=Quorum(1), before=forget)
+    fed, _ = trained(tmp_path, config, data=data, quorum=Quorum(1), before=forget)
     assert lost and fed.head is not None
     assert torch.equal(fed.head.isnan().any(1), torch.tensor([False] * 3))
 

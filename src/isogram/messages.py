@@ -142,14 +142,13 @@ class Down(Message):
 
     frame [K, r]: canonical frame; geometry [K(K+1)/2]: packed Gram of the frame, the target of CKA; others
     [K(K+1)/2]: packed consensus of the nodes of other modalities; quality [k]: weights of the node's anchors, by what
-    all Grams say; fit: how to fit the map,
-    a number of `alignment.ways`, 0 for as it is set; keys [m, 32] uint8: of the secure sums, in node
-    order; evidence [C] uint8: classes that enough rows speak for; second: 1 if
-    their second moment is asked for, too; head [C, r]: class directions, NaN where it is 0;
-    prototypes, counterparts, siblings [K, d], peers [p, K, d]: anchor embeddings, only in peers that share them (see
-    `representations`); of sums that go on without lost nodes: names [b] uint8, a JSON list of the m nodes' names, pairs
-    [m, 64] and parcels [m, 148] uint8, what they sent; present [m] uint8: whose shares, or summands, have come; scales
-    [s] of the summand's fields, in order; threshold: how many nodes have to stay.
+    all Grams say; fit: how to fit the map, a number of `alignment.ways`, 0 for as it is set; keys [m, 32] uint8: of the
+    secure sums, in node order; names [b] uint8: a JSON list of the m nodes' names; evidence [C] uint8: classes that
+    enough rows speak for; second: 1 if their second moment is asked for, too; head [C, r]: class directions, NaN where
+    it is 0; prototypes, counterparts, siblings [K, d], peers [p, K, d]: anchor embeddings, only in peers that share
+    them (see `representations`); of sums that go on without lost nodes: names, too, pairs [m, 64] and parcels [m, 148]
+    uint8, what they sent; present [m] uint8: whose shares, or summands, have come; scales [s] of the summand's fields,
+    in order; threshold: how many nodes have to stay.
     """
 
     frame: Tensor | None = None

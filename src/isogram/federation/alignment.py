@@ -18,8 +18,12 @@ from isogram.errors import ConfigError, MessageError
 from isogram.federation import secure
 from isogram.federation.exchange import Member
 from isogram.federation.state import Federation, gather
+from isogram.local.rosters import HELD_BACK
+from isogram.local.summing import names_of
 from isogram.messages import Down, Ledger, Up
 from isogram.privacy import head_rank
+
+_AS_THEY_WERE = "and class directions stay as they were"
 
 
 def align(
@@ -59,8 +63,7 @@ def one_shot(fed: Federation) -> Federation:
     """
     config = fed.config
     if config.align.secure:
-        consensus, lost = secure.consensus(fed)
-        lines = (f"{line}; its Gram is not in the consensus" for line in lost.values())
+        consensus, lines = secure.consensus(fed)
         fed = replace(fed, consensus=consensus, refused=(*fed.refused, *lines))
     else:
         fed = _with_consensus(fed)
@@ -168,7 +171,7 @@ def with_heads(fed: Federation, round: int) -> Federation:
     Those are all nodes, but with `average.head_within`, or without a frame, the nodes of one modality (without a frame
     all, if adapters are averaged over all); a node alone has those of its own rows, and sends nothing. Directions by
     the anchors depend on the frame alone, not on what nodes have learnt: once made, they stay. So do those with noise,
-    for each release costs.
+    for each release costs. Where no sum can be made without showing a single node's, they stay as they were.
     """
     average = fed.config.average
     if average.robust != "none" and fed.frame is not None:
@@ -178,14 +181,18 @@ def with_heads(fed: Federation, round: int) -> Federation:
         return fed
     alone = average.across == "alone"
     common = average.across == "all" if fed.frame is None else not average.head_within
+    lines: list[str] = []
     if common and not alone:
-        return replace(fed, head=class_directions(fed, round), heads={})
+        head = class_directions(fed, round, lines=lines)
+        fed = replace(fed, refused=(*fed.refused, *lines))
+        return fed if lines else replace(fed, head=head, heads={})
     heads: dict[str, Tensor] = {}
     for members in _groups(fed, "name" if alone else "modality"):
-        ledger = Ledger() if alone else fed.ledger
-        head = class_directions(replace(fed, ledger=ledger), round, members)
-        heads |= {node.name: head for node in members if head is not None}
-    return replace(fed, head=None, heads=heads)
+        ledger, kept = Ledger() if alone else fed.ledger, len(lines)
+        head = class_directions(replace(fed, ledger=ledger), round, members, lines)
+        found = {node.name: fed.heads.get(node.name) if len(lines) > kept else head for node in members}
+        heads |= {name: own for name, own in found.items() if own is not None}
+    return replace(fed, head=None, heads=heads, refused=(*fed.refused, *lines))
 
 
 def _groups(fed: Federation, by: Literal["name", "modality"]) -> list[tuple[Member, ...]]:
@@ -227,8 +234,10 @@ def _voted(fed: Federation, round: int) -> Federation:
         names = [repr(node.name) for node in members if node in fed.heard and node.labelled]
         if len(names) > 1:
             try:
-                sums = class_directions(fed, round, members)
-                assert sums is not None
+                lines: list[str] = []
+                sums = class_directions(fed, round, members, lines)
+                if sums is None:
+                    raise MessageError(*lines)
                 doubt, head = robust.doubt(sums, votes), robust.confirmed(sums, votes)
                 doubt = doubt and f"class sums of nodes {', '.join(names[:-1])} and {names[-1]} {doubt}"
             except MessageError as error:
@@ -244,13 +253,24 @@ def _without(fed: Federation, told: Mapping[str, str]) -> Federation:
     return replace(fed, left_out=fed.left_out | told.keys(), refused=(*fed.refused, *told.values()))
 
 
-def class_directions(fed: Federation, round: int, among: Sequence[Member] | None = None) -> Tensor | None:
+def class_directions(
+    fed: Federation, round: int, among: Sequence[Member] | None = None, lines: list[str] | None = None
+) -> Tensor | None:
     """[C, r] class directions from secure sums over the nodes that have labels; None if none has. Among all, or some.
 
     First counts, then sums of the classes that enough rows speak for: no sum of a few rows is ever seen. With
     `average.head = "anchors"` what is summed are directions that each node fits to its own view of the anchors, in the
     frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all
     and of two nodes or more.
+
+    Of nodes elsewhere it takes two or more. One that is lost before the total of the counts is left out; after that
+    none can be: by the difference of two totals its counts would show. Nodes see to that, too (`local.rosters`).
+
+    Args:
+        fed: the federation.
+        round: that the server is in.
+        among: nodes that may be in the sums.
+        lines: gets why there are no sums, where labelled nodes have made none.
 
     Raises:
         ConfigError: `average.robust` without a frame, in which alone votes could confirm a sum.
@@ -263,14 +283,25 @@ def class_directions(fed: Federation, round: int, among: Sequence[Member] | None
             "average.robust needs a frame, in which class directions are compared, and this method has none; set "
             'average.robust = "none", or align first'
         )
+    lines = [] if lines is None else lines
     keys = aggregation.in_order(fed.ask("key", round, labelled))
     labelled = _still(labelled, keys)
-    listed = torch.stack([up.key for up in keys if up.key is not None])
+    names, told = [member.name for member in labelled], ", ".join(repr(up.node) for up in keys)
+    parties = {"keys": torch.stack([up.key for up in keys if up.key is not None]), "names": names_of(sorted(names))}
     if fed.budget is not None:
-        return _noisy_directions(fed, round, labelled, listed)
-    counts = fed.ask("counts", round, labelled, lambda node: fed.send(node, "keys", round, keys=listed))
-    if len(counts) < len(labelled):  # masks of who is lost stay in the sum: begin again without it
-        return class_directions(fed, round, _still(labelled, counts))
+        return _noisy_directions(fed, round, labelled, parties)
+    if fed.away is not None and len(labelled) == 1:
+        lines.append(f"class sums over node {told} alone would be bare: there are none, {_AS_THEY_WERE}")
+        return None
+    # In this process nobody is lost, and the first line that is raised says what is wrong.
+    refused: dict[str, str] | None = None if fed.away is None else {}
+    counts = fed.ask("counts", round, labelled, lambda node: fed.send(node, "keys", round, **parties), refused=refused)
+    if len(counts) < len(labelled):
+        if held := [line for line in (refused or {}).values() if HELD_BACK in line]:
+            lines.append(f"{'; '.join(held)}; there are no class sums, {_AS_THEY_WERE}")
+            return None
+        # Masks of who is lost stay in the sum, so that nothing of it is seen: begin again without it.
+        return class_directions(fed, round, _still(labelled, counts), lines)
     rows = aggregation.merge_counts(counts)
     evidence = (rows > 0).to(torch.uint8)
     # With fewer rows than coordinates a second moment would show the plane that these few lie in; of one node, its own.
@@ -282,11 +313,16 @@ def class_directions(fed: Federation, round: int, among: Sequence[Member] | None
         "scores" if by_anchors else "head",
         round,
         labelled,
-        lambda node: fed.send(node, "evidence", round, keys=listed, evidence=evidence, second=second),
+        lambda node: fed.send(node, "evidence", round, **parties, evidence=evidence, second=second),
+        refused=refused,
         second=bool(second),
     )
     if len(sums) < len(labelled):
-        return class_directions(fed, round, _still(labelled, sums))
+        why = "; ".join((refused or {}).values())
+        lines.append(
+            f"{why}; class counts of nodes {told} are summed, so that no class sums can be without it, {_AS_THEY_WERE}"
+        )
+        return None
     return aggregation.merge_heads(sums, evidence)
 
 
@@ -296,12 +332,12 @@ def _still(members: Sequence[Member], ups: Sequence[Up]) -> list[Member]:
     return [member for member in members if member.name in answered]
 
 
-def _noisy_directions(fed: Federation, round: int, labelled: list[Member], keys: Tensor) -> Tensor:
+def _noisy_directions(fed: Federation, round: int, labelled: list[Member], parties: Mapping[str, Tensor]) -> Tensor:
     """The same under differential privacy: no counts, and sums of all classes."""
     assert fed.budget is not None and fed.frame is not None
     evidence = torch.ones(fed.n_classes, dtype=torch.uint8)
     sums = fed.ask(
-        "noisy head", round, labelled, lambda node: fed.send(node, "evidence", round, keys=keys, evidence=evidence)
+        "noisy head", round, labelled, lambda node: fed.send(node, "evidence", round, **parties, evidence=evidence)
     )
     if len(sums) < len(labelled):
         raise MessageError("a node was lost while noisy class sums were made, which are made once: begin a new run")

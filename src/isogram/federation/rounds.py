@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,7 +120,11 @@ def train_round(fed: Federation, progress: Progress | None = None) -> Federation
     if config.average.secure:
         averages, refused = _summed(fed, round, before, prepare)
     else:
-        known = {"model": shared.about if trained else "", "groups": shapes, "counted": config.average.counts_rows}
+        known: dict[str, Any] = {
+            "model": shared.about if trained else "",
+            "groups": shapes,
+            "counted": config.average.counts_rows,
+        }
         failed: dict[str, str] = {}
         updates = fed.ask("round", round, fed.heard, prepare, refused=failed, heard=heard, carried=not alone, **known)
         refused = [f"{line}; it is left out of this round" for line in failed.values()]
@@ -169,11 +174,11 @@ def _summed(
     fed: Federation, round: int, before: sharing.Groups, prepare: Callable[[Member], Down]
 ) -> tuple[sharing.Groups, list[str]]:
     """Averages for each group by secure sums of which the server sees no part; and a line for what is not in them."""
-    averages, refused = sharing.Groups(), list[str]()
+    averages, refused, attendance = sharing.Groups(), list[str](), secure.Attendance(fed, round)
     for group, previous in before.items():
         members = [member for member in fed.heard if fed.group(member) == group]
-        averages[group], unknown, lost = secure.average(fed, round, previous, members, prepare)
-        refused += [*(f"{line}; it is left out of this round" for line in lost.values()), *unknown]
+        averages[group], lines = secure.average(fed, round, previous, members, prepare, attendance)
+        refused += lines
     return averages, refused
 
 

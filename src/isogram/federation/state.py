@@ -15,6 +15,7 @@ from isogram.egress import Oversight
 from isogram.errors import ConfigError, MessageError
 from isogram.federation.exchange import Asked, Exchange, Heard, InProcess, Member
 from isogram.local import Node, ways_of
+from isogram.local.rosters import HELD_BACK
 from isogram.local.steps import STEPS
 from isogram.messages import Down, Ledger, Up
 from isogram.model import SharedModel
@@ -187,6 +188,7 @@ class Federation:
         refused: dict[str, str] | None = None,
         heard: Heard = lambda node, terms: None,
         carried: bool = True,
+        settle: bool = True,
         **known: Any,
     ) -> list[Up]:
         """Messages of nodes as the server gets them, in order of members: a step of `local.steps` that gives some.
@@ -199,12 +201,14 @@ class Federation:
             refused: gets for each node whose message cannot be used why not; if not given, the first one raises.
             heard: told who begins and who has done.
             carried: not where a node makes the message for itself.
+            settle: look whether enough of the members have answered; who keeps values to itself has.
             known: more fields of `validation.Expected`.
 
         Raises:
             MessageError: a message that cannot be used, where `refused` is not given.
         """
         ups: list[Up] = []
+        there: list[str] = []
         exchange = self.exchange
         bare = prepare or (lambda member: self.down(member, round))
         for member, answer in exchange.ask(Asked(step, round, members, bare, heard)):
@@ -213,13 +217,16 @@ class Federation:
                     raise answer
                 got = answer if isinstance(answer, Up) and not carried else None
                 ups.append(got or self.receive(member, STEPS[step].gives, round, answer, **known))
+                there.append(member.name)
             except MessageError as error:
+                there += [member.name] * (HELD_BACK in str(error))
                 excused = exchange.excuse(member, error)
                 if refused is not None:
                     refused[member.name] = str(error)
                 elif not excused:
                     raise
-        exchange.settle(members, [up.node for up in ups])
+        if settle:
+            exchange.settle(members, there)
         return ups
 
     def _expected(

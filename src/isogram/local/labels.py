@@ -1,5 +1,7 @@
 """What a node does with classes: sums of its labelled rows for the head, and classes learnt from the head in turn."""
 
+import json
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -8,12 +10,16 @@ from isogram.accountant import budget_of
 from isogram.alignment import LinearMap, classes, pack
 from isogram.errors import MessageError
 from isogram.local.node import AlignedNode, flat_rows, stream
+from isogram.local.rosters import HELD_BACK, Rosters
 from isogram.messages import Down, Up
 from isogram.privacy import head_rank
 from isogram.secure_sum import MIN_EVIDENCE, SumParty
 
 MIN_VOTE = 2
 """Rows of a class at the node, below which its direction would be that of a single row."""
+
+_COUNTS = "class counts"
+"""The same in all rounds of a run; and class sums are made with whom they were made with."""
 
 
 class LabelledNode(AlignedNode):
@@ -22,21 +28,30 @@ class LabelledNode(AlignedNode):
     party: SumParty | None = None
     """This node's side of the secure sum that is going on; it dies with the process."""
 
+    rosters: Rosters | None = None
+    """With whom its values were summed; None where the server lives in this process, and nobody else sees a sum."""
+
     def send_key(self, round: int) -> Up:
         """Public key for the secure sums of class counts and class sums."""
+        if self.rosters is not None:
+            self.rosters.reopen(_COUNTS, round)
         self.party = SumParty()
         return self._up("key", round, key=self.party.key, masked=True)
 
     def send_counts(self, down: Down, n_classes: int) -> Up:
         """Labelled rows per class, masked so that only the total over nodes shows.
 
-        A node that is alone with its labels has nobody to hide among: it keeps counts of too few rows to itself.
+        A node that is alone with its labels has nobody to hide among: in one process with the others it keeps counts of
+        too few rows to itself, elsewhere all.
 
         Raises:
-            MessageError: under differential privacy.
+            MessageError: under differential privacy; or its counts went into a sum over other nodes.
         """
         self._without_noise("class counts")
         assert down.keys is not None
+        if self.rosters is not None:
+            names = self._summed_with(down)
+            self.rosters.give(_COUNTS, down.round, names)
         counts = self._one_hot(n_classes).sum(0)
         if len(down.keys) == 1:
             counts = torch.where(counts >= MIN_EVIDENCE, counts, 0)
@@ -49,9 +64,10 @@ class LabelledNode(AlignedNode):
         Where it is asked for, also the second moment of these rows.
 
         Raises:
-            MessageError: under differential privacy.
+            MessageError: under differential privacy; or its counts went into a sum over other nodes.
         """
         self._without_noise("class sums")
+        self._as_counted(down)
         assert down.keys is not None and down.evidence is not None
         rows = normalize(self.embed(self.data.tokens), dim=1)
         counted = self._one_hot(len(down.evidence)) * down.evidence
@@ -89,9 +105,10 @@ class LabelledNode(AlignedNode):
         In the place of class sums, see `send_head`: no coordinate of a private row enters.
 
         Raises:
-            MessageError: under differential privacy.
+            MessageError: as `send_head`.
         """
         self._without_noise("class directions by the anchors")
+        self._as_counted(down)
         assert down.keys is not None and down.evidence is not None
         counted = self._one_hot(len(down.evidence)) * down.evidence
         directions = self._directions(counted) * counted.sum(0)[:, None]
@@ -111,6 +128,25 @@ class LabelledNode(AlignedNode):
         counted = counted * (counted.sum(0) >= MIN_VOTE)
         found = normalize(self._directions(counted), dim=1)
         return self._up("directions", round, directions=torch.where(found.any(1, keepdim=True), found, torch.nan))
+
+    def _as_counted(self, down: Down) -> None:
+        """Look whether class sums are over the nodes whose counts were summed."""
+        if self.rosters is not None:
+            self.rosters.close(_COUNTS, down.round, self._summed_with(down))
+
+    def _summed_with(self, down: Down) -> list[str]:
+        """Names of the nodes in a sum.
+
+        Raises:
+            MessageError: not one for each key, or this node alone, whose values would be bare.
+        """
+        assert down.names is not None and down.keys is not None
+        names: list[str] = json.loads(down.names.numpy().tobytes())
+        if len(names) != len(down.keys) or self.name not in names:
+            raise MessageError(f"node {self.name!r} was sent {len(down.keys)} keys of {len(names)} nodes")
+        if len(names) == 1:
+            raise MessageError(f"node {self.name!r} alone has labels, and its class sums would be bare: it {HELD_BACK}")
+        return names
 
     def _masked(self, values: Tensor, down: Down, purpose: str = "sum") -> Tensor:
         """Values for a secure sum over the nodes whose keys a message has.

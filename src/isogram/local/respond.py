@@ -23,9 +23,11 @@ from isogram.errors import IsogramError, MessageError
 from isogram.files import make_folder
 from isogram.local.memory import node_state, restore_node, start_alone
 from isogram.local.node import ways_of
+from isogram.local.rosters import Rosters
 from isogram.local.steps import STEPS, TRAINING
 from isogram.local.training import Node, refresh_number
 from isogram.messages import Down
+from isogram.secure_sum import SpoiltError
 from isogram.tensor_file import read_tensors, write_tensors
 from isogram.validation import Expected, Shapes
 
@@ -87,7 +89,8 @@ class Responder:
                 return self._hello(request)
             return self._answer(request)
         except IsogramError as error:
-            self._node = None  # what was half done is forgotten: the state on disk stands
+            if not isinstance(error, SpoiltError):  # another node's fault, found before anything was done
+                self._node = None  # what was half done is forgotten: the state on disk stands
             log.warning("run %s: %s", run or "?", error)
             return Reply(self.name, run, self._at.get("done", 0), refused=str(error)).to_bytes()
 
@@ -203,13 +206,15 @@ class Responder:
         if request.stage > at["stage"]:
             self._keep_as(BEFORE, self._node, at | {"stage": request.stage})
         elif request.attempt > at["attempt"]:
-            released = at["released"]
+            once = {"released": at["released"], "rosters": at.get("rosters", {})}
             self._load(request.run, folder / BEFORE if request.stage else None)
             if request.stage and self._at["stage"] != request.stage:
                 raise MessageError(f"node {self.name!r} has lost {folder / BEFORE}; it waits for the next run")
-            self._at["released"] = released
+            self._at |= once
         self._at |= {"stage": request.stage, "attempt": request.attempt}
         assert self._node is not None
+        if self._node.rosters is None:
+            self._node.rosters = Rosters(self._at.setdefault("rosters", {}))
         return self._node
 
     def _load(self, run: str, path: Path | None) -> None:

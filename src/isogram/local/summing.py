@@ -21,7 +21,7 @@ class SummingNode(LabelledNode):
     """A silo whose numbers go into sums alone; its messages have a row for each party, by name, zeros where none is."""
 
     summand: Mapping[str, Tensor] | None = None
-    """What the next sum is of, by its fields' names: a Gram, or what training made; gone once it is sent."""
+    """What the next sum is of, by its fields' names: a Gram, or what training made; gone once its masks come off."""
 
     summing: Party | None = None
     """This node's side of the sum that is going on; like `party` it dies with the process."""
@@ -38,6 +38,8 @@ class SummingNode(LabelledNode):
 
     def send_pair(self, round: int) -> Up:
         """Two public keys for a sum of this round: `secure_sum.recovery`, phase 0."""
+        if self.rosters is not None:
+            self.rosters.reopen(_values(round), round)
         self.summing, self.parties = Party(self.name, sum_label(self.run, round)), ()
         return self._up("pair", round, pair=_bytes(self.summing.advertise()), masked=True)
 
@@ -60,8 +62,8 @@ class SummingNode(LabelledNode):
         """The summand behind masks: phase 2.
 
         Raises:
-            MessageError: there is none; rows or scales that are not one for each node or field; or as
-                `secure_sum.pack` and `secure_sum.Party.masked`.
+            MessageError: there is none; rows or scales that are not one for each node or field; the same went into a
+                sum over other nodes; or as `secure_sum.pack` and `secure_sum.Party.masked`.
         """
         assert down.parcels is not None and down.present is not None and down.scales is not None
         party, summand = self._summing(), self.summand
@@ -73,20 +75,27 @@ class SummingNode(LabelledNode):
             )
         scales = dict(zip(sorted(summand), down.scales.tolist(), strict=True))
         found = bytes_of(down.parcels, self.parties)
+        if self.rosters is not None:
+            self.rosters.check(_values(down.round), there)
         vector = fields.pack(summand, scales, len(self.parties))
         masked = party.masked(vector, {name: found[name] for name in there if name != self.name})
         up = self._up("summand", down.round, summand=masked, masked=True)
-        self.summand = None
+        if self.rosters is not None:
+            self.rosters.give(_values(down.round), down.round, there)
         return up
 
     def send_shares(self, down: Down) -> Up:
         """Of each node in the sum the one share that takes its masks off: phase 3.
 
         Raises:
-            MessageError: as `secure_sum.Party.unmask`.
+            MessageError: as `secure_sum.Party.unmask`; or the same was summed over other nodes.
         """
         assert down.present is not None
-        shares = self._summing().unmask(self._there(down.present))
+        there = self._there(down.present)
+        shares = self._summing().unmask(there)
+        if self.rosters is not None:
+            self.rosters.close(_values(down.round), down.round, there)
+        self.summand = None
         return self._up("shares", down.round, shares=rows_of(shares, self.parties, SHARE), masked=True)
 
     def _there(self, present: Tensor) -> list[str]:
@@ -113,9 +122,19 @@ class SummingNode(LabelledNode):
         return replace(expected, lengths={**expected.lengths, **sizes})
 
 
+def _values(round: int) -> str:
+    """What `rosters` call a summand."""
+    return f"values of round {round}"
+
+
 def sum_label(run: str, round: int) -> str:
     """What both sides call a sum; keys are new in each, so that two of one round are two all the same."""
     return f"run {run!r}, round {round}"
+
+
+def names_of(names: Collection[str]) -> Tensor:
+    """Names as a message has them."""
+    return _bytes(json.dumps(list(names)).encode())
 
 
 def rows_of(found: Mapping[str, bytes], names: Collection[str], width: int) -> Tensor:

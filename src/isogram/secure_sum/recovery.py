@@ -31,6 +31,21 @@ from isogram.secure_sum.masks import KEY, Roster, add_mask, default_threshold
 PARCEL = 2 * shamir.SHARE + 16
 """Bytes of two shares, sealed."""
 
+_CANNOT_OPEN = "cannot open the shares that node {!r} sent it"
+
+
+class SpoiltError(MessageError):
+    """Shares that are none, or not those of this sum; `node`: who sent them."""
+
+    def __init__(self, node: str, line: str) -> None:
+        super().__init__(line)
+        self.node = node
+
+
+def blamed(line: str, names: Collection[str]) -> str | None:
+    """Of nodes with these names, the one whose parcel a node could not open, by what that node said of it."""
+    return next((name for name in names if _CANNOT_OPEN.format(name) in line), None)
+
 
 class Party:
     """One node's side of one sum; its phases, each done once, in order. It lives and dies with its secrets.
@@ -91,8 +106,9 @@ class Party:
             parcels: what other parties have sealed for this one; who sent none takes no part from here on.
 
         Raises:
-            MessageError: too few parcels, one that cannot be opened (names its sender), a value that may overflow the
-                sum, or masked values were sent before: a second time would bare the difference.
+            SpoiltError: a parcel that cannot be opened, or holds no shares.
+            MessageError: too few parcels, a value that may overflow the sum, or masked values were sent before: a
+                second time would bare the difference.
         """
         roster = self._agreed_roster()
         if self._shares:
@@ -146,13 +162,16 @@ class Party:
         try:
             pair = roster.channel(self._channel, self.name, sender, self.name).decrypt(bytes(12), parcel, None)
         except InvalidTag as error:
-            raise MessageError(
-                f"node {self.name!r} cannot open the shares that node {sender!r} sent it: they were changed on the "
-                "way, or are of another sum; begin again without that node"
+            raise SpoiltError(
+                sender,
+                f"node {self.name!r} {_CANNOT_OPEN.format(sender)}: they were changed on the way, or are of another "
+                "sum; begin again without that node",
             ) from error
         if not (shamir.is_share(pair[: shamir.SHARE]) and shamir.is_share(pair[shamir.SHARE :])):
-            raise MessageError(
-                f"node {sender!r} sealed something for node {self.name!r} that is no share: leave it out"
+            raise SpoiltError(
+                sender,
+                f"node {self.name!r} {_CANNOT_OPEN.format(sender)}: what was sealed is no share; begin again without "
+                "that node",
             )
         return pair
 
@@ -242,14 +261,15 @@ class Collector:
             revealed: of those who answered, their shares.
 
         Raises:
-            MessageError: too few answers, or shares that are none or do not fit the others': names who sent them, where
-                that can be told. The same may be called again, without that node's.
+            SpoiltError: shares that are none or do not fit the others', where it can be told whose: the same may be
+                called again, without that node's.
+            MessageError: too few answers, or shares that do not fit each other.
         """
         survivors, roster = self.close(), self.roster
         _known(revealed, survivors, "revealed shares")
         for name, shares in revealed.items():
             if shares.keys() != set(self._sharers) or not all(map(shamir.is_share, shares.values())):
-                raise MessageError(f"node {name!r} did not reveal one share of each node in the sum: leave it out")
+                raise SpoiltError(name, f"node {name!r} did not reveal one share of each node in the sum: leave it out")
         roster.enough(len(revealed), "revealed shares")
         counts = shamir.weights([roster.place(name) for name in revealed])
         found = {owner: self._secret(owner, revealed, counts) for owner in self._sharers}
@@ -276,8 +296,9 @@ class Collector:
         for name in sorted(revealed):
             rest = {place: share for place, share in shares.items() if place != self.roster.place(name)}
             if len(rest) >= self.roster.threshold and shamir.combine(rest) is not None:
-                raise MessageError(
-                    f"node {name!r} revealed a share of node {owner!r} that is not what it was given: leave it out"
+                raise SpoiltError(
+                    name,
+                    f"node {name!r} revealed a share of node {owner!r} that is not what it was given: leave it out",
                 )
         names = ", ".join(map(repr, sorted(revealed)))
         raise MessageError(
