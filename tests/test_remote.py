@@ -1,5 +1,7 @@
 """Nodes behind bytes: the same federation to the bit; nodes that are lost, come back, or start again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from loops import away, responders
@@ -8,7 +10,7 @@ from planted import planted
 from isogram import federation
 from isogram.checkpoint import alignment_state, restore_alignment, restore_round, round_state
 from isogram.config import Config, ModelConfig, TrainConfig
-from isogram.envelope import Request
+from isogram.envelope import Reply, Request
 from isogram.errors import FederationError
 from isogram.federation.link import Lost
 from isogram.federation.remote import Quorum
@@ -253,6 +255,27 @@ def test_an_alignment_broken_off_begins_again(tmp_path, whole):
         federation.one_shot(fed)
     again, _ = away(DATA, CONFIG, tmp_path, link=link, attempt=1)
     same(round_state(federation.train(federation.one_shot(again))), round_state(whole))
+
+
+def test_what_a_node_says_of_an_error_of_its_own_names_no_file(tmp_path, caplog):
+    fed, link = away(DATA, CONFIG, tmp_path / "ward-7", quorum=Quorum(1, 0))
+    lines = []
+    fed.away[1].told = lambda what, node, line: lines.append(line) if what == "lost" else None
+    (tmp_path / "ward-7").mkdir()
+    (tmp_path / "ward-7" / "b").write_text("a file where a folder should be")
+    aligned = federation.one_shot(fed)
+    assert set(lines) == {"node 'b' refused: could not (StorageError): the log there says why"}
+    assert "ward-7/b" in caplog.text
+    lines.clear()
+    link.responders["a-1"] = responders(DATA, CONFIG, tmp_path / "ward-8")["a-1"]
+    link.responders["c"] = lambda blob: Reply("c", "first", 0, refused="x" * 9999).to_bytes()
+    federation.train_round(federation.start_training(aligned))
+    assert any("has lost its state" in line for line in lines) and not any("ward" in line for line in lines)
+    assert max(map(len, lines)) < 600
+    (tmp_path / "ward-7" / "a-2" / "first" / "before.safetensors").unlink()
+    last = next(Request.read(blob) for name, blob in reversed(link.asked) if name == "a-2")
+    reply = Reply.read(link.responders["a-2"](replace(last, attempt=1).to_bytes()))
+    assert "has lost 'before.safetensors'" in reply.refused and "ward" not in reply.refused
 
 
 def test_nodes_and_server_refuse_what_is_of_another_federation(tmp_path):

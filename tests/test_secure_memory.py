@@ -13,7 +13,7 @@ from isogram.deploy.coordinate import coordinate
 from isogram.envelope import Request
 from isogram.errors import FederationError, MessageError
 from isogram.federation.remote import Quorum
-from isogram.local.rosters import Rosters
+from isogram.local.rosters import HELD_BACK, Rosters
 from isogram.local.summing import SummingNode
 from isogram.secure_sum import Collector
 from isogram.tensor_file import read_tensors
@@ -174,16 +174,21 @@ def test_a_node_that_is_left_alone_sends_nothing_bare(tmp_path, counted, step):
     assert sent[-1] == {"key": "key", "counts": "key", "head": "head"}[step]
 
 
-def test_a_node_alone_gives_nothing_to_whoever_asks(tmp_path):
+def test_a_node_that_was_summed_with_others_gives_nothing_alone(tmp_path):
     fed, link = away(DATA, HEADS, tmp_path, link=Loop(responders(DATA, HEADS, tmp_path)))
     federation.one_shot(fed)
     node = link.responders["a-1"]._node
     key = node.send_key(3).key
     down = fed.down(fed.members[0], 3, keys=key[None], names=torch.tensor(list(b'["a-1"]'), dtype=torch.uint8))
-    with pytest.raises(MessageError, match="'a-1' alone has labels, and its class sums would be bare"):
+    with pytest.raises(MessageError, match=HELD_BACK):
         node.send_counts(down, 3)
-    with pytest.raises(MessageError, match="'a-1' alone has labels, and its class sums would be bare"):
-        node.send_head(down)
+
+
+def test_the_one_node_that_has_labels_gives_what_it_gives_in_process(tmp_path):
+    data = planted(labelled="c")
+    fed, _ = away(data, HEADS, tmp_path, link=Loop(responders(data, HEADS, tmp_path)))
+    fed = federation.one_shot(fed)
+    assert torch.equal(fed.head, federation.align(data, HEADS).head) and fed.head.isfinite().all()
 
 
 # One node with spoilt shares or parcels.

@@ -263,8 +263,9 @@ def class_directions(
     frame; where there is no frame, class sums. With "laplace" also the rows' second moment, if there are enough in all
     and of two nodes or more.
 
-    Of nodes elsewhere it takes two or more. One that is lost before the total of the counts is left out; after that
-    none can be: by the difference of two totals its counts would show. Nodes see to that, too (`local.rosters`).
+    A node that alone has labels gives them bare; one that is left alone, elsewhere, gives none. Of nodes elsewhere one
+    that is lost before the total of the counts is left out; after that none can be: by the difference of two totals
+    its counts would show. Nodes see to that, too (`local.rosters`).
 
     Args:
         fed: the federation.
@@ -290,7 +291,8 @@ def class_directions(
     parties = {"keys": torch.stack([up.key for up in keys if up.key is not None]), "names": names_of(sorted(names))}
     if fed.budget is not None:
         return _noisy_directions(fed, round, labelled, parties)
-    if fed.away is not None and len(labelled) == 1:
+    whole = [node for node in fed.members if node.labelled and (among is None or node.name in {m.name for m in among})]
+    if fed.away is not None and len(labelled) == 1 < len(whole):
         lines.append(f"class sums over node {told} alone would be bare: there are none, {_AS_THEY_WERE}")
         return None
     # In this process nobody is lost, and the first line that is raised says what is wrong.

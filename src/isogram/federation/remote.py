@@ -20,6 +20,9 @@ from isogram.messages import Down, Ledger
 from isogram.wire import layout
 
 _VERSION = "install the version that the server has"
+_LONGEST = 500
+"""Letters of a text that a node says."""
+
 _NOT_BEGUN = "was away when the run began, or did not fit; it takes part in the next one"
 
 QUEUE, MADE = "queue/", "made"
@@ -290,7 +293,8 @@ class Facts:
         """Why the node cannot take part, or not go on from what it began with; "" if it can."""
         source, anchor_hash, anchors, n_classes = agreed
         if self.modality != modality:
-            return f"node {name!r} holds {self.modality!r}, the consortium file says {modality!r}: correct one of them"
+            held = self.modality[:_LONGEST]
+            return f"node {name!r} holds {held!r}, the consortium file says {modality!r}: correct one of them"
         if (self.source, self.anchor_hash) != (source, anchor_hash):
             own, theirs = (self.source, source) if self.source != source else (self.anchor_hash, anchor_hash)
             return (
@@ -319,9 +323,10 @@ def _read(name: str, run: str, found: bytes | Lost) -> Reply | MessageError:
     try:
         reply = Reply.read(found)
     except MessageError as error:
-        return MessageError(f"node {name!r} sent {error}")
+        return MessageError(f"node {name!r} sent {str(error)[:_LONGEST]}")
     if reply.refused:
-        return MessageError(f"node {name!r} refused: {reply.refused}")
+        return MessageError(f"node {name!r} refused: {reply.refused[:_LONGEST]}")
     if (reply.node, reply.run) != (name, run):
-        return MessageError(f"node {name!r} sent a reply of node {reply.node!r} in run {reply.run!r}: left out")
+        of = f"node {reply.node[:_LONGEST]!r} in run {reply.run[:_LONGEST]!r}"
+        return MessageError(f"node {name!r} sent a reply of {of}: left out")
     return reply

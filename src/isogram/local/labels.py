@@ -10,7 +10,7 @@ from isogram.accountant import budget_of
 from isogram.alignment import LinearMap, classes, pack
 from isogram.errors import MessageError
 from isogram.local.node import AlignedNode, flat_rows, stream
-from isogram.local.rosters import HELD_BACK, Rosters
+from isogram.local.rosters import Rosters
 from isogram.messages import Down, Up
 from isogram.privacy import head_rank
 from isogram.secure_sum import MIN_EVIDENCE, SumParty
@@ -138,14 +138,12 @@ class LabelledNode(AlignedNode):
         """Names of the nodes in a sum.
 
         Raises:
-            MessageError: not one for each key, or this node alone, whose values would be bare.
+            MessageError: not one for each key.
         """
         assert down.names is not None and down.keys is not None
         names: list[str] = json.loads(down.names.numpy().tobytes())
         if len(names) != len(down.keys) or self.name not in names:
             raise MessageError(f"node {self.name!r} was sent {len(down.keys)} keys of {len(names)} nodes")
-        if len(names) == 1:
-            raise MessageError(f"node {self.name!r} alone has labels, and its class sums would be bare: it {HELD_BACK}")
         return names
 
     def _masked(self, values: Tensor, down: Down, purpose: str = "sum") -> Tensor:

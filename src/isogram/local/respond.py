@@ -79,7 +79,10 @@ class Responder:
         self._reply = b""
 
     def __call__(self, blob: bytes) -> bytes:
-        """The answer to a request, both as bytes; what is wrong with the request stands in it."""
+        """The answer to a request, both as bytes; what is wrong with the request stands in it.
+
+        Of what is wrong here alone it names the class, and this site's log has the rest.
+        """
         run = ""
         try:
             request = Request.read(blob)
@@ -94,7 +97,10 @@ class Responder:
             if not isinstance(error, IsogramError):
                 raise
             log.warning("run %s: %s", run or "?", error)
-            return Reply(self.name, run, self._at.get("done", 0), refused=str(error)).to_bytes()
+            # Texts of other errors name files of this site.
+            own = isinstance(error, MessageError)
+            why = str(error) if own else f"could not ({type(error).__name__}): the log there says why"
+            return Reply(self.name, run, self._at.get("done", 0), refused=why).to_bytes()
 
     def _check(self, request: Request) -> None:
         if request.node != self.name:
@@ -207,8 +213,8 @@ class Responder:
             self._go_back(folder)
         if request.stage and not self._at["done"] and all(part.step != "frame" for part in request.parts):
             raise MessageError(
-                f"node {self.name!r} was not in run {request.run!r} when it began, or its state in {folder} is lost; "
-                "it waits for the next run"
+                f"node {self.name!r} was not in run {request.run!r} when it began, or has lost its state of it; it "
+                "waits for the next run"
             )
         if request.stage > self._at["stage"]:
             self._keep_as(BEFORE, self._node, self._at | {"stage": request.stage})
@@ -224,7 +230,7 @@ class Responder:
         self._load(last["run"], folder / BEFORE if last["stage"] else None)
         # A later stage is that of a node that was killed after it had gone back.
         if self._at["stage"] < last["stage"]:
-            raise MessageError(f"node {self.name!r} has lost {folder / BEFORE}; it waits for the next run")
+            raise MessageError(f"node {self.name!r} has lost {BEFORE!r} of its state; it waits for the next run")
         self._at |= {"released": last["released"], "rosters": last.get("rosters", {})}
 
     def _load(self, run: str, path: Path | None) -> None:
