@@ -284,26 +284,28 @@ def class_directions(
             "average.robust needs a frame, in which class directions are compared, and this method has none; set "
             'average.robust = "none", or align first'
         )
-    lines = [] if lines is None else lines
-    keys = aggregation.in_order(fed.ask("key", round, labelled))
-    labelled = _still(labelled, keys)
-    names, told = [member.name for member in labelled], ", ".join(repr(up.node) for up in keys)
-    parties = {"keys": torch.stack([up.key for up in keys if up.key is not None]), "names": names_of(sorted(names))}
-    if fed.budget is not None:
-        return _noisy_directions(fed, round, labelled, parties)
-    whole = [node for node in fed.members if node.labelled and (among is None or node.name in {m.name for m in among})]
-    if fed.away is not None and len(labelled) == 1 < len(whole):
-        lines.append(f"class sums over node {told} alone would be bare: there are none, {_AS_THEY_WERE}")
-        return None
+    lines, whole = [] if lines is None else lines, len(labelled)
     # In this process nobody is lost, and the first line that is raised says what is wrong.
     refused: dict[str, str] | None = None if fed.away is None else {}
-    counts = fed.ask("counts", round, labelled, lambda node: fed.send(node, "keys", round, **parties), refused=refused)
-    if len(counts) < len(labelled):
+    while True:
+        keys = aggregation.in_order(fed.ask("key", round, labelled))
+        labelled = _still(labelled, keys)
+        names, told = sorted(member.name for member in labelled), ", ".join(repr(up.node) for up in keys)
+        parties = {"keys": torch.stack([up.key for up in keys if up.key is not None]), "names": names_of(names)}
+        if fed.budget is not None:
+            return _noisy_directions(fed, round, labelled, parties)
+        if len(labelled) == 1 < whole:
+            lines.append(f"class sums over node {told} alone would be bare: there are none, {_AS_THEY_WERE}")
+            return None
+        asked = partial(_with_parties, fed, round, parties)
+        counts = fed.ask("counts", round, labelled, asked, refused=refused)
+        if len(counts) == len(labelled):
+            break
         if held := [line for line in (refused or {}).values() if HELD_BACK in line]:
             lines.append(f"{'; '.join(held)}; there are no class sums, {_AS_THEY_WERE}")
             return None
         # Masks of who is lost stay in the sum, so that nothing of it is seen: begin again without it.
-        return class_directions(fed, round, _still(labelled, counts), lines)
+        labelled = _still(labelled, counts)
     rows = aggregation.merge_counts(counts)
     evidence = (rows > 0).to(torch.uint8)
     # With fewer rows than coordinates a second moment would show the plane that these few lie in; of one node, its own.
@@ -326,6 +328,10 @@ def class_directions(
         )
         return None
     return aggregation.merge_heads(sums, evidence)
+
+
+def _with_parties(fed: Federation, round: int, parties: Mapping[str, Tensor], node: Member) -> Down:
+    return fed.send(node, "keys", round, **parties)
 
 
 def _still(members: Sequence[Member], ups: Sequence[Up]) -> list[Member]:
