@@ -48,7 +48,9 @@ def test_alignment_without_messages_gives_the_maps_of_the_federation(metric, hol
         40,
         quality={m: torch.from_numpy(data.anchors.items[m].quality) for m in names},
         nodes={"a": 2, "b": 1, "c": 1},
-        **config.align.model_dump(exclude={"outliers", "precision", "robust", "decorrelate", "choose", "propagate"}),
+        **config.align.model_dump(
+            exclude={"outliers", "precision", "robust", "secure", "decorrelate", "choose", "propagate"}
+        ),
     )
     assert_close(found.frame.abs(), fed.frame.abs(), rtol=1e-3, atol=1e-4)
     for node in fed.nodes:
