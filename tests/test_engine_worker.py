@@ -158,6 +158,7 @@ def test_worker_refuses_what_is_too_large(worker, monkeypatch):
 
 def test_socket_is_private(worker, path):
     worker(lambda request: request)
+    assert call(str(path), b"there", 5) == b"there"  # the file comes first, and is closed before anybody is heard
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(RunError, match="another worker"):
         serve(lambda request: request, path)
