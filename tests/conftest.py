@@ -29,6 +29,13 @@ def file(tmp_path_factory):
     return write_tables(tmp_path_factory.mktemp("tables"), anchors=40)
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where commands are given."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def whole(file, tmp_path_factory):
     """An uninterrupted run on these tables."""

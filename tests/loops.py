@@ -2,7 +2,8 @@
 
 from isogram import federation
 from isogram.federation.link import Link, Lost
-from isogram.federation.remote import Quorum, Remote, join
+from isogram.federation.membership import Quorum
+from isogram.federation.remote import Remote, join
 from isogram.local.respond import Responder, settings_of
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tables import shuffle_anchors, write_tables
+from tables import shuffle_anchors
 from typer.testing import CliRunner
 
 from isogram.cli import app
@@ -32,14 +32,9 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return str(write_tables(tmp_path_factory.mktemp("tables"), anchors=40))
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def file(file):
+    """As it is typed."""
+    return str(file)
 
 
 def test_help_fits_a_screen_and_states_the_exit_codes():

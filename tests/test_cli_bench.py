@@ -25,14 +25,9 @@ RUN = CliRunner(env={"COLUMNS": "200"})
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return str(write_tables(tmp_path_factory.mktemp("tables"), anchors=40))
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def file(file):
+    """As it is typed."""
+    return str(file)
 
 
 BENCH = ["bench", "--data", "machines", "--anchors", "10", "--seeds", "0", "--methods", "oneshot"]

@@ -13,7 +13,7 @@ from isogram.checkpoint import round_state
 from isogram.deploy.coordinate import EVENTS, STATE, coordinate
 from isogram.deploy.worker import save
 from isogram.errors import FederationError, RunError
-from isogram.federation.remote import Quorum
+from isogram.federation.membership import Quorum
 from isogram.local.memory import node_state
 from isogram.model import SavedModel
 from isogram.tensor_file import read_tensors

@@ -9,7 +9,7 @@ from test_coordinate import DATA, Stopped, sites, state_of
 from test_remote import CONFIG, same, with_
 
 from isogram.deploy.coordinate import EVENTS, coordinate
-from isogram.federation.remote import Quorum
+from isogram.federation.membership import Quorum
 from isogram.tensor_file import read_tensors
 
 MEANS = with_(average={"head": "means"})

@@ -13,7 +13,7 @@ from isogram.checkpoint import round_state
 from isogram.deploy.coordinate import STATE, coordinate
 from isogram.engine.grid import InProcessGrid, run_in_process
 from isogram.errors import FederationError
-from isogram.federation.remote import Quorum
+from isogram.federation.membership import Quorum
 from isogram.tensor_file import read_tensors
 
 DATA = planted()

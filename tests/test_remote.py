@@ -13,7 +13,7 @@ from isogram.config import Config, ModelConfig, TrainConfig
 from isogram.envelope import Reply, Request
 from isogram.errors import FederationError
 from isogram.federation.link import Lost
-from isogram.federation.remote import Quorum
+from isogram.federation.membership import Quorum
 from isogram.local.memory import node_state
 
 DATA = planted()

@@ -12,7 +12,7 @@ from isogram.checkpoint import round_state
 from isogram.deploy.coordinate import coordinate
 from isogram.envelope import Request
 from isogram.errors import FederationError, MessageError
-from isogram.federation.remote import Quorum
+from isogram.federation.membership import Quorum
 from isogram.local.rosters import HELD_BACK, Rosters
 from isogram.local.summing import SummingNode
 from isogram.secure_sum import Collector

@@ -13,7 +13,7 @@ from isogram.egress import Oversight
 from isogram.envelope import Request
 from isogram.errors import EgressError, FederationError, MessageError
 from isogram.federation import secure_sum
-from isogram.federation.remote import Quorum
+from isogram.federation.membership import Quorum
 from isogram.local.respond import Responder, settings_of
 from isogram.messages import Ledger
 

@@ -15,7 +15,7 @@ from isogram.checkpoint import round_state
 from isogram.config_file import validated
 from isogram.deploy.coordinate import coordinate
 from isogram.errors import ConfigError
-from isogram.federation.remote import Quorum
+from isogram.federation.membership import Quorum
 from isogram.messages import Ledger
 from isogram.tensor_file import read_tensors
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from isogram.errors import DataError, StorageError
+from filelock import FileLock, Timeout
+
+from isogram.errors import DataError, RunError, StorageError
 
 _REMEDIES = {
     errno.ENOSPC: "free some space on that disk",
@@ -31,6 +33,26 @@ def writing(path: Path, remedy: str = "") -> Iterator[None]:
     except OSError as error:
         steps = [text for text in (_REMEDIES.get(error.errno or 0, "name another folder"), remedy) if text]
         raise StorageError(f"cannot write {path}: {error.strerror or error}; {', or '.join(steps)}") from error
+
+
+@contextmanager
+def alone(folder: Path, told: str) -> Iterator[None]:
+    """The folder for this process alone; a process that dies lets go of it.
+
+    Raises:
+        RunError: another one has it, in the words `told`.
+        StorageError: the lock cannot be written.
+    """
+    lock = FileLock(folder / ".lock")
+    with writing(folder):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(told) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def make_folder(path: Path) -> None:

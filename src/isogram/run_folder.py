@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from isogram.accountant import card
 from isogram.config import Config
@@ -34,7 +33,7 @@ from isogram.data import FederatedData
 from isogram.data.base import NodeData
 from isogram.doctor import Diagnosis
 from isogram.errors import RunError
-from isogram.files import temporary_files, write_atomic, writing
+from isogram.files import alone, temporary_files, write_atomic, writing
 from isogram.model.saved import MODEL_FILE
 from isogram.noise import secret_of
 
@@ -99,18 +98,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunError: another one has it.
     """
-    lock = FileLock(folder / ".lock")
-    with writing(folder):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(f"another process works in {folder}; wait for it, or use another name") from error
-    try:
+    with alone(folder, f"another process works in {folder}; wait for it, or use another name"):
         for left in (*temporary_files(folder), *temporary_files(folder / CHECKPOINTS)):
             left.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def begin(folder: Path, config: Config, data: FederatedData, diagnosis: Diagnosis) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,16 @@ def node_key(folder: Path, name: str) -> tuple[Path, Path]:
     for path, data in zip((private, public), make_node(name), strict=True):
         path.write_bytes(data)
     return private, public
+
+
+@contextmanager
+def running(it):
+    """Started, and stopped whatever happens."""
+    try:
+        it.start()
+        yield it
+    finally:
+        it.stop()
 
 
 class Loopback:

@@ -3,12 +3,14 @@
 Some minutes; not among the tests that run by default: `make test-deploy`.
 """
 
+import os
 import shutil
+import signal
 import subprocess
 
 import pytest
 from consortium import NAME, SITES, Consortium, differences
-from loopback import until
+from loopback import running, until
 
 pytestmark = pytest.mark.deploy
 
@@ -18,12 +20,8 @@ RUN = 300
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    one = Consortium(tmp_path_factory.mktemp("consortium"), min_nodes=2, rounds=2)
-    try:
-        one.start()
+    with running(Consortium(tmp_path_factory.mktemp("consortium"), min_nodes=2, rounds=2)) as one:
         yield one
-    finally:
-        one.stop()
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +110,25 @@ def test_other_settings_are_told_at_both_ends(three):
         assert "Traceback" not in three.said("south")
     finally:
         path.write_text(before)
-    assert "is stopped; go on" in three.command("stop", three.paths.server.path)
-    for word in ("status", "stop"):
-        told = three.ask(word, three.paths.server.path)
-        assert "run four is stopped (finished" in error_of(told) and told.returncode, told
+        three.ask("stop", three.paths.server.path)
+
+
+def test_a_run_is_stopped_and_said_to_be(three):
+    """A node that does not answer keeps it from its end meanwhile."""
+    (worker,) = three.under("north", "isogram.deploy.worker")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        three.command("start", three.paths.server.path, "--run", "five", "--detach")
+        assert "is stopped; go on" in three.command("stop", three.paths.server.path)
+        for word in ("status", "stop"):
+            told = three.ask(word, three.paths.server.path)
+            assert "run five is stopped (finished" in error_of(told) and told.returncode, told
+    finally:
+        os.kill(worker, signal.SIGCONT)
 
 
 def test_without_a_server_commands_say_so(three):
     three.running["server"].terminate()
     assert three.running["server"].wait(30) == 0
-    alone = three.ask("resume", three.paths.server.path, "--run", "four")
+    alone = three.ask("resume", three.paths.server.path, "--run", "five")
     assert "no server at localhost" in error_of(alone)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from consortium import CONSORTIUM, Consortium
-from loopback import until
+from loopback import running, until
 
 pytestmark = pytest.mark.deploy
 
@@ -23,12 +23,8 @@ WEST = '[[sites]]\nname = "west"\nmodality = "c"\n', '[modalities.c]\nkind = "ta
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    one = Consortium(tmp_path_factory.mktemp("consortium"), min_nodes=2, rounds=1)
-    try:
-        one.start()
+    with running(Consortium(tmp_path_factory.mktemp("consortium"), min_nodes=2, rounds=1)) as one:
         yield one
-    finally:
-        one.stop()
 
 
 def end(three, name):

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import tomlkit
-from loopback import Loopback, node_key, until
+from loopback import Loopback, node_key, running, until
 
 from isogram.engine import link
 from isogram.engine.commands import free_port, site_environment, supernode
@@ -28,12 +28,8 @@ NOTICED = 75
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory):
-    one = Loopback(tmp_path_factory.mktemp("federation"), len(SITES))
-    try:
-        one.start()
+    with running(Loopback(tmp_path_factory.mktemp("federation"), len(SITES))) as one:
         yield one
-    finally:
-        one.stop()
 
 
 def client_process(federation, name):

@@ -22,7 +22,8 @@ from isogram.config import Config
 from isogram.errors import IsogramError, RunError
 from isogram.federation import Federation
 from isogram.federation.link import Link
-from isogram.federation.remote import Away, Facts, Quorum, Remote, join
+from isogram.federation.membership import Away, Facts, Quorum
+from isogram.federation.remote import Remote, join
 from isogram.files import append_lines, keep_lines, make_folder
 from isogram.local.respond import settings_of
 from isogram.run_folder import locked, read_json, write_json

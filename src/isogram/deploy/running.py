@@ -5,15 +5,11 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from isogram.deploy.check import Server, open_server, open_site
 from isogram.deploy.keys import registered_form
-from isogram.deploy.layout import ServerFolder
 from isogram.deploy.names import parse_address
 from isogram.deploy.site import Site
 from isogram.deploy.worker import load
@@ -31,7 +27,7 @@ from isogram.engine.endings import LET_IN, NodeEnd, server_ended
 from isogram.engine.frames import MAX_SOCKET_PATH
 from isogram.engine.processes import Supervisor
 from isogram.errors import RunError
-from isogram.files import make_folder, writing
+from isogram.files import alone, make_folder
 
 Say = Callable[[str], None]
 
@@ -66,7 +62,10 @@ def run_server(path: Path, say: Say) -> None:
     host, port = parse_address(server.consortium.server.listen)
     folder, home = server.folder, server.folder.state / "engine"
     certificates = Certificates(folder.authority, folder.certificate, folder.key)
-    with _alone(folder), Supervisor(folder.state / "logs", say) as supervisor:
+    make_folder(folder.state)
+    # The port of a server that is just starting is free for seconds.
+    running = alone(folder.state, f"a server runs from {folder.path} already; stop that one first")
+    with running, Supervisor(folder.state / "logs", say) as supervisor:
         check_ports([(host, port)])
         command = superlink(host, port, certificates, folder.state / DATABASE)
         supervisor.start("server", command, environment(home), server_ended)
@@ -74,22 +73,6 @@ def run_server(path: Path, say: Say) -> None:
         _let_in(server, control_of(server), say)
         say(f"listening on {host}:{port} for {', '.join(server.public_keys)}; begin a run with `isogram deploy start`")
         supervisor.run()
-
-
-@contextmanager
-def _alone(folder: ServerFolder) -> Iterator[None]:
-    """No other server from this folder: the port of one that is just starting is free for seconds."""
-    make_folder(folder.state)
-    lock = FileLock(folder.state / ".lock")
-    with writing(folder.state):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(f"a server runs from {folder.path} already; stop that one first") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _wait_for(supervisor: Supervisor, name: str, host: str, port: int) -> None:

@@ -19,7 +19,7 @@ from isogram.deploy.running import control_of
 from isogram.engine.bundle import write_bundle
 from isogram.errors import IsogramError, RunError
 from isogram.federation.link import Link
-from isogram.federation.remote import Quorum
+from isogram.federation.membership import Quorum
 from isogram.files import make_folder
 from isogram.run_folder import read_json, write_json
 

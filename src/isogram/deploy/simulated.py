@@ -20,7 +20,7 @@ from isogram.deploy.runs import read_state
 from isogram.deploy.worker import responder
 from isogram.errors import ConfigError, FederationError, RunError
 from isogram.federation.link import Link
-from isogram.federation.remote import Quorum
+from isogram.federation.membership import Quorum
 from isogram.files import make_folder, write_atomic
 from isogram.local.respond import Responder
 from isogram.run_folder import fingerprint, read_json, write_json

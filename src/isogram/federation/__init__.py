@@ -5,13 +5,12 @@ Nodes and server exchange nothing but `messages.Up` and `messages.Down`, and eve
 
 from isogram.federation.alignment import (
     align,
-    class_directions,
     learn_classes,
     one_shot,
     read_through_frame,
     start_apart,
-    with_heads,
 )
+from isogram.federation.heads import class_directions, with_heads
 from isogram.federation.rounds import HELD_OUT_SHARE, keep_better, start_training, targets, train, train_round
 from isogram.federation.secure import Summed, secure_sum
 from isogram.federation.state import Federation, Progress, Tick, gather

@@ -14,8 +14,9 @@ from isogram.alignment import canonical_frame, continue_frame, gram, pack
 from isogram.data import FederatedData
 from isogram.errors import ConfigError, MessageError
 from isogram.federation import secure
-from isogram.federation.alignment import align, with_heads
+from isogram.federation.alignment import align
 from isogram.federation.exchange import Member
+from isogram.federation.heads import with_heads
 from isogram.federation.state import Federation, Progress, Tick
 from isogram.local import MIN_ANCHORS, stream
 from isogram.local.training import refresh_number, sketched

@@ -1,7 +1,7 @@
 """What a federation is between two steps: nodes, and what the server knows; and how it sends a node a message."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -103,6 +103,10 @@ class Federation:
     def heard(self) -> tuple[Member, ...]:
         """The nodes whose answers count."""
         return tuple(member for member in self.members if member.name not in self.left_out)
+
+    def without(self, told: Mapping[str, str]) -> "Federation":
+        """The federation that does not hear some nodes any more; told: each with a line that says why."""
+        return replace(self, left_out=self.left_out | told.keys(), refused=(*self.refused, *told.values()))
 
     @property
     def width(self) -> int:

@@ -221,7 +221,7 @@ class Responder:
         self._at |= {"stage": request.stage, "attempt": request.attempt}
         assert self._node is not None
         if self._node.rosters is None:
-            self._node.rosters = Rosters(self._at.setdefault("rosters", {}))
+            self._node.rosters = Rosters(self._at["rosters"])
         return self._node
 
     def _go_back(self, folder: Path) -> None:
@@ -231,11 +231,11 @@ class Responder:
         # A later stage is that of a node that was killed after it had gone back.
         if self._at["stage"] < last["stage"]:
             raise MessageError(f"node {self.name!r} has lost {BEFORE!r} of its state; it waits for the next run")
-        self._at |= {"released": last["released"], "rosters": last.get("rosters", {})}
+        self._at |= {"released": last["released"], "rosters": last["rosters"]}
 
     def _load(self, run: str, path: Path | None) -> None:
         self._node = self._make(run)
-        self._at = {"run": run, "stage": 0, "attempt": 0, "done": 0, "sha": "", "released": {}}
+        self._at = {"run": run, "stage": 0, "attempt": 0, "done": 0, "sha": "", "released": {}, "rosters": {}}
         self._reply = b""
         if path is not None and path.exists():
             state, self._at = read_tensors(path)
