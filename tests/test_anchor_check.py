@@ -72,6 +72,27 @@ def test_items_that_cannot_be_read_are_all_named(folder):
     assert report["diagnosis"]["pairs"], "of the others all is said"
 
 
+def test_items_that_cannot_be_read_are_left_out_and_named_on_request(folder):
+    rows = read_rows(folder / "anchors.csv")
+    (folder / rows[3]["photo"]).write_bytes(b"no picture")
+    done = anchors("check", folder, "--skip-bad")
+    assert done.exit_code == 0 and "this set can be used" in done.stdout and "column 'photo'" not in done.stdout
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
+    assert "line 5, column 'photo'" in said
+    settings = folder.parent / "a.toml"
+    settings.write_text(f'data = "silos"\n[silos]\nanchors = "{folder}"\nskip_bad = true\n')
+    nodes = "".join(f'[[silos.nodes]]\nname = "{m}"\nmodality = "{m}"\ndata = "x"\n' for m in ("photo", "call", "lab"))
+    kinds = "".join(
+        f'[silos.modalities.{m}]\nkind = "{k}"\n' for m, k in (("photo", "image"), ("call", "audio"), ("lab", "table"))
+    )
+    settings.write_text(settings.read_text() + nodes + kinds)
+    assert anchors("check", folder, settings).exit_code == 0, "as the settings say"
+    for row in rows:
+        (folder / row["photo"]).write_bytes(b"no picture")
+    done = anchors("check", folder, "--skip-bad")
+    assert done.exit_code == 2 and "column 'photo'" in done.output, "nothing of the modality is left"
+
+
 def test_the_same_picture_and_nearly_the_same_are_told_apart(folder):
     rows = read_rows(folder / "anchors.csv")
     shutil.copy(folder / rows[0]["photo"], folder / rows[1]["photo"])

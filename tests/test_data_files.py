@@ -231,7 +231,7 @@ BAD = {
     ),
     "no UTF-8": (
         lambda path: (path.parent / "lab.csv").write_bytes(b"id,\xf6\n"),
-        ["lab.csv as UTF-8 text", "save it"],
+        ["lab.csv, line 1: byte 0xf6 is not UTF-8", "save it"],
     ),
     "one row at two nodes": (copied("north.csv", 4, "south.csv"), ["north.csv, line 4 (private) =", "private to one"]),
     "a test row without a class": (

@@ -145,13 +145,34 @@ def test_parquet_whose_text_is_not_utf8_is_told_by_row_and_column(repeats, tmp_p
     parquet.write_table(pa.table({"id": range(1510), "text": column}), path, use_dictionary=repeats)
     problems = Problems()
     assert not read_table(path, problems)
-    assert problems == [f"{path}, row 1501, column 'text': byte 0xe9 is not UTF-8; write it anew in UTF-8"]
+    assert problems == [f"{path}: row 1501, column 'text': byte 0xe9 is not UTF-8; write it anew in UTF-8"]
     text = {name: pa.array(["x"]) for name in ("id", "where", "path", "label")} | {"text": not_utf8(b"\xff")}
     numbers = {"coordinates": pa.array([[0.0]], pa.list_(pa.float32(), 1)), "hubness": np.zeros(1, np.float32)}
     table = pa.table(text | numbers).replace_schema_metadata({b"isogram": "{}"})
     parquet.write_table(table, tmp_path / "bank", use_dictionary=repeats)
     with pytest.raises(DataError, match=r"bank, row 1, column 'text': byte 0xff is not UTF-8; write it anew in UTF-8$"):
         bank_file.read(tmp_path / "bank")
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_rows_of_parquet_that_are_not_utf8_are_left_out_each_by_itself(repeats, tmp_path):
+    n = 3000  # several parts of a file, read apart
+    cells = {"a": {5: b"\xff", 1030: b"\xfe"}, "b": {5: b"\xfd", 2999: b"caf\xe9"}}
+    columns = {name: not_utf8(*[bad.get(i, b"well") for i in range(n)]) for name, bad in cells.items()}
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"id": range(n)} | columns), path, use_dictionary=repeats)
+    problems = Problems()
+    table = read_table(path, problems, skip=True)
+    kept = [i for i in range(n) if i not in (5, 1030, 2999)]
+    assert not problems and table.column("id") == [str(i) for i in kept] and set(table.column("b")) == {"well"}
+    assert table.starts.tolist() == [i + 1 for i in kept] and table.where(5) == f"{path}, row 7"
+    assert table.bad == tuple(
+        f"{path}, row {row}, column {name!r}: byte 0x{byte:02x} is not UTF-8; write it anew in UTF-8, or drop the row"
+        for row, name, byte in ((6, "a", 0xFF), (1031, "a", 0xFE), (3000, "b", 0xE9))
+    )
+    assert not read_table(path, problems) and len(problems) == 1
+    parquet.write_table(pa.table({"a": not_utf8(b"\xff")}), path)
+    assert not read_table(path, problems, skip=True) and "row 1, column 'a': byte 0xff" in problems[1]
 
 
 def test_parquet_whose_names_are_not_utf8_is_told(tmp_path):

@@ -195,22 +195,54 @@ def test_a_kind_of_files_on_a_column_of_texts_is_one_problem_that_shows_none_of_
         assert not found.bad and "private" not in said
 
 
-def test_ids_that_stand_twice_are_told_with_their_rows(tmp_path):
-    table(tmp_path / "t.csv", [["id", "note"], *([f"i{n % 8}", f"note\n{n}"] for n in range(10)), *[["k", "x"]] * 7])
-    said = "t.csv: ids that stand twice: 'i0' (lines 2, 18), 'i1' (lines 4, 20), 'k' (lines 22, 23, 24, 25, 26"
-    assert f"{said} and 2 more); an id names" in read(tmp_path / "t.csv", "text", id="id", column="note")[1][0]
+def test_of_rows_with_one_id_the_first_stays_and_the_others_are_told(tmp_path):
+    rows = [(f"i{n % 8}", f"note\n{n}", f"C{n}", f"g{n}") for n in range(10)]
+    table(tmp_path / "t.csv", [["id", "note", "label", "group"], *rows])
+    settings = {"id": "id", "column": "note", "label": "label", "group": "group"}
+    found = good(tmp_path / "t.csv", "text", **settings)
+    assert found.ids == [f"i{n}" for n in range(8)] and [item.text for item in found.items] == [r[1] for r in rows[:8]]
+    assert found.labels == [f"C{n}" for n in range(8)] and found.groups == [f"g{n}" for n in range(8)]
+    assert found.names == [(f"i{n}",) for n in range(8)] and len(found) == 10
+    remedy = "an id names one row; rows of one patient share a `group`"
+    where = f"{tmp_path / 't.csv'}, line"
+    assert found.bad == [
+        f"{where} 18: its id 'i0' is that of an earlier row (line 2); {remedy}",
+        f"{where} 20: its id 'i1' is that of an earlier row (line 4); {remedy}",
+    ]
     files(tmp_path, "1.png", "2.png")
     table(tmp_path / "p.csv", [["id", "p"], ["a", "1.png"], ["b", "1.png"], ["a", "2.png"]])
-    assert "p.csv: ids that stand twice: 'a' (lines 2, 4); an id" in read(tmp_path / "p.csv", "image", id="id")[1][0]
+    found = good(tmp_path / "p.csv", "image", id="id")
+    assert [item.path.name for item in found.items] == ["1.png", "1.png"]
+    assert [f"its id 'a' is that of an earlier row (line 2); {remedy}" in line for line in found.bad] == [True]
+
+
+def test_no_row_decides_whether_another_one_is_used_under_differential_privacy(tmp_path):
+    table(tmp_path / "t.csv", [["id", "note"], ["a", "x"], ["b", "y"], ["a", "z"]])
+    node = SiloNode(name="shop", modality="text", data=tmp_path / "t.csv", id="id")
+    problems = Problems()
+    read_manifest(node, ModalityConfig(kind="text"), problems, private=True)
+    assert len(problems) == 1 and problems[0].startswith(f"ids that stand twice: {tmp_path / 't.csv'}, line 4")
+
+
+def test_records_of_a_fasta_that_are_not_utf_8_are_told_and_the_others_stay(tmp_path):
+    path = tmp_path / "x.fa"
+    path.write_bytes(b">a caf\xe9 of no matter\nAC\n>b\nA\nC\xffG\n>\xe9c\nGT\n>d\nTT\n>a\nCC\n")
+    found = good(path, "sequence")
+    assert found.ids == ["a", "d"] and [item.text for item in found.items] == ["AC", "TT"]
+    assert [line.partition(";")[0] for line in found.bad] == [
+        f"{path}, line 3: in this record byte 0xff is not UTF-8",
+        f"{path}, line 6: in this record byte 0xe9 is not UTF-8",
+        f"{path}, line 10: its id 'a' is that of an earlier row (line 1)",
+    ]
 
 
 def test_of_private_values_a_message_shows_the_beginning_alone(tmp_path):
     long = "a very long and private history of what ails somebody whom you know"
     table(tmp_path / "t.csv", [["id", "a"], [long, long], [long, "1"], ["q", "2\n3"]])
-    found, problems = read(tmp_path / "t.csv", "table")
+    found, _ = read(tmp_path / "t.csv", "table")
     assert f"'a': {long[:39]}…;" in found.bad[0] and "'a': 2\\n3;" in found.bad[1], "and no line breaks"
-    _, problems = read(tmp_path / "t.csv", "text", id="id", column="a")
-    assert f"ids that stand twice: '{long[:39]}…' (lines 2, 3); an id" in problems[0]
+    found, _ = read(tmp_path / "t.csv", "text", id="id", column="a")
+    assert f"its id '{long[:39]}…' is that of an earlier row (line 2); an id" in found.bad[0]
     table(tmp_path / "p.csv", [["p"], ["1.png"], [f"{long}.png"]])
     found, _ = read(tmp_path / "p.csv", "image")
     assert f"no file '{long[:39]}…'; paths count" in found.bad[1]
@@ -295,16 +327,13 @@ def wrong(name, content, kind, words, **settings):
         wrong("d", ["1.csv"], "table", "items of kind table are no files; name a table of numbers"),
         wrong("1.png", "x", "image", "is no folder or table; name the folder that holds it, or a table of paths"),
         wrong("1.xlsx", "x", "table", "is no folder or table; name a CSV, TSV or Parquet"),
-        wrong("t.csv", "id,note\n1,a\n1,b\n", "text", "ids that stand twice: '1' (lines 2, 3); an id names", id="id"),
         wrong("t.csv", "n,m\n1,x\n2,y\n3,z\n4,w\n", "table", "columns that only count the lines: n; name them as id"),
         wrong("t.csv", "n,m\na,x\n", "table", "no column of numbers; encode them"),
         wrong("t.csv", "note\n\n", "text", "holds no rows"),
         wrong("t.csv", b"note\nna\xefve\n", "text", "line 2: byte 0xef is not UTF-8"),
         wrong("x.fa", "ACGT\n", "sequence", "line 1: 'ACGT' before the first record"),
-        wrong("x.fa", ">a\nAC\n>a\nGT\n", "sequence", "ids that stand twice: 'a' (lines 1, 3)"),
         wrong("x.fa", ">a\nAC\n", "text", "is FASTA, which holds sequences, not kind text"),
         wrong("x.fa", ">a\nAC\n", "sequence", "has no columns; leave label out", label="organism"),
-        wrong("x.fa", b">a\nAC\n\xff\n", "sequence", "save it as FASTA in UTF-8"),
         wrong("x.fa", "\n", "sequence", "holds no items"),
     ],
 )

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from silos import config, edit, load, problems, table
 
+from isogram.config_file import read_config
 from isogram.data.base import UNLABELLED
+from isogram.data.silos.check import check_config
 
 
 @pytest.fixture
@@ -34,6 +36,19 @@ def test_what_cannot_be_read_is_an_error_or_left_out_and_counted(path):
     data = load(path, "silos.skip_bad=true", "silos.held_out=0")
     assert len(data.anchors) == 24 and len(data.anchors.items["photo"].index) == 23
     assert data.notes[0].startswith("anchors: 1 of 24 photo left out: ")
+
+
+def test_of_rows_with_one_id_the_later_are_an_error_or_left_out_and_counted(path):
+    edit(path, "texts.csv", lambda rows: [*rows, [rows[3][0], "another text of this id", *rows[3][2:]]])
+    (said,) = problems(path)
+    assert "its id 't2' is that of an earlier row (line 4)" in said and said.endswith("leaves such rows out")
+    data = load(path, "silos.skip_bad=true")
+    assert len(data.nodes[1].tokens) == 40 and data.notes[0].startswith("desk: 1 of 41 rows left out: ")
+    (said,) = problems(path, *PRIVATE, "silos.skip_bad=true")
+    assert said.startswith("ids that stand twice: ") and "skip_bad" not in said
+    configuration = read_config(path, [*PRIVATE, "silos.skip_bad=true"])
+    found = check_config(configuration, None, lambda *_: None)
+    assert any("ids that stand twice" in line for one in found for line in one.problems)
 
 
 def test_long_lists_of_bad_rows_are_cut(path):
@@ -162,7 +177,7 @@ BAD = {
         ["no file or folder", "fotos; did you mean ", "/photos?"],
     ),
     "no UTF-8": (lambda p: (p.parent / "texts.csv").write_bytes(b"id,text\n1,\xe9\n"), ["line 2: byte 0xe9"]),
-    "ids twice": (lambda p: edit(p, "texts.csv", lambda r: [*r, ["t3", "new", "red", ""]]), ["stand twice: 't3'"]),
+    "ids twice": (lambda p: edit(p, "texts.csv", lambda r: [*r, ["t3", "new", "red", ""]]), ["id 't3' is that of an"]),
     "an entry twice": (
         lambda p: p.write_text(p.read_text() + '[[silos.nodes]]\nname = "shop"\nmodality = "photo"\ndata = "x"\n'),
         ["silos.nodes stand twice: 'shop' with 'photo'; give each site"],

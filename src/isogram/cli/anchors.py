@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isogram.cli.options import Json, Quiet, consoles, explained, print_json, read_settings, say
+from isogram.cli.options import Json, Quiet, SkipBad, consoles, explained, few_lines, print_json, read_settings, say
 from isogram.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def check(
     config: Annotated[
         Path | None, typer.Argument(metavar="[CONFIG]", help="Settings that say how modalities are read and encoded.")
     ] = None,
+    skip_bad: SkipBad = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -34,8 +35,12 @@ def check(
         console, progress = consoles(quiet, as_json)
         settings = None if config is None else read_settings(config, None, None)
         with Parts(progress) as parts:
-            report = check_anchor_set(folder, settings, parts.tell)
+            skip_bad = skip_bad or (settings is not None and settings.silos.skip_bad)
+            report = check_anchor_set(folder, settings, parts.tell, skip_bad=skip_bad)
         _print(report, console)
+        for one in report.held:
+            for line in few_lines([line for line in one.unreadable if line not in report.errors], "left out"):
+                say(f"left out: {line}", err=True)
         if as_json:
             print_json(report.to_json())
         if report.errors:

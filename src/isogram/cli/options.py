@@ -35,6 +35,15 @@ AskFirst = Annotated[bool, typer.Option("--ask", help="Ask before a node sends a
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out items that cannot be read, and count them.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last complete round.")]
 
+SHOWN = 20
+"""Lines of one sort, such as problems of a node, that are printed; with --json all are."""
+
+
+def few_lines(lines: Sequence[str], what: str) -> list[str]:
+    """The first of some lines, and how many more there are of them."""
+    more = [f"{len(lines) - SHOWN} more {what}: --json prints all"] if len(lines) > SHOWN else []
+    return [*lines[:SHOWN], *more]
+
 
 @contextmanager
 def explained(interrupted: str = "interrupted") -> Iterator[None]:

@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isogram.cli.options import Json, Quiet, SkipBad, consoles, explained, print_json, read_settings, say
+from isogram.cli.options import (
+    SHOWN,
+    Json,
+    Quiet,
+    SkipBad,
+    consoles,
+    explained,
+    few_lines,
+    print_json,
+    read_settings,
+    say,
+)
 from isogram.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from isogram.data.silos.check import Checked
-
-_SHOWN = 20
-"""Problems of a node, and its labels, that are printed; with --json all are."""
 
 
 def check(
@@ -58,11 +66,11 @@ def check(
         for checked in found:
             for line in _told(checked):
                 console.print(line, highlight=False, soft_wrap=True)
-            for line in _few(checked.left_out, "left out"):
+            for line in few_lines(checked.left_out, "left out"):
                 say(f"left out: {line}", err=True)
         if as_json:
             print_json([checked.to_json() for checked in found])
-        problems = [line for checked in found for line in _few(checked.problems, "problems")]
+        problems = [line for checked in found for line in few_lines(checked.problems, "problems")]
         if problems:
             raise DataError(*problems)
 
@@ -80,8 +88,8 @@ def _told(checked: Checked) -> Iterator[str]:
         yield f"  example   {where}: {what}"
     if checked.labels is not None:
         told = [f"{excerpt(label) or 'none'} {count:,}" for label, count in checked.labels.items()]
-        more = f" and {len(told) - _SHOWN:,} more" if len(told) > _SHOWN else ""
-        yield "  labels    " + ", ".join(told[:_SHOWN]) + more
+        more = f" and {len(told) - SHOWN:,} more" if len(told) > SHOWN else ""
+        yield "  labels    " + ", ".join(told[:SHOWN]) + more
     if checked.groups is not None:
         yield f"  groups    {checked.groups[0]:,}, the largest of {checked.groups[1]:,} rows"
     if checked.anchors is not None:
@@ -93,8 +101,3 @@ def _told(checked: Checked) -> Iterator[str]:
     for note in checked.notes:
         yield f"  note      {note}"
     yield f"  problems  {len(checked.problems) or 'none'}"
-
-
-def _few(lines: tuple[str, ...], what: str) -> list[str]:
-    more = [f"{len(lines) - _SHOWN} more {what}: --json prints all"] if len(lines) > _SHOWN else []
-    return [*lines[:_SHOWN], *more]

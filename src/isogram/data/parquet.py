@@ -52,11 +52,16 @@ class Bounded:
         self._remedy, self._about, self._file = remedy, about, file
         self._bound = max(UNPACKED, MOST_TIMES * path.stat().st_size)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+    def batches(self, columns: Sequence[str], broken: dict[int, str] | None = None) -> Iterator[Any]:
         """Some columns, as record batches; text is of type string.
 
+        Args:
+            columns: names of the outermost.
+            broken: gets rows with text that is not UTF-8, from 1, and what of it is not, in words; they are left out.
+
         Raises:
-            DataError: they unpack to more than is read, by what the file says of them or indeed; or text is not UTF-8.
+            DataError: they unpack to more than is read, by what the file says of them or indeed; or text is not UTF-8,
+                without `broken`.
         """
         pa, _ = arrow()
         self._check(self._claimed(columns))
@@ -65,10 +70,17 @@ class Bounded:
             seen += _ROW * len(batch) + sum(map(_unpacked, batch.columns))
             self._check(seen)
             plain = [one.dictionary_decode() if pa.types.is_dictionary(one.type) else one for one in batch.columns]
+            made = pa.RecordBatch.from_arrays(plain, names=batch.schema.names)
+            wrong: dict[int, str] = {}
             for name, column in zip(batch.schema.names, plain, strict=True):
-                self._check_text(name, column, rows)
+                wrong = self._not_text(name, column, rows) | wrong
+            if wrong and broken is None:
+                raise DataError(f"{self.path}, {wrong[min(wrong)]}; write it anew in UTF-8")
+            if wrong and broken is not None:
+                broken |= dict(sorted(wrong.items()))
+                made = made.filter(pa.array([row not in wrong for row in range(rows + 1, rows + len(batch) + 1)]))
             rows += len(batch)
-            yield pa.RecordBatch.from_arrays(plain, names=batch.schema.names)
+            yield made
 
     def _claimed(self, columns: Sequence[str]) -> int:
         """Bytes that some columns unpack to at least, by what the file says of itself."""
@@ -80,20 +92,22 @@ class Bounded:
         cells = sum(width * part.num_values for width, part in parts)
         return max(_ROW * self.rows + cells, sum(part.total_uncompressed_size for _, part in parts))
 
-    def _check_text(self, name: str, column: Any, before: int) -> None:
-        """Refuses text that is not UTF-8, which Arrow reads as it is; before: rows above this part of the column."""
+    def _not_text(self, name: str, column: Any, before: int) -> dict[int, str]:
+        """Rows whose text is not UTF-8, which Arrow reads as it is; before: rows above this part of the column."""
         pa, _ = arrow()
         try:
             column.validate(full=_is_string(column.type))
         except pa.ArrowInvalid:
+            found = {}
             for row, cell in enumerate(column, before + 1):
                 try:
                     cell.as_py()
                 except UnicodeDecodeError as error:
-                    where = f"{self.path}, row {row}, column {name!r}"
-                    what = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
-                    raise DataError(f"{where}: {what}; write it anew in UTF-8") from error
-            raise
+                    found[row] = f"row {row}, column {name!r}: byte 0x{error.object[error.start]:02x} is not UTF-8"
+            if not found:
+                raise
+            return found
+        return {}
 
     def _check(self, size: float) -> None:
         if size > self._bound:

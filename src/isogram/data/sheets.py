@@ -23,6 +23,9 @@ TOKENS = 8
 ID = "id"
 _SHOWN, _LETTERS = 5, 40
 
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""What stands for a byte that is not UTF-8 where text is read with Python's surrogateescape."""
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -94,7 +97,9 @@ def read_sheet(path: Path, label: str, problems: Problems) -> Sheet:
     except FileNotFoundError:
         problems.append(f"no file {path}; correct its path, which counts from the configuration file's folder")
     except UnicodeDecodeError as error:
-        problems.append(f"cannot read {path} as UTF-8 text ({error.reason}); save it as a CSV file in UTF-8")
+        line = error.object[: error.start].count(b"\n") + 1
+        wrong = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+        problems.append(f"{path}, line {line}: {wrong}; save it as a CSV file in UTF-8")
     except OSError as error:
         problems.append(f"cannot read {path}: {error.strerror}; name a CSV file")
     except csv.Error as error:
@@ -156,6 +161,12 @@ def read_sheet(path: Path, label: str, problems: Problems) -> Sheet:
     index = [name for name, counted in zip(frame.columns, np.atleast_1d(lines_counted), strict=False) if counted]
     problems.some(f"{path}: columns that only count the lines:", index, "leave them out: an index is no feature")
     return nothing if len(problems) > before else Sheet(path, values, tuple(frame), ids, labels, header, tuple(lines))
+
+
+def not_utf8(text: str) -> str:
+    """Of text read with surrogateescape its first byte that is not UTF-8, in words; "" if all are."""
+    found = None if text.isascii() else _ESCAPED.search(text)
+    return f"byte 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8" if found else ""
 
 
 def few(names: Iterable[str]) -> str:

@@ -73,7 +73,11 @@ class AnchorReport:
 
 
 def check_anchor_set(
-    folder: Path, config: Config | None = None, told: Told = lambda part, done, total: None
+    folder: Path,
+    config: Config | None = None,
+    told: Told = lambda part, done, total: None,
+    *,
+    skip_bad: bool = False,
 ) -> AnchorReport:
     """All checks of an anchor set's folder.
 
@@ -81,6 +85,8 @@ def check_anchor_set(
         folder: of the set.
         config: with `silos`, which say how each modality is read; without, kinds are guessed and encoders built in.
         told: is called as items are encoded.
+        skip_bad: items that cannot be read are no errors, if others of their modality can, as in a run with
+            `silos.skip_bad`; they are in `AnchorReport.held`.
 
     Raises:
         DataError: the folder cannot be read as an anchor set.
@@ -116,10 +122,11 @@ def check_anchor_set(
                 told=lambda done, of, name=name: told(f"anchors, {name}", done, of),  # type: ignore[misc]
             )
             bad = encoded[name].bad
+            errors += () if skip_bad else bad
         except DataError as error:
             bad = error.problems
+            errors += bad
         held.append(_held(table, name, one, bad))
-        errors += bad
     data = _public(table, encoded, modalities, folder)
     diagnosis = None if data is None else examine(data, settings)
     if diagnosis is not None:

@@ -85,7 +85,7 @@ def check_config(config: Config, node: str | None, told: Told) -> list[Checked]:
         own = configs.get(one.modality, chosen)
         borrowed = bool(own.columns) and not chosen.columns
         try:
-            checked, manifests[name], sources[name] = _read(name, one, own, told, declared(silos), borrowed)
+            checked, manifests[name], sources[name] = _read(name, one, own, told, declared(silos), borrowed, private)
         except ConfigError as error:  # of its kind: other nodes may have another
             checked = Checked(name, one.modality, own.kind, own.encoder, str(one.data), problems=error.problems)
         items = public.get(one.modality)
@@ -143,6 +143,7 @@ def _read(
     told: Told,
     classes: tuple[str, ...] = (),
     borrowed: bool = False,
+    private: bool = False,
 ) -> tuple[Checked, Manifest, Source]:
     """One node, its labels among the classes, if there are any; what it holds, and its rows that can be read.
 
@@ -151,7 +152,7 @@ def _read(
     kind, problems = kind_of(config), Problems(each=True)
     found = Checked(name, node.modality, kind.name, config.encoder, str(node.data))
     try:
-        manifest = read_manifest(node, config, problems)
+        manifest = read_manifest(node, config, problems, private=private)
     except IsogramError as error:
         return replace(found, problems=error.problems), Manifest(), Source(kind.name, [], [], [], node.name)
     alike, config = not config.columns, with_columns(config, manifest.items)

@@ -45,7 +45,7 @@ def look_at(silos: SilosConfig, *, private: bool = False, elsewhere: Sequence[st
     configs, table = modality_configs(silos, problems, elsewhere or ())
     nodes = node_names(silos.nodes)
     manifests = {
-        name: read_manifest(node, configs[node.modality], problems)
+        name: read_manifest(node, configs[node.modality], problems, private=private)
         for name, node in nodes.items()
         if node.modality in configs
     }

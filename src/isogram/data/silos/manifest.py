@@ -2,9 +2,11 @@
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path, PurePosixPath
 
 from isogram.config import ModalityConfig, SiloNode
@@ -12,17 +14,19 @@ from isogram.data.modalities import kind_of
 from isogram.data.modalities.base import Item, Kind
 from isogram.data.modalities.fasta import SUFFIXES as FASTA
 from isogram.data.modalities.fasta import read_records
-from isogram.data.sheets import Problems, excerpt, few, nearest
+from isogram.data.sheets import Problems, excerpt, few, nearest, not_utf8
 from isogram.data.silos.cells import WRITTEN, are_paths, composed, items_of, numbers_of, rows_of
-from isogram.data.silos.tables import PARQUET, TextTable, is_table, number, read_table
+from isogram.data.silos.tables import TextTable, is_table, number, read_table
+
+_ID = "an id names one row; rows of one patient share a `group`"
 
 FOLDER = "folder"
 """What `label` and `group` are called where subfolders say them."""
 
 _LOOKED_AT = 200
 
-_PLACES = 5
-"""Rows that are named of those with one id."""
+_PLACE = re.compile(r"\w+ \d+")
+"""Of a row, such as "line 7"."""
 
 
 @dataclass
@@ -53,7 +57,12 @@ class Manifest:
 
 
 def read_manifest(
-    node: SiloNode, config: ModalityConfig, problems: Problems, table: TextTable | None = None
+    node: SiloNode,
+    config: ModalityConfig,
+    problems: Problems,
+    table: TextTable | None = None,
+    *,
+    private: bool = False,
 ) -> Manifest:
     """The items of a node; an empty list if what is wrong with all of them was noted.
 
@@ -62,6 +71,8 @@ def read_manifest(
         config: of its modality; for tables with `columns`, all numbers but for id, label and group if that is empty.
         problems: what is wrong with the whole, such as an absent column. Single rows that cannot be items are `bad`.
         table: the node's, if it has been read already, with `skip`.
+        private: no row may decide whether another is used (differential privacy), so an id that stands twice is a
+            problem of the whole; else rows after the first that has it are `bad`.
 
     Raises:
         ConfigError: there is no such kind; or a library is missing that the kind or Parquet needs.
@@ -76,30 +87,32 @@ def read_manifest(
         )
         return Manifest()
     if found.named:
-        problems.some(
-            f"{node.data}: ids that stand twice:",
-            _again(found, node.data),
-            "an id names one row; rows of one patient share a `group`",
-        )
+        twice = _keep_first(found, node.data)
+        if private:
+            problems.some("ids that stand twice:", twice, _ID)
+        else:
+            found.bad += [f"{line}; {_ID}" for line in twice]
     if not found.items and not found.bad and len(problems) == before:
         problems.append(f"node {node.name!r}: {node.data} holds no items; fill it in")
     return found
 
 
-def _again(found: Manifest, path: Path) -> list[str]:
-    """Ids that several rows have, and the first of these: "'i0' (lines 2, 9)"."""
-    rows: dict[str, list[str]] = {name: [] for name, times in Counter(found.ids).items() if times > 1}
-    for name, item in zip(found.ids, found.items, strict=True) if rows else ():
-        if name in rows:
-            rows[name].append(item.where.rpartition(f"{path}, ")[2])
-    unit = "rows" if path.suffix.lower() in PARQUET else "lines"
-    return [f"{excerpt(name)!r} ({unit} {_numbers(places)})" for name, places in rows.items()]
-
-
-def _numbers(places: Sequence[str]) -> str:
-    """The first of some places such as "line 7"."""
-    more = f" and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
-    return ", ".join("".join(filter(str.isdecimal, place)) for place in places[:_PLACES]) + more
+def _keep_first(found: Manifest, path: Path) -> list[str]:
+    """Takes rows out whose id an earlier one has; a line for each of them."""
+    first: dict[str, int] = {}
+    twice = {row: before for row, name in enumerate(found.ids) if (before := first.setdefault(name, row)) != row}
+    if not twice:
+        return []
+    lines = []
+    for row, before in twice.items():
+        place = _PLACE.match(found.items[before].where.rpartition(f"{path}, ")[2])
+        where = f" ({place[0]})" if place else ""
+        lines.append(f"{found.items[row].where}: its id {excerpt(found.ids[row])!r} is that of an earlier row{where}")
+    keep = [row not in twice for row in range(len(found.ids))]
+    found.items, found.ids = list(compress(found.items, keep)), list(compress(found.ids, keep))
+    found.groups, found.names = list(compress(found.groups, keep)), list(compress(found.names, keep))
+    found.labels = None if found.labels is None else list(compress(found.labels, keep))
+    return lines
 
 
 def one_group(manifest: Manifest) -> str:
@@ -229,20 +242,19 @@ def _of_fasta(node: SiloNode, kind: Kind, problems: Problems) -> Manifest:
         )
     if len(problems) > before:
         return found
-    at = 0
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for at, name, letters in read_records(file):
-                if name is None:
-                    problems.append(f"{path}, line {at}: {letters[:20]!r} before the first record; it begins with >")
-                    return found
-                if letters:
-                    found.items.append(Item(f"{path}, line {at}", text=letters))
-                    found.ids.append(name)
-                else:
-                    found.bad.append(f"{path}, line {at}: record {name!r} is empty; fill it in or drop it")
-    except UnicodeDecodeError:
-        problems.append(f"{path}: no text after line {at}; save it as FASTA in UTF-8")
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for at, name, letters in read_records(file):
+            where = f"{path}, line {at}"
+            if name is None:
+                problems.append(f"{where}: {letters[:20]!r} before the first record; it begins with >")
+                return found
+            if broken := not_utf8(name) or not_utf8(letters):
+                found.bad.append(f"{where}: in this record {broken}; save it as FASTA in UTF-8, or drop it")
+            elif letters:
+                found.items.append(Item(where, text=letters))
+                found.ids.append(name)
+            else:
+                found.bad.append(f"{where}: record {name!r} is empty; fill it in or drop it")
     found.groups, found.names = [""] * len(found.items), [(name,) for name in found.ids]
     return found
 

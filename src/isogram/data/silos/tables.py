@@ -2,7 +2,6 @@
 
 import csv
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from isogram.data.base import IntArray
 from isogram.data.parquet import arrow, bounded
-from isogram.data.sheets import Problems, meant
+from isogram.data.sheets import Problems, meant, not_utf8
 from isogram.errors import DataError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -27,13 +26,10 @@ SUFFIXES = PARQUET | SEPARATORS.keys()
 _CHUNK = 512
 """Rows that are lists at a time: of many more, the garbage collector takes as long as the reading."""
 
-_ESCAPED = re.compile("[\udc80-\udcff]")
-"""What stands for a byte that is not UTF-8 where text is read with Python's surrogateescape."""
-
 _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 """How files of UTF-16 begin there."""
 
-_SAVE = "save it as CSV in UTF-8"
+_SAVE, _ANEW = "save it as CSV in UTF-8", "write it anew in UTF-8"
 
 _LONGEST_CELL = 1 << 26
 """Characters: a chromosome's arm fits; Python's own bound of 131,072 does not even hold a long report."""
@@ -114,7 +110,7 @@ def read_table(path: Path, problems: Problems, *, skip: bool = False) -> TextTab
     Args:
         path: of the file.
         problems: get what is wrong.
-        skip: rows of a CSV that are not UTF-8 are left out, see `TextTable.bad`, unless no other has any; else they are
+        skip: rows that are not UTF-8 are left out, see `TextTable.bad`, unless no other has any; else they are
             problems.
 
     Raises:
@@ -129,9 +125,10 @@ def read_table(path: Path, problems: Problems, *, skip: bool = False) -> TextTab
             problems.append(f"{path} is a device or pipe; save a table, and name that")
             return nothing
         path.open("rb").close()
-        table = (
-            _read_parquet(path, problems) if suffix in PARQUET else _read_csv(path, SEPARATORS[suffix], problems, skip)
-        )
+        if suffix in PARQUET:
+            table = _read_parquet(path, problems, skip)
+        else:
+            table = _read_csv(path, SEPARATORS[suffix], problems, skip)
     except FileNotFoundError:
         problems.append(f"no file {path}; correct its path")
     except OSError as error:
@@ -249,8 +246,8 @@ def _lines(file: TextIO, broken: list[str]) -> Iterator[str]:
             raise _Utf16Error
         if "\0" in line:
             raise _NulError(number)
-        if not line.isascii() and (found := _ESCAPED.search(line)):
-            broken.append(f"line {number}: byte 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8")
+        if wrong := not_utf8(line):
+            broken.append(f"line {number}: {wrong}")
         yield line
 
 
@@ -264,8 +261,9 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _read_parquet(path: Path, problems: Problems) -> TextTable:
+def _read_parquet(path: Path, problems: Problems, skip: bool) -> TextTable:
     pa, _ = arrow()
+    broken: dict[int, str] = {}
     try:
         with bounded(path, "save it as several tables") as file:
             schema = file.schema
@@ -283,7 +281,7 @@ def _read_parquet(path: Path, problems: Problems) -> TextTable:
                 typed = [f"{name!r} holds {kind}" for name, kind in unread.items()]
                 problems.some(f"{path}: no column of text or numbers:", typed, "save text, numbers or paths")
                 return TextTable(path)
-            for batch in file.batches(names):
+            for batch in file.batches(names, broken):
                 for name, column in zip(names, batch.columns, strict=True):
                     cells = column.cast(pa.string()).to_pylist()
                     if pa.types.is_floating(column.type):
@@ -296,8 +294,13 @@ def _read_parquet(path: Path, problems: Problems) -> TextTable:
     except pa.ArrowException as error:
         problems.append(f"cannot read {path} as Parquet: {str(error).splitlines()[0]}; write it anew")
         return TextTable(path)
+    if broken and not (skip and len(broken) < count):
+        problems.some(f"{path}:", list(broken.values()), _ANEW)
+        return TextTable(path)
     cells = {name: _joined(chunks.pop(name)) for name in tuple(chunks)}
-    return TextTable(path, tuple(cells), cells, np.arange(1, count + 1), unread)
+    starts = np.setdiff1d(np.arange(1, count + 1), list(broken))
+    left = tuple(f"{path}, {one}; {_ANEW}, or drop the row" for one in broken.values())
+    return TextTable(path, tuple(cells), cells, starts, unread, left)
 
 
 def _float(cell: str | None, value: float | None) -> str:
