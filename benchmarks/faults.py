@@ -190,6 +190,7 @@ def run(repeat: int = 10, only: str = "") -> None:
     with tempfile.TemporaryDirectory(prefix="isogram-faults-") as folder:
         three = Harmed(Path(folder), min_nodes=2, rounds=ROUNDS, join=JOIN, answer=ANSWER)
         try:
+            torch.set_num_threads(1)  # as the workers have it
             expected = three.expected()
             three.start()
             for number, fault in left:
