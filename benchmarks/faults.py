@@ -1,6 +1,6 @@
 """What becomes of a run when something of it is killed, hangs or lies: three sites and a server on this machine.
 
-    python benchmarks/faults.py run [--repeat 10] [--only node]
+    python benchmarks/faults.py run [--repeat 10] [--only node --only hang]
 
 Every repetition begins a run, waits until the nodes are at work on its second round, and does harm. It ends as `model`
 (complete, where the server was killed after `isogram deploy resume`), `error` (in words, and nothing to go on with) or
@@ -174,7 +174,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def run(repeat: int = 10, only: str = "") -> None:
+def run(repeat: int = 10, only: list[str] | None = None) -> None:
     """Make the rows that are not there, fault by fault within each repetition."""
     make_folder(PATH.parent)
     there = {(row.dataset, row.seed) for row in (read_rows([PATH]) if PATH.exists() else ()) if row.metric == "ended"}
@@ -182,7 +182,7 @@ def run(repeat: int = 10, only: str = "") -> None:
         (number, fault)
         for number in range(repeat)
         for fault in FAULTS
-        if only in ("", fault) and (f"faults:{fault}", number) not in there
+        if fault in (only or FAULTS) and (f"faults:{fault}", number) not in there
     ]
     if not left:
         return
