@@ -48,8 +48,8 @@ test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -n 2
 
 test-deploy: $(STAMP)
-	@echo "Running a federation on this machine and killing its processes (five to ten minutes) ..."
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m deploy -n 2 --dist loadfile tests/deploy
+	@echo "Running federations on this machine and killing their processes (a quarter of an hour) ..."
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m deploy tests/deploy
 
 check: $(STAMP)
 	@$(BIN)/ruff check .

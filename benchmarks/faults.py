@@ -42,6 +42,7 @@ ROUNDS, JOIN, ANSWER, AGAIN = 2, 180.0, 90.0, 120.0
 
 VICTIM, LIAR = "south", "west"
 ROUND = "round"
+TRIES = 5
 
 
 class Harmed(Consortium):
@@ -104,6 +105,19 @@ BEFORE = ("NaN", "hang")
 """Done before the round is asked for: what answers has to know."""
 
 
+class UnharmedError(Exception):
+    """The run went on without a node that was not back from the last harm, and ended before any of its own."""
+
+
+def whole(three: Harmed, fault: str, number: int, expected: Mapping[str, Tensor]) -> list[Row]:
+    """A repetition in which all nodes take part."""
+    for _ in range(TRIES - 1):
+        with suppress(UnharmedError):
+            return repetition(three, fault, number, expected)
+        print(f"{fault}, {number}: begun again, for not all nodes were back", flush=True)
+    return repetition(three, fault, number, expected)
+
+
 def repetition(three: Harmed, fault: str, number: int, expected: Mapping[str, Tensor]) -> list[Row]:
     """One run with one fault."""
     run = f"{re.sub('[^a-z]', '-', fault.lower())}-{number}-{time.strftime('%H%M%S')}"
@@ -113,7 +127,7 @@ def repetition(three: Harmed, fault: str, number: int, expected: Mapping[str, Te
 
     def ready() -> bool:
         if watching.poll() is not None:
-            raise RuntimeError(f"the run ended before any harm: {last_said(three)}")
+            raise UnharmedError(last_said(three))
         return three.state(run)["round"] == 1 if fault in BEFORE else at_work(three, run)
 
     until(ready, JOIN + 4 * ANSWER, "the second round")
@@ -194,7 +208,7 @@ def run(repeat: int = 10, only: list[str] | None = None) -> None:
             expected = three.expected()
             three.start()
             for number, fault in left:
-                rows = repetition(three, fault, number, expected)
+                rows = whole(three, fault, number, expected)
                 append_lines(PATH, [json.dumps(asdict(row)) for row in rows])
                 told = {row.metric: row.direction if row.metric in ("ended", "message") else row.value for row in rows}
                 print(f"{fault}, {number}: {told}", flush=True)

@@ -22,7 +22,7 @@ from isogram.config_file import to_toml
 from isogram.data import load, pictures
 from isogram.data.anchor_set import hash_anchor_set
 from isogram.data.modalities import encoders
-from isogram.data.modalities.base import Item
+from isogram.data.modalities.base import BadItem, Item
 from isogram.data.pictures.features import read_catalogue, read_part
 from isogram.data.pictures.stamps import stamps_folder
 from isogram.data.silos.load import load_silos
@@ -264,6 +264,50 @@ def test_the_commands_take_folders_files_and_texts(at, tmp_path):
     assert [r["class"] for r in rows] == model.classify("shop", sorted((bad / "left").glob("[0-9]*.png")))
 
 
+def test_all_that_cannot_be_read_is_told_at_once_and_stands_in_no_queries_way(at, tmp_path):
+    folder, _ = at
+    for name in ("03", "04", "05"):
+        shutil.copy(next((folder / "photos").rglob(f"{name}.png")), tmp_path)
+    (tmp_path / "04.png").write_bytes(b"no picture")
+    rows = "id,file\na,03.png\nb,04.png\nc,absent.png\nd,05.png\n"
+    (tmp_path / "t.csv").write_text(rows)
+    arguments = ["embed", str(folder), str(tmp_path / "t.csv"), "--node", "shop", "--id", "id", "--column", "file"]
+    arguments += ["-o", str(tmp_path / "bank")]
+    done = RUN.invoke(app, arguments)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.exit_code == 2 and len(errors) == 2 and "absent.png" in errors[0] and "04.png" in errors[1], errors
+    assert RUN.invoke(app, [*arguments, "--skip-bad"]).exit_code == 0
+    query = [
+        "search",
+        str(folder),
+        str(tmp_path / "bank"),
+        "--from",
+        "shop",
+        "--json",
+        "--file",
+        str(tmp_path / "t.csv"),
+    ]
+    (tmp_path / "run.csv").write_text(rows)
+    done = RUN.invoke(app, [*query, "--row", "line 2"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["hits"][0]["cosine"] == pytest.approx(1, abs=1e-5)
+    done = RUN.invoke(app, [*query, "--row", "line 4"])
+    assert done.exit_code == 2 and "no item has the id 'line 4'" in done.stderr and "absent.png" in done.stderr
+    (tmp_path / "t.csv").write_text("id,file\na,03.png\nc,absent.png\n")
+    done = RUN.invoke(app, query)
+    assert done.exit_code == 2 and "2 items where one is meant" in done.stderr, "the other might be it"
+
+
+def test_records_of_a_fasta_are_items_as_in_training(model, tmp_path):
+    config = ModalityConfig(kind="sequence")
+    dna = Model(replace(model.saved, encoders={"photo": config, "name": config}))
+    (tmp_path / "x.fa").write_bytes(b">a\nACGTACGTAA\n>b\nAC\xff\n>c\nGGTTAACC\n")
+    found = read_source(dna, "shop", tmp_path / "x.fa")
+    assert found.ids == ("a", "c") and len(found.bad) == 1 and found.only("c").items[0].text == "GGTTAACC"
+    (tmp_path / "one.fa").write_text(">q\nACGT\n")
+    assert read_source(dna, "shop", tmp_path / "one.fa", one=True).only("").items[0].text == "ACGT"
+
+
 def test_files_of_other_kinds_are_told_and_not_passed_over_in_silence(at, tmp_path):
     folder, _ = at
     photos = tmp_path / "photos"
@@ -327,10 +371,15 @@ def test_a_table_is_read_once_whether_or_not_a_run_names_its_columns(model, tmp_
     path.write_bytes(b"id,words,other\nn0,a dark thing,x y\nn1,caf\xe9,x\n")
     like = {"desk": SiloNode(name="desk", modality="name", data=path, column="words", id="id")}
     for times, how in enumerate(({"like": like}, {"column": "words", "id": "id"}), 1):
-        found = read_source(model, "desk", path, skip_bad=True, **how)
+        found = read_source(model, "desk", path, **how)
         assert found.ids == ("n0",) and found.items[0].text == "a dark thing" and len(read) == times
         assert found.bad == (f"{path}, line 3: byte 0xe9 is not UTF-8; save it as CSV in UTF-8, or drop the row",)
-    with pytest.raises(DataError, match=r"line 3: byte 0xe9 is not UTF-8"):
+    with pytest.raises(BadItem, match=r"line 3: byte 0xe9 is not UTF-8"):
+        model.encoded("desk", found)
+    kept, tokens = model.encoded("desk", found, skip_bad=True)
+    assert len(tokens) == 1 and kept.bad == found.bad
+    path.write_bytes(b"id,words\nn1,caf\xe9\n")
+    with pytest.raises(DataError, match=r"line 2: byte 0xe9 is not UTF-8"):
         read_source(model, "desk", path, like=like)
     path.write_bytes(b"")
     with pytest.raises(DataError) as raised:

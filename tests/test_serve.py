@@ -82,6 +82,12 @@ def test_what_is_typed_is_seen_as_the_same_text_in_a_bank(client, site):
     assert answer["query"]["text"] == text and best["row"] == 2 and best["cosine"] == pytest.approx(1, abs=1e-4)
 
 
+def test_what_is_typed_in_another_encoding_is_refused(client):
+    for content in (b"caf\xe9", "hi".encode("utf-16")):
+        answer = client.post("/api/near?node=notes", content=content, headers={"content-type": "text/plain"})
+        assert answer.status_code == 422 and "no text in UTF-8 (byte " in answer.json()["error"]
+
+
 def test_items_are_listed_and_found_by_their_words(client, site):
     bank = bank_of(site, "photos")
     names = [site.banks[bank][row].id for row in range(len(site.banks[bank]))]

@@ -202,6 +202,8 @@ def test_what_skip_bad_leaves_out_is_counted_and_no_problem(folder):
     assert shop["notes"][-1] == "2 left out (silos.skip_bad)" and desk["notes"] == ["1 left out (silos.skip_bad)"]
     assert "photos/red/bad.png: is no picture" in shop["left_out"][0] and "stands twice: " in shop["left_out"][1]
     assert len(shop["left_out"]) == 2 and "line 42, column 'text': empty" in desk["left_out"][0]
+    assert (shop["rows"], shop["items"]) == (42, 40) and sum(shop["labels"].values()) == 40
+    assert (desk["rows"], desk["items"]) == (41, 40) and sum(desk["labels"].values()) == 40
     text = Path("own.toml").read_text()
     Path("own.toml").write_text(text.replace("[silos]", "[silos]\nskip_bad = true"))
     done = check("own.toml")
@@ -211,7 +213,10 @@ def test_what_skip_bad_leaves_out_is_counted_and_no_problem(folder):
     assert check("photos", "--kind", "image", "--skip-bad").exit_code == 0
     Path("own.toml").write_text(text)
     assert RUN.invoke(app, ["doctor", "own.toml"]).exit_code == 2
-    assert RUN.invoke(app, ["doctor", "own.toml", "--skip-bad"]).exit_code == 0
+    done = RUN.invoke(app, ["doctor", "own.toml", "--skip-bad"])
+    assert done.exit_code == 0 and done.stderr.count(" rows left out: ") == 2
+    notes = json.loads(RUN.invoke(app, ["doctor", "own.toml", "--skip-bad", "--json"]).stdout)["notes"]
+    assert notes[0].startswith("shop: 2 of 42 rows left out: ")
     done = RUN.invoke(app, ["run", "own.toml", "--skip-bad", "-s", "train.rounds=0", "-s", "threads=1"])
     assert done.exit_code == 0 and read_config(Path("runs/own/config.toml")).silos.skip_bad, done.output
     for file in Path("photos").rglob("*.png"):

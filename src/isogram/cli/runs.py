@@ -80,8 +80,10 @@ def doctor(
             found = open_data(config, parts.tell)
         diagnosis = examine(found, config)
         print_diagnosis(diagnosis, console)
+        for note in found.notes:
+            say(f"note: {note}", err=True)
         if as_json:
-            print_json(diagnosis.to_json())
+            print_json(diagnosis.to_json() | {"notes": list(found.notes)})
         if not diagnosis.ok:
             raise typer.Exit(2 if diagnosis.errors else 3)
 

@@ -49,7 +49,7 @@ def embed(
 
         _free(out, force)
         loaded, like = Model.load(model), _in_the_run(model)
-        source = read_source(loaded, node, data, column=column, id=id, label=label, skip_bad=skip_bad, like=like)
+        source = read_source(loaded, node, data, column=column, id=id, label=label, like=like)
         with _bar(quiet or as_json) as told:
             source, tokens = loaded.encoded(node, source, skip_bad=skip_bad, told=told)
             bank = Bank.of(loaded, node, replace(source, tokens=tokens))
@@ -132,7 +132,7 @@ def classify(
         if out is not None:
             _free(out, force)
         loaded, like = Model.load(model), _in_the_run(model)
-        source = read_source(loaded, node, data, column=column, id=id, skip_bad=skip_bad, like=like)
+        source = read_source(loaded, node, data, column=column, id=id, like=like)
         with _bar(quiet or as_json) as told:
             source, tokens = loaded.encoded(node, source, skip_bad=skip_bad, told=told)
         scores = loaded.class_scores(node, tokens)

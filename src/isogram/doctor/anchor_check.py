@@ -1,7 +1,7 @@
 """An anchor set by itself, before any node is asked: who holds what, what is unreadable, doubtful or unlicensed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -51,7 +51,7 @@ class Held:
 class AnchorReport:
     """What was found.
 
-    common: pairs of modalities and the concepts that both hold; alone: concepts that one modality holds alone.
+    common: pairs of modalities and the concepts of which both can be read; alone: those of one modality alone.
     near: modality, two concepts. spare: what too few concepts allow neither to measure nor to choose.
     diagnosis: the doctor's, of the items that can be read; None where nothing could be tested.
     """
@@ -122,7 +122,7 @@ def check_anchor_set(
                 told=lambda done, of, name=name: told(f"anchors, {name}", done, of),  # type: ignore[misc]
             )
             bad = encoded[name].bad
-            errors += () if skip_bad else bad
+            errors += () if skip_bad else _or_skipped(bad)
         except DataError as error:
             bad = error.problems
             errors += bad
@@ -133,15 +133,14 @@ def check_anchor_set(
         errors += [f"{f.where}: {f.what}; {f.remedy}" for f in diagnosis.errors]
     elif not errors:
         errors.append(f"{folder}: fewer than two modalities can be read; nothing can be aligned by this set")
-    places = {name: set(items.positions.tolist()) for name, items in table.items.items()}
     readable = {name: set(table.items[name].positions[one.kept].tolist()) for name, one in encoded.items()}
     errors += _unbridged(readable, folder) if diagnosis is not None and not diagnosis.errors else []
     return AnchorReport(
         hash_anchor_set(folder),
         len(table.concepts),
         tuple(held),
-        tuple((a, b, len(places[a] & places[b])) for a, b in combinations(table.items, 2)),
-        tuple(c for i, c in enumerate(table.concepts) if sum(i in held for held in places.values()) == 1),
+        tuple((a, b, len(readable[a] & readable[b])) for a, b in combinations(readable, 2)),
+        tuple(c for i, c in enumerate(table.concepts) if sum(i in held for held in readable.values()) == 1),
         () if data is None else _near(data, diagnosis),
         () if data is None else _spare(table, readable, settings, 0 if config is None else config.anchors),
         diagnosis,
@@ -171,6 +170,11 @@ def warnings(report: AnchorReport) -> list[Finding]:
         what = f"far closer to each other than to any third item are {', '.join(pairs[:5])}{more}"
         found.append(Finding("note", modality, what, "if they are variants of one item, keep one of each"))
     return found
+
+
+def _or_skipped(bad: Sequence[str]) -> list[str]:
+    """Items that cannot be read while others can, and how they are left out."""
+    return [*bad[:-1], *(f"{line}; --skip-bad leaves such items out" for line in bad[-1:])]
 
 
 def _unbridged(places: Mapping[str, set[int]], folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from isogram.alignment.classes import best_class, class_scores
 from isogram.config import ModalityConfig
 from isogram.data.base import FloatArray
-from isogram.data.modalities.base import Item
+from isogram.data.modalities.base import BadItem, Item
 from isogram.errors import DataError
 from isogram.inference.source import Source, as_items
 from isogram.model.saved import MODEL_FILE, SavedModel
@@ -177,11 +177,16 @@ class Model:
         """What of a source can be read, what cannot among its `bad`, what was changed among `notes`; and its tokens.
 
         Raises:
-            DataError, ConfigError: as `tokens`.
+            DataError, ConfigError: as `tokens`; without `skip_bad` also if the source has bad rows.
         """
         if source.tokens is not None:
             return source, source.tokens
-        found = self.tokens(node, source.items, skip_bad=skip_bad, told=told, cache=cache)
+        try:
+            found = self.tokens(node, source.items, skip_bad=skip_bad, told=told, cache=cache)
+        except BadItem as error:
+            raise BadItem(*source.bad, *error.problems) from error
+        if source.bad and not skip_bad:
+            raise BadItem(*source.bad)
         return source.kept(found.kept.tolist(), found.bad, found.notes), found.tokens
 
     def embed(self, node: str, items: Items, *, skip_bad: bool = False) -> FloatArray:

@@ -1,7 +1,7 @@
 """What a model is used on: items in hand, or a folder, table or file of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from isogram.config import SiloNode
 from isogram.data.base import FloatArray
 from isogram.data.modalities import kind_of
-from isogram.data.modalities.base import BadItem, Item
+from isogram.data.modalities.base import Item
+from isogram.data.modalities.fasta import SUFFIXES as FASTA
 from isogram.data.sheets import ID, Problems, read_sheet
 from isogram.data.silos.manifest import Manifest, read_manifest
 from isogram.data.silos.tables import is_table, read_table
@@ -65,10 +66,11 @@ class Source:
             DataError: there is none, or more than one.
         """
         if row and row not in self.ids:
-            raise DataError(f"no item has the id {row!r}; there are {', '.join(self.ids[:5])}")
-        if not row and len(self) != 1:
-            raise DataError(f"{len(self)} items where one is meant; say which by --row ID")
-        return self.kept([self.ids.index(row) if row else 0])
+            lost = f"; and {len(self.bad)} that cannot be read, the first: {self.bad[0]}" if self.bad else ""
+            raise DataError(f"no item has the id {row!r}; there are {', '.join(self.ids[:5])}{lost}")
+        if not row and len(self) + len(self.bad) != 1:
+            raise DataError(f"{len(self) + len(self.bad)} items where one is meant; say which by --row ID")
+        return replace(self.kept([self.ids.index(row) if row else 0]), bad=())
 
 
 def as_items(items: Sequence[Any], kind: str) -> list[Item]:
@@ -109,7 +111,6 @@ def read_source(
     column: str = "",
     id: str = "",
     label: str = "",
-    skip_bad: bool = False,
     one: bool = False,
     like: Mapping[str, SiloNode] = MappingProxyType({}),
 ) -> Source:
@@ -124,12 +125,11 @@ def read_source(
         column: of paths, text or sequences, see `SiloNode`.
         id: column of their names.
         label: column of their classes; or "folder".
-        skip_bad: leave out rows that are no items, see `Source.bad`.
         one: of a kind whose files may be CSV, too, `data` is an item and no table of them.
         like: node -> settings of a run, whose columns are taken where the table has them and no others are named.
 
     Raises:
-        DataError: all that is wrong; rows that are no items only without `skip_bad`, as a `BadItem` if others are.
+        DataError: all that is wrong with the whole; rows that are no items only if no other is, see `Source.bad`.
         ConfigError: a library is missing that the kind or Parquet needs.
     """
     node = model.node(node)
@@ -137,7 +137,8 @@ def read_source(
     if modality not in model.saved.encoders:
         return _of_numbers(data, id, label)
     config = model.encoder(node)
-    if data.is_file() and data.suffix.lower() in kind_of(config).suffixes and (one or not is_table(data)):
+    suffix = data.suffix.lower()
+    if data.is_file() and suffix in kind_of(config).suffixes - FASTA and (one or not is_table(data)):
         return Source((Item(str(data), path=data),), (data.name,), ("",))
     problems, table = Problems(), None
     if node in like and data.is_file() and is_table(data):
@@ -149,10 +150,8 @@ def read_source(
         )
     silo = SiloNode(name=node, modality=modality, data=data, column=column, id=id, label=label)
     found = read_manifest(silo, config, problems, table)
-    bad = [] if skip_bad else found.bad
-    if bad and found.items and not problems:
-        raise BadItem(*bad)
-    problems += bad
+    if not found.items:
+        problems += found.bad
     problems.stop()
     return Source.of(found)
 

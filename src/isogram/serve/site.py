@@ -155,7 +155,10 @@ class Site:
         if not kind or typed != (kind in _TYPED):
             takes = "text" if kind in _TYPED else "a file" if kind else "items of its own only"
             raise DataError(f"{node} takes {takes}; choose another node, or ask differently")
-        text = body.decode("utf-8", "replace").strip() if typed else ""
+        try:
+            text = body.decode().strip() if typed else ""
+        except UnicodeDecodeError as error:
+            raise DataError(f"that is no text in UTF-8 (byte {error.start}); send it so") from error
         if len(text) > LETTERS:
             raise DataError(f"that is {len(text):,} letters; ask with {LETTERS:,} at most")
         if typed and not text:

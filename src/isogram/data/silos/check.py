@@ -1,7 +1,7 @@
 """What is understood of a node's data, and all that is wrong with them, before anything else runs."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -30,7 +30,7 @@ _EVERY = 100
 class Checked:
     """One node as isogram reads it.
 
-    rows: all that there are; items: those that can be read. examples: where some stand, and what they are. tokens: how
+    rows: all that there are; items: those that can be used. examples: where some stand, and what they are. tokens: how
     many an item becomes, and the values of each. labels: class -> rows, "" for those without. groups: how many, and the
     rows of the largest. anchors: of its modality, that it was compared with. columns: what is read -> its column;
     unused: the others. left_out: a line for each row that `silos.skip_bad` leaves out.
@@ -79,13 +79,15 @@ def check_config(config: Config, node: str | None, told: Told) -> list[Checked]:
     here = silos.model_copy(update={"nodes": tuple(names.values()), "modalities": {}})
     here = here.model_copy(update={"modalities": {m: silos.modality(m) for m in {one.modality for one in here.nodes}}})
     configs, public, notes = _public(here, told, problems)
-    found, manifests, sources = [], dict[str, Manifest](), dict[str, Source]()
+    found, manifests, sources, good = [], dict[str, Manifest](), dict[str, Source](), dict[str, list[int]]()
     for name, one in names.items():
         chosen = here.modality(one.modality)
         own = configs.get(one.modality, chosen)
         borrowed = bool(own.columns) and not chosen.columns
         try:
-            checked, manifests[name], sources[name] = _read(name, one, own, told, declared(silos), borrowed, private)
+            checked, manifests[name], sources[name], good[name] = _read(
+                name, one, own, told, declared(silos), borrowed, private
+            )
         except ConfigError as error:  # of its kind: other nodes may have another
             checked = Checked(name, one.modality, own.kind, own.encoder, str(one.data), problems=error.problems)
         items = public.get(one.modality)
@@ -99,7 +101,13 @@ def check_config(config: Config, node: str | None, told: Told) -> list[Checked]:
     if private:  # no row decides what becomes of another
         found = [replace(one, problems=(*one.problems, *again.get(one.node, ()))) for one in found]
     else:
-        found = [replace(one, left_out=(*one.left_out, *again.get(one.node, ()))) for one in found]
+        found = [
+            replace(
+                one if not twice.get(one.node) else _counted(one, manifests[one.node], good[one.node], twice[one.node]),
+                left_out=(*one.left_out, *again.get(one.node, ())),
+            )
+            for one in found
+        ]
     found = [_judged(one, silos.skip_bad) for one in found]
     return [replace(found[0], problems=(*found[0].problems, *problems), notes=(*found[0].notes, *notes)), *found[1:]]
 
@@ -144,8 +152,8 @@ def _read(
     classes: tuple[str, ...] = (),
     borrowed: bool = False,
     private: bool = False,
-) -> tuple[Checked, Manifest, Source]:
-    """One node, its labels among the classes, if there are any; what it holds, and its rows that can be read.
+) -> tuple[Checked, Manifest, Source, list[int]]:
+    """One node, its labels among the classes, if there are any; what it holds, its rows that can be read, and which.
 
     Of others a line is in `left_out`, whatever the settings say: see `_judged`.
     """
@@ -154,7 +162,7 @@ def _read(
     try:
         manifest = read_manifest(node, config, problems, private=private)
     except IsogramError as error:
-        return replace(found, problems=error.problems), Manifest(), Source(kind.name, [], [], [], node.name)
+        return replace(found, problems=error.problems), Manifest(), Source(kind.name, [], [], [], node.name), []
     alike, config = not config.columns, with_columns(config, manifest.items)
     read: list[tuple[Item, Any]] = []
     good: list[int] = []
@@ -203,11 +211,8 @@ def _read(
     checked = replace(
         found,
         rows=len(manifest),
-        items=len(hashes),
         examples=tuple((item.where, kind.describe(content)) for item, content in read),
         tokens=tokens,
-        labels=None if manifest.labels is None else _counted(manifest.labels),
-        groups=_groups(manifest),
         columns=manifest.columns,
         unused=tuple(manifest.unused),
         notes=(*manifest.notes, *counted(said, len(good)), *notes),
@@ -215,7 +220,8 @@ def _read(
         left_out=tuple(bad),
     )
     ids = [manifest.ids[row] if manifest.named else "" for row in good]
-    return checked, manifest, Source(kind.name, [manifest.items[row] for row in good], hashes, ids, node.name)
+    source = Source(kind.name, [manifest.items[row] for row in good], hashes, ids, node.name)
+    return _counted(checked, manifest, good), manifest, source, good
 
 
 def _judged(found: Checked, skip: bool) -> Checked:
@@ -225,10 +231,13 @@ def _judged(found: Checked, skip: bool) -> Checked:
     return replace(found, problems=(*found.problems, *found.left_out), left_out=())
 
 
-def _counted(labels: list[str]) -> dict[str, int]:
-    return dict(sorted(Counter(labels).items(), key=lambda pair: (not pair[0], -pair[1], pair[0])))
-
-
-def _groups(manifest: Manifest) -> tuple[int, int] | None:
-    sizes = Counter(group for group in manifest.groups if group)
-    return (len(sizes), max(sizes.values())) if sizes else None
+def _counted(found: Checked, manifest: Manifest, good: Sequence[int], twice: Container[int] = ()) -> Checked:
+    """With numbers of the rows that can be used: `good` ones of the manifest, but `twice`, places among these."""
+    rows = [row for place, row in enumerate(good) if place not in twice]
+    sizes = Counter(manifest.groups[row] for row in rows if manifest.groups[row])
+    labels = None
+    if manifest.labels is not None:
+        counts = Counter(manifest.labels[row] for row in rows)
+        labels = dict(sorted(counts.items(), key=lambda pair: (not pair[0], -pair[1], pair[0])))
+    groups = (len(sizes), max(sizes.values())) if sizes else None
+    return replace(found, items=len(rows), labels=labels, groups=groups)

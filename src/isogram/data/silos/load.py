@@ -180,7 +180,8 @@ def _notes(rows: Rows, n: int, classes: Sequence[str], by_rows: bool) -> list[st
     """What a reader of the figures has to know of a node's n rows; by_rows: what they were split by is not checked."""
     notes = [f"{rows.name}: {note}" for note in rows.notes]
     if rows.left:
-        left = rows.left[0] if by_rows else first(rows.left, CHECK)
+        more = f" (and {len(rows.left) - 1} more; {CHECK} names those that cannot be read)" if rows.left[1:] else ""
+        left = f"{rows.left[0]}{more}" if by_rows else first(rows.left, CHECK)
         notes.append(f"{rows.name}: {len(rows.left)} of {n} rows left out: {left}")
     told = set() if rows.labels is None else set(rows.labels[rows.labels != UNLABELLED].tolist())
     if len(told) == 1 and len(classes) > 1:

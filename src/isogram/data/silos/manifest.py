@@ -18,7 +18,7 @@ from isogram.data.sheets import Problems, excerpt, few, nearest, not_utf8
 from isogram.data.silos.cells import WRITTEN, are_paths, composed, items_of, numbers_of, rows_of
 from isogram.data.silos.tables import TextTable, is_table, number, read_table
 
-_ID = "an id names one row; rows of one patient share a `group`"
+_ID = "an id names one row"
 
 FOLDER = "folder"
 """What `label` and `group` are called where subfolders say them."""
@@ -87,32 +87,30 @@ def read_manifest(
         )
         return Manifest()
     if found.named:
-        twice = _keep_first(found, node.data)
-        if private:
-            problems.some("ids that stand twice:", twice, _ID)
-        else:
-            found.bad += [f"{line}; {_ID}" for line in twice]
+        _keep_first(found, node.data, problems, private=private)
     if not found.items and not found.bad and len(problems) == before:
         problems.append(f"node {node.name!r}: {node.data} holds no items; fill it in")
     return found
 
 
-def _keep_first(found: Manifest, path: Path) -> list[str]:
-    """Takes rows out whose id an earlier one has; a line for each of them."""
+def _keep_first(found: Manifest, path: Path, problems: Problems, *, private: bool) -> None:
+    """Takes rows out whose id an earlier one has; or that is a problem."""
     first: dict[str, int] = {}
     twice = {row: before for row, name in enumerate(found.ids) if (before := first.setdefault(name, row)) != row}
-    if not twice:
-        return []
     lines = []
     for row, before in twice.items():
         place = _PLACE.match(found.items[before].where.rpartition(f"{path}, ")[2])
         where = f" ({place[0]})" if place else ""
         lines.append(f"{found.items[row].where}: its id {excerpt(found.ids[row])!r} is that of an earlier row{where}")
+    remedy = _ID + ("" if path.suffix.lower() in FASTA else "; rows of one patient share a `group`")
+    if private or not lines:
+        problems.some("ids that stand twice:", lines, remedy)
+        return
+    found.bad += [f"{line}; {remedy}" for line in lines]
     keep = [row not in twice for row in range(len(found.ids))]
     found.items, found.ids = list(compress(found.items, keep)), list(compress(found.ids, keep))
     found.groups, found.names = list(compress(found.groups, keep)), list(compress(found.names, keep))
     found.labels = None if found.labels is None else list(compress(found.labels, keep))
-    return lines
 
 
 def one_group(manifest: Manifest) -> str:
@@ -245,6 +243,9 @@ def _of_fasta(node: SiloNode, kind: Kind, problems: Problems) -> Manifest:
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for at, name, letters in read_records(file):
             where = f"{path}, line {at}"
+            if name is None and (broken := not_utf8(letters)):
+                problems.append(f"{where}: {broken}; save it as FASTA in UTF-8")
+                return found
             if name is None:
                 problems.append(f"{where}: {letters[:20]!r} before the first record; it begins with >")
                 return found
