@@ -218,14 +218,20 @@ def _is_handed_on_without_paths(folder, model, before):
 
 
 @pytest.mark.parametrize(
-    ("kind", "item"), [("sequence", ["ACGTACGT"]), ("text", ["a sentence"]), ("table", [{"column": 1.0}])]
+    ("kind", "item"), [("sequence", ["ACGTACGT"]), ("text", ["a sentence"]), ("table", [{"a": 1.0, "b": 2.0}])]
 )
 def test_the_cards_lines_give_items_as_their_kind_takes_them(model, kind, item):
     """A path for letters would be taken for letters."""
-    saved = replace(model.saved, encoders={"photo": ModalityConfig(kind=kind), "name": ModalityConfig(kind=kind)})
-    line = python(saved).splitlines()[-1]
-    given = eval(line.partition(", ")[2].removesuffix(")"))
+    config = ModalityConfig(kind=kind, columns=("a", "b") if kind == "table" else ())
+    line, _, told = (
+        python(replace(model.saved, encoders={"photo": config, "name": config})).splitlines()[-1].partition("  # ")
+    )
+    given = eval(line.partition(", ")[2].removesuffix(")"), {"rows": item})
     assert given == item and as_items(given, kind)[0].path is None
+    assert told == (
+        'rows: mappings from each column of the node\'s table to a number, such as [{"a": 1.0, ...}]'
+        * (kind == "table")
+    )
 
 
 def test_the_commands_take_folders_files_and_texts(at, tmp_path):

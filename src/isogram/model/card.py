@@ -1,5 +1,6 @@
 """The card of a model file: what its reader, and whoever it is handed on to, has to know. Markdown, as on the hub."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,8 +25,10 @@ _LIMITS = (
 
 _NAMED = "Scores are cosines, not probabilities; a class is always named, also for an item of none."
 
-_ITEMS = {"text": '["a sentence"]', "sequence": '["ACGTACGT"]', "table": '[{"column": 1.0}]'}
+_ITEMS = {"text": '["a sentence"]', "sequence": '["ACGTACGT"]', "table": "rows"}
 """Kind -> how items of it are given; those of all others are paths."""
+
+_ROWS = "  # rows: mappings from each column of the node's table to a number, such as [{{{}: 1.0, ...}}]"
 
 
 def card(model: SavedModel) -> str:
@@ -60,6 +63,8 @@ def python(model: SavedModel, folder: str = ".") -> str:
     encoder = model.encoders.get(model.nodes[node])
     item = "tokens" if encoder is None else _ITEMS.get(encoder.kind or model.nodes[node], '["file"]')
     told = f"  # {item}: an array [n, {model.tokens[model.nodes[node]]}, c]" if encoder is None else ""
+    if encoder is not None and item == "rows":
+        told = _ROWS.format(json.dumps(encoder.columns[0] if encoder.columns else "column"))
     return (
         f"from isogram import Model\nmodel = Model.load({folder!r})\ncoordinates = model.embed({node!r}, {item}){told}"
     )
