@@ -40,7 +40,8 @@ def main(seeds: int = 5) -> None:
     for name, metric in SETS.items():
         for way, settings in WAYS.items():
             values = [figure(name, metric, seed, settings) for seed in range(seeds)]
-            rows = [Row(name, way, 0, seed, metric, "mean", round(one, 4)) for seed, one in enumerate(values)]
+            dataset = f"secure-grams:{name}"
+            rows = [Row(dataset, way, 0, seed, metric, "mean", round(one, 4)) for seed, one in enumerate(values)]
             replace_rows(PATH, rows)
             print(f"{name:10} {way:21} {metric:9} {mean(values):.3f} ± {stdev(values):.3f}", flush=True)
 
