@@ -48,7 +48,7 @@ test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -n 2
 
 test-deploy: $(STAMP)
-	@echo "Running federations on this machine and killing their processes (a quarter of an hour) ..."
+	@echo "Running federations on this machine and killing their processes (twenty minutes) ..."
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m deploy tests/deploy
 
 check: $(STAMP)
