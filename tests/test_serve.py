@@ -88,6 +88,12 @@ def test_what_is_typed_in_another_encoding_is_refused(client):
         assert answer.status_code == 422 and "no text in UTF-8 (byte " in answer.json()["error"]
 
 
+def test_a_request_that_lacks_something_is_told_as_others_are(client):
+    answer = client.post("/api/near", content=b"x")
+    assert answer.status_code == 422 and answer.json() == {"error": "query.node: Field required"}
+    assert client.get("/api/banks/first/items").json()["error"].startswith("path.bank: ")
+
+
 def test_items_are_listed_and_found_by_their_words(client, site):
     bank = bank_of(site, "photos")
     names = [site.banks[bank][row].id for row in range(len(site.banks[bank]))]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -49,6 +50,11 @@ def create_app(site: Site, *, token: str = "", limit: int = LIMIT) -> FastAPI:
     @app.exception_handler(IsogramError)
     def _told(request: Request, error: IsogramError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, _STATUS.get(type(error), 422))
+
+    @app.exception_handler(RequestValidationError)
+    def _wrong(request: Request, error: RequestValidationError) -> JSONResponse:
+        said = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        return JSONResponse({"error": "; ".join(said)}, 422)
 
     def static(path: Path) -> Callable[[], FileResponse]:
         return lambda: FileResponse(path, media_type=_TYPES[path.suffix])
