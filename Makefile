@@ -44,7 +44,7 @@ demo: $(STAMP)
 	@$(BIN)/isogram demo
 
 test: $(STAMP)
-	@echo "Running the tests in two processes (five to ten minutes) ..."
+	@echo "Running the tests in two processes (ten to twenty minutes) ..."
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -n 2
 
 test-deploy: $(STAMP)

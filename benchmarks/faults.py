@@ -43,6 +43,7 @@ ROUNDS, JOIN, ANSWER, AGAIN = 2, 180.0, 90.0, 120.0
 VICTIM, LIAR = "south", "west"
 ROUND = "round"
 TRIES = 5
+"""Of a repetition, until all nodes take part in its run."""
 
 
 class Harmed(Consortium):

@@ -69,7 +69,7 @@ def test_items_that_cannot_be_read_are_all_named(folder):
     report = json.loads(done.stdout)
     assert len(report["errors"]) == 2 and all("column 'photo'" in line for line in report["errors"])
     assert [len(one["unreadable"]) for one in report["held"]] == [2, 0, 0]
-    assert report["errors"][1].endswith("; --skip-bad leaves such items out")
+    assert report["errors"][1].endswith("; --skip-bad leaves such items out") and "left out: " not in done.stderr
     assert [pair[2] for pair in report["common"]] == [N - 2, N - 2, N]
     assert report["diagnosis"]["pairs"], "of the others all is said"
 

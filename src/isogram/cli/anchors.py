@@ -38,7 +38,7 @@ def check(
             skip_bad = skip_bad or (settings is not None and settings.silos.skip_bad)
             report = check_anchor_set(folder, settings, parts.tell, skip_bad=skip_bad)
         _print(report, console)
-        for one in report.held:
+        for one in report.held if skip_bad else ():
             for line in few_lines([line for line in one.unreadable if line not in report.errors], "left out"):
                 say(f"left out: {line}", err=True)
         if as_json:

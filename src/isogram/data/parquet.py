@@ -74,9 +74,9 @@ class Bounded:
             wrong: dict[int, str] = {}
             for name, column in zip(batch.schema.names, plain, strict=True):
                 wrong = self._not_text(name, column, rows) | wrong
-            if wrong and broken is None:
-                raise DataError(f"{self.path}, {wrong[min(wrong)]}; write it anew in UTF-8")
-            if wrong and broken is not None:
+            if wrong:
+                if broken is None:
+                    raise DataError(f"{self.path}, {wrong[min(wrong)]}; write it anew in UTF-8")
                 broken |= dict(sorted(wrong.items()))
                 made = made.filter(pa.array([row not in wrong for row in range(rows + 1, rows + len(batch) + 1)]))
             rows += len(batch)

@@ -101,13 +101,10 @@ def check_config(config: Config, node: str | None, told: Told) -> list[Checked]:
     if private:  # no row decides what becomes of another
         found = [replace(one, problems=(*one.problems, *again.get(one.node, ()))) for one in found]
     else:
-        found = [
-            replace(
-                one if not twice.get(one.node) else _counted(one, manifests[one.node], good[one.node], twice[one.node]),
-                left_out=(*one.left_out, *again.get(one.node, ())),
-            )
-            for one in found
-        ]
+        for place, seen in enumerate(found):
+            if lines := again.get(seen.node):
+                left = _counted(seen, manifests[seen.node], good[seen.node], twice[seen.node])
+                found[place] = replace(left, left_out=(*seen.left_out, *lines))
     found = [_judged(one, silos.skip_bad) for one in found]
     return [replace(found[0], problems=(*found[0].problems, *problems), notes=(*found[0].notes, *notes)), *found[1:]]
 
